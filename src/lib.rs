@@ -1,0 +1,8 @@
+//! atonce
+#![forbid(unsafe_code)]
+pub mod core;
+pub mod crypto;
+pub mod id;
+pub mod limits;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,69 @@
+//! Every bound of the daemon in one place, each with its unit and its reason.
+//!
+//! What a peer or an app can make us remember, queue or send is bounded by a line of this file.
+
+use std::time::Duration;
+
+/// Bytes of one message's payload: what fits one datagram that every path carries (see [`DATAGRAM_BYTES`]).
+pub const PAYLOAD_BYTES: usize = 1152;
+/// Bytes of the largest datagram we send: IPv6's minimum MTU of 1280 less its headers is 1232; 1200 leaves room for
+/// a tunnel or for a relay's four bytes.
+pub const DATAGRAM_BYTES: usize = 1200;
+/// Bytes of the largest UDP datagram that can exist; the receive buffer holds one.
+pub const DATAGRAM_MAX_BYTES: usize = 65_507;
+/// Datagrams in one send: the kernel's own limit (UDP_MAX_SEGMENTS is 64 on every kernel that has GSO).
+pub const TRAIN_DATAGRAMS: usize = 64;
+/// Bytes in one send: below the 65,507 that one UDP send may carry.
+pub const TRAIN_BYTES: usize = 65_000;
+/// Trains waiting for the edge; it drains after every batch of inputs, so more means that something is stuck.
+pub const TRAINS_QUEUED: usize = 4096;
+
+/// Bytes of a topic name and of a node name: one DNS label.
+pub const NAME_BYTES: usize = 63;
+/// Apps connected at once.
+pub const CLIENTS: usize = 64;
+/// Topics one app may listen to.
+pub const TOPICS_PER_CLIENT: usize = 64;
+/// Topics one node may listen to, all its apps together; also how many of a peer's we remember.
+pub const TOPICS_PER_NODE: usize = 256;
+/// Peers remembered, offline ones included.
+pub const PEERS: usize = 4096;
+/// Candidate addresses of one peer that we heard from others (beside its own and the configured ones).
+pub const LEARNT_CANDIDATES: usize = 8;
+/// Handshakes that we answered and that have not yet proved to be alive.
+pub const HALF_OPEN: usize = 1024;
+/// Half-open handshakes of one source address: a LAN host has a few restarts at most, a flooder has thousands.
+pub const HALF_OPEN_PER_SOURCE: usize = 16;
+/// Boot ids that a peer had before and may not have again: an old recording must not revive an old life.
+pub const PAST_BOOTS: usize = 8;
+/// Sources whose copy of one first message gets the stored answer: one per interface of a usual host.
+pub const ANSWER_COPIES: usize = 4;
+
+/// Messages between one app and the daemon, each way.
+pub const CLIENT_QUEUE_MESSAGES: usize = 1024;
+/// Bytes between one app and the daemon, each way.
+pub const CLIENT_QUEUE_BYTES: usize = 1 << 20;
+/// Bytes of one JSON line, its newline included.
+pub const LINE_BYTES: usize = 96 * 1024;
+/// An app that takes no byte for this long while its queue is full is closed.
+pub const SLOW_CONSUMER: Duration = Duration::from_secs(10);
+
+/// Messages numbered for one receiver that may be outstanding: the size of its memory of what it has seen.
+pub const TRACKED_WINDOW: u64 = 8192;
+/// Messages on the way to one peer at once: 512 full ones are 600 kB, what a default socket buffer holds.
+pub const TRACKED_IN_FLIGHT: usize = 512;
+/// Messages held back for one peer until an earlier one of their stream arrives.
+pub const HELD_MESSAGES: usize = 512;
+/// Bytes held back for one peer.
+pub const HELD_BYTES: usize = 256 * 1024;
+/// Messages waiting for a session with one peer.
+pub const WAITING_MESSAGES: usize = 1024;
+/// A message's deadline when its app names none.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest deadline an app may name: a queue is not a store.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// Packets that may arrive out of order before an old one is refused: must cover a change of path at full rate.
+pub const REPLAY_WINDOW: u64 = 8192;
+/// Bytes of the DNS-SD TXT record: with PTR, SRV, A and AAAA it still is one packet.
+pub const TXT_BYTES: usize = 200;
