@@ -1,3 +1,335 @@
-//! The node.
-pub mod api;
-pub use api::*;
+//! The node as a state machine: everything that one `atonced` knows and decides, without a socket, a clock, a file or
+//! an operating system.
+//!
+//! This file only dispatches. What happens stands in the file of its noun: [`handshakes`] makes sessions, [`sessions`]
+//! carries records in them, [`liveness`] judges who is there, [`lan`] finds peers, [`topics`] knows who listens to
+//! what, [`delivery`] brings messages over, [`clients`] and [`requests`] serve the apps.
+//!
+//! The contract, each clause of it a property test in `tests/sim`:
+//!
+//! - Equal configuration, identity and random bytes and equal inputs give equal outputs, byte for byte.
+//! - Inputs may be given in any number before the outputs are drained.
+//! - Driving a node only at the deadlines that [`Node::poll_timeout`] reports gives the same trace as driving it every
+//!   10 ms; after [`Node::handle_timeout`] and a drain the next deadline lies in the future.
+//! - A datagram that is dropped changes nothing but a counter.
+//! - No queue passes its limit (`limits.rs`).
+//!
+//! `now` never runs backwards; an earlier value counts as the latest one seen.
+
+mod api;
+mod clients;
+mod clock_text;
+mod delivery;
+mod handshakes;
+mod lan;
+mod liveness;
+mod messages;
+mod outbox;
+mod paths;
+mod peers;
+mod pings;
+mod requests;
+mod sessions;
+mod status;
+mod timers;
+mod topics;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand_core::CryptoRng;
+
+pub use self::api::*;
+pub use self::clients::TooManyClients;
+use self::clients::Clients;
+use self::clock_text::ClockText;
+use self::handshakes::Handshakes;
+use self::lan::Lan;
+use self::outbox::Outbox;
+use self::paths::Links;
+use self::peers::Peers;
+use self::pings::Pings;
+use self::requests::Publication;
+use self::timers::{Timer, Timers};
+use self::topics::LocalTopics;
+use crate::crypto::identity::Identity;
+use crate::id::{BootId, ClientId, NodeId, NodeName};
+use crate::time::Instant;
+use crate::wire::local::{BadLine, Health, Request};
+use crate::wire::packet::Packet;
+
+/// One node: see the module's description.
+pub struct Node {
+    config: Config,
+    identity: Identity,
+    id: NodeId,
+    boot: BootId,
+    rng: Box<dyn CryptoRng + Send>,
+    /// The latest time seen.
+    now: Instant,
+    started: Instant,
+    clock: ClockText,
+    links: Links,
+    peers: Peers,
+    handshakes: Handshakes,
+    lan: Lan,
+    topics: LocalTopics,
+    clients: Clients,
+    pings: Pings,
+    outbox: Outbox,
+    /// Peers whose open train holds something, in the order in which they were told.
+    unsent: VecDeque<NodeId>,
+    timers: Timers,
+    events: VecDeque<Event>,
+    dropped: BTreeMap<Dropped, u64>,
+    /// Records that a peer sent and we could not read, or do not know.
+    odd_records: u64,
+    /// Messages without acknowledgement that found nobody or no room.
+    unheard: u64,
+    health: Vec<Health<'static>>,
+    /// Publications whose outcomes are awaited.
+    publications: BTreeMap<u64, Publication>,
+    next_publication: u64,
+    /// Buffers of messages that have their fate, for the next ones.
+    payloads: Vec<Vec<u8>>,
+    /// The time in words, and the apps that a message was written for: kept only for their memory.
+    clock_text: String,
+    touched: Vec<ClientId>,
+    /// Apps to which `Event::Output` was told and which have not been read since.
+    told_output: BTreeSet<ClientId>,
+}
+
+impl Node {
+    /// A node with the given key; `rng` is the operating system's in the daemon, a seeded one in the simulation.
+    pub fn new(config: Config, identity: Identity, mut rng: Box<dyn CryptoRng + Send>, now: Instant) -> Self {
+        let mut node = Self {
+            id: identity.id(),
+            boot: BootId(rng.next_u64()),
+            now,
+            started: now,
+            clock: ClockText::default(),
+            links: Links::default(),
+            peers: Peers::remembered(&config.known),
+            handshakes: Handshakes::new(random(&mut *rng)),
+            lan: Lan::default(),
+            topics: LocalTopics::default(),
+            clients: Clients::default(),
+            pings: Pings::default(),
+            outbox: Outbox::default(),
+            unsent: VecDeque::new(),
+            timers: Timers::default(),
+            events: VecDeque::new(),
+            dropped: BTreeMap::new(),
+            odd_records: 0,
+            unheard: 0,
+            health: Vec::new(),
+            publications: BTreeMap::new(),
+            next_publication: 0,
+            payloads: Vec::new(),
+            clock_text: String::new(),
+            touched: Vec::new(),
+            told_output: BTreeSet::new(),
+            config,
+            identity,
+            rng,
+        };
+        node.appear();
+        node.seek_remembered();
+        node
+    }
+
+    /// What people call this node.
+    pub fn name(&self) -> &NodeName {
+        &self.config.name
+    }
+
+    /// This node's key.
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// A datagram from the network, also one that came to [`HELLO_PORT`]. It is decrypted in place.
+    ///
+    /// # Errors
+    ///
+    /// Says why it was dropped; nothing but a counter changed then.
+    pub fn handle_datagram(&mut self, via: Route, datagram: &mut [u8], now: Instant) -> Result<(), Dropped> {
+        self.advance(now);
+        let outcome = match Packet::parse(datagram) {
+            Ok(Packet::Initiation(packet)) => self.on_initiation(via, packet),
+            Ok(Packet::Response(packet)) => self.on_response(via, packet),
+            Ok(Packet::Cookie(packet)) => self.on_cookie(packet),
+            Ok(Packet::Data { receiver, packet }) => self.on_data(via, receiver, packet),
+            Ok(Packet::Hello(packet)) => self.on_hello(via, packet),
+            Ok(Packet::Whois(packet)) => self.on_whois(via, packet),
+            Ok(Packet::HereIs(packet)) => self.on_here_is(via, packet),
+            Err(bad) => Err(bad.into()),
+        };
+        if let Err(reason) = outcome {
+            *self.dropped.entry(reason).or_default() += 1;
+        }
+        outcome
+    }
+
+    /// The network says that nobody listens at `remote`: a hint that starts the probes.
+    pub fn handle_unreachable(&mut self, remote: SocketAddr, now: Instant) {
+        self.advance(now);
+        self.suspect_at(remote);
+    }
+
+    /// The machine's own addresses, complete, whenever they change.
+    pub fn handle_interfaces(&mut self, addrs: &[InterfaceAddr], now: Instant) {
+        self.advance(now);
+        if self.links.replace(addrs) {
+            self.on_links_changed();
+        }
+    }
+
+    /// The addresses of the configured peers, complete, whenever they are resolved anew.
+    pub fn handle_static_peers(&mut self, addrs: &[SocketAddr], now: Instant) {
+        self.advance(now);
+        self.ask_static(addrs);
+    }
+
+    /// mDNS saw or lost something: a hint, never the truth.
+    pub fn handle_sighting(&mut self, hint: Sighting, now: Instant) {
+        self.advance(now);
+        self.on_sighting(hint);
+    }
+
+    /// An app connected; `admin`: it may change the network.
+    ///
+    /// # Errors
+    ///
+    /// There are as many apps as there may be.
+    pub fn handle_connect(&mut self, client: ClientId, admin: bool, now: Instant) -> Result<(), TooManyClients> {
+        self.advance(now);
+        self.clients.connect(client, admin)
+    }
+
+    /// A line of an app. All answers go into its output.
+    pub fn handle_request(&mut self, client: ClientId, request: Result<Request<'_>, BadLine>, now: Instant) {
+        self.advance(now);
+        self.on_request(client, request);
+        self.tell_output(client);
+    }
+
+    /// Whether more may be read from this app: not while too much of what it asked is unanswered, or unread by it.
+    pub fn accepts(&self, client: ClientId) -> bool {
+        self.clients.get(client).is_some_and(clients::Client::accepts)
+    }
+
+    /// Whether nothing that this app asked is unanswered and it has read all.
+    pub fn is_idle(&self, client: ClientId) -> bool {
+        self.clients.get(client).is_none_or(clients::Client::is_idle)
+    }
+
+    /// The bytes to be written to this app.
+    pub fn output(&self, client: ClientId) -> &[u8] {
+        self.clients.get(client).map_or(&[], clients::Client::output)
+    }
+
+    /// The app took the first `bytes` of its output.
+    pub fn handle_written(&mut self, client: ClientId, bytes: usize, now: Instant) {
+        self.advance(now);
+        self.on_written(client, bytes);
+    }
+
+    /// The app went away: what it listened to and asked for ends.
+    pub fn handle_hangup(&mut self, client: ClientId, now: Instant) {
+        self.advance(now);
+        self.on_hangup(client);
+    }
+
+    /// Time since 1970, for the times that people read; nothing is decided by it.
+    pub fn handle_wall_clock(&mut self, since_1970: Duration, now: Instant) {
+        self.advance(now);
+        self.clock.set(since_1970, now);
+    }
+
+    /// How something outside of the node is; takes the place of what was said of the same check before.
+    pub fn handle_health(&mut self, health: Health<'static>) {
+        self.health.retain(|known| known.check != health.check);
+        self.health.push(health);
+    }
+
+    /// Does what is due. A call too early does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        while let Some(timer) = self.timers.pop(self.now) {
+            match timer {
+                Timer::Handshake(peer) => self.on_handshake_timer(peer),
+                Timer::Session(peer) => self.on_session_timer(peer),
+                Timer::Liveness(peer) => self.on_liveness_timer(peer),
+                Timer::Delivery(peer) => self.on_delivery_timer(peer),
+                Timer::Topics(peer) => self.on_topics_timer(peer),
+                Timer::Whois(addr) => self.on_whois_timer(addr),
+                Timer::Ping(client, number) => self.on_ping_timer(client, number),
+                Timer::SlowConsumer(client) => self.on_slow_consumer_timer(client),
+                Timer::HalfOpen => self.on_half_open_timer(),
+                Timer::Cookie => self.on_cookie_timer(),
+                Timer::Hello => self.on_hello_timer(),
+                Timer::Browse => self.on_browse_timer(),
+            }
+        }
+    }
+
+    /// Says goodbye to everyone; drain [`Node::poll_transmit`] and [`Node::poll_event`] afterwards.
+    pub fn handle_shutdown(&mut self, now: Instant) {
+        self.advance(now);
+        self.leave("shutdown");
+        self.events.push_back(Event::Withdraw);
+    }
+
+    /// The next datagrams to be sent. Their bytes replace those of `buffer`, whose memory is used again.
+    #[must_use]
+    pub fn poll_transmit(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        loop {
+            if let Some(transmit) = self.outbox.pop(buffer) {
+                return Some(transmit);
+            }
+            let peer = self.unsent.pop_front()?;
+            self.flush(peer);
+        }
+    }
+
+    /// The next thing that the edge has to do.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Node::handle_timeout`] must be called next, and why. `None`: only an input can make work.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.timers.next()
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn random<const N: usize>(&mut self) -> [u8; N] {
+        random(&mut *self.rng)
+    }
+
+    /// `duration`, up to a fifth longer or shorter: so that many nodes do not act at the same moment for ever.
+    fn jittered(&mut self, duration: Duration) -> Duration {
+        let percent = 80 + u32::try_from(self.rng.next_u64() % 41).unwrap_or(20);
+        duration * percent / 100
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).field("peers", &self.peers.counts()).finish_non_exhaustive()
+    }
+}
+
+fn random<const N: usize>(rng: &mut dyn CryptoRng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}

@@ -453,7 +453,7 @@ pub enum Ending<'a> {
     },
     /// Of a `publish`.
     Publish {
-        /// How many peers it was sent to, ourselves included when an app here listens.
+        /// How many peers it was sent to; apps of this node are not counted.
         sent: u64,
         /// What became of each copy, if that was asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,568 @@
+//! Bringing messages over: numbers, retries and fates (protocol.md, 5.4).
+//!
+//! A tracked message gets a number, counted per life of its receiver, and is sent again with back-off until its fate
+//! comes back or its deadline has passed. The receiver remembers the fate of each number in its window, so a copy is
+//! answered and not delivered again. A message names the one of its stream (one app, one topic) that must come before
+//! it; until that one came it is held back.
+//!
+//! What cannot leave yet waits: for a session, for a place among the messages under way, or for the number that the
+//! peer has given to the topic.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::core::Node;
+use crate::core::api::Route;
+use crate::core::paths::RETRY_MAX;
+use crate::core::timers::Timer;
+use crate::id::{ClientId, MessageNumber, NodeId, RequestId, Topic, TopicNumber};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::local::Outcome;
+use crate::wire::message::{Fate, Record};
+
+/// How a tracked record names its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbered {
+    pub(crate) number: MessageNumber,
+    /// How far below `number` its predecessor stands; zero: none.
+    pub(crate) after: u64,
+    /// How far below `number` the first message without a fate stands.
+    pub(crate) open: u64,
+}
+
+/// Who wants to know what became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub(crate) client: ClientId,
+    pub(crate) id: Option<RequestId>,
+    /// It is one copy of this publication.
+    pub(crate) publication: Option<u64>,
+}
+
+/// A message on its way to one peer.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) sender: Sender,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) accepted: Instant,
+    pub(crate) deadline: Instant,
+}
+
+/// What is under way to and from one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Delivery {
+    waiting: VecDeque<Waiting>,
+    in_flight: VecDeque<InFlight>,
+    last_number: u64,
+    /// When the peer was asked for its topics on behalf of what waits.
+    topics_asked: Option<Instant>,
+    inbox: Inbox,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    parcel: Parcel,
+    topic: Topic,
+    tracked: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    number: u64,
+    parcel: Parcel,
+    topic: TopicNumber,
+    sent: Instant,
+    tries: u32,
+    again: Instant,
+}
+
+impl Delivery {
+    /// Whether nothing is on its way to the peer.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// How many messages are on their way to the peer.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len() + self.in_flight.len()
+    }
+
+    /// What the peer listens to is to be asked anew.
+    pub(crate) fn topics_forgotten(&mut self) {
+        self.topics_asked = None;
+    }
+
+    fn open(&self) -> u64 {
+        self.in_flight.front().map_or(self.last_number + 1, |first| first.number)
+    }
+
+    /// Whether one more message may be numbered: the receiver's window must cover all that have no fate.
+    fn has_place(&self) -> bool {
+        self.in_flight.len() < limits::TRACKED_IN_FLIGHT
+            && self.last_number + 1 - self.open() < limits::TRACKED_WINDOW
+    }
+}
+
+impl Node {
+    /// Whether an app waits for a session with `id`.
+    pub(crate) fn is_awaited(&self, id: NodeId) -> bool {
+        self.peers.get(&id).is_some_and(|peer| !peer.delivery.is_empty()) || self.pings.await_peer(&id)
+    }
+
+    /// Sends a message to `id`, now or as soon as that is possible. `None`: its sender will be told later.
+    pub(crate) fn dispatch(
+        &mut self,
+        id: NodeId,
+        topic: &str,
+        payload: &[u8],
+        tracked: bool,
+        sender: Sender,
+        deadline: Instant,
+        may_wait: bool,
+    ) -> Option<Outcome> {
+        let now = self.now;
+        self.in_use(id);
+        let ready = self.may_carry_data(id);
+        let peer = self.peers.get_mut(&id)?;
+        let number = peer.topics.number(topic);
+        let blocked = !peer.delivery.waiting.is_empty() || tracked && !peer.delivery.has_place();
+        if let (true, false, Some(number)) = (ready, blocked, number) {
+            if !tracked {
+                let told = self.tell(id, &Record::Message { topic: number, payload });
+                return Some(if told { Outcome::Sent } else { Outcome::Unreachable });
+            }
+            let mut copy = self.payloads.pop().unwrap_or_default();
+            copy.extend_from_slice(payload);
+            let parcel = Parcel { sender, payload: copy, accepted: now, deadline };
+            self.send_numbered(id, parcel, number);
+            return None;
+        }
+        if !may_wait || peer.delivery.waiting.len() >= limits::WAITING_MESSAGES {
+            return Some(if peer.is_online() { Outcome::Busy } else { Outcome::Unreachable });
+        }
+        let topic: Topic = topic.parse().ok()?;
+        let parcel = Parcel { sender, payload: payload.to_vec(), accepted: now, deadline };
+        peer.delivery.waiting.push_back(Waiting { parcel, topic, tracked });
+        self.timers.set_sooner(Timer::Delivery(id), deadline);
+        if !ready {
+            self.seek(id, None, None);
+        }
+        self.resume_delivery(id);
+        None
+    }
+
+    fn send_numbered(&mut self, id: NodeId, parcel: Parcel, topic: TopicNumber) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.delivery.last_number += 1;
+        let number = peer.delivery.last_number;
+        let again = now + peer.round_trip.retry_after();
+        let due = again.min(parcel.deadline);
+        peer.delivery.in_flight.push_back(InFlight { number, parcel, topic, sent: now, tries: 1, again });
+        let last = peer.delivery.in_flight.len() - 1;
+        self.timers.set_sooner(Timer::Delivery(id), due);
+        self.transmit(id, last);
+    }
+
+    /// Writes the message at `at` of those under way to `id`.
+    fn transmit(&mut self, id: NodeId, at: usize) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let open = peer.delivery.open();
+        let Some(message) = peer.delivery.in_flight.get(at) else { return };
+        let same_stream = |earlier: &&InFlight| {
+            earlier.topic == message.topic && earlier.parcel.sender.client == message.parcel.sender.client
+        };
+        let after = peer.delivery.in_flight.iter().take(at).rev().find(same_stream);
+        let after = after.map_or(0, |earlier| message.number - earlier.number);
+        let number = message.number;
+        // The record borrows the payload, and telling needs the whole peer: it is put aside meanwhile.
+        let topic = message.topic;
+        let Some(message) = peer.delivery.in_flight.get_mut(at) else { return };
+        let payload = std::mem::take(&mut message.parcel.payload);
+        let number_of = MessageNumber(number);
+        self.tell(id, &Record::Tracked { number: number_of, after, open: number - open, topic, payload: &payload });
+        let back = self.peers.get_mut(&id).and_then(|peer| peer.delivery.in_flight.get_mut(at));
+        if let Some(message) = back.filter(|message| message.number == number) {
+            message.parcel.payload = payload;
+        }
+    }
+
+    /// Sends what waited and can leave now.
+    pub(crate) fn resume_delivery(&mut self, id: NodeId) {
+        let now = self.now;
+        if self.peers.get(&id).is_none_or(|peer| peer.delivery.waiting.is_empty()) || !self.may_carry_data(id) {
+            return;
+        }
+        let mut at = 0;
+        let mut unknown = false;
+        while let Some(peer) = self.peers.get_mut(&id) {
+            let Some(first) = peer.delivery.waiting.get(at) else { break };
+            let Some(number) = peer.topics.number(first.topic.as_str()) else {
+                unknown = true;
+                at += 1;
+                continue;
+            };
+            if first.tracked && !peer.delivery.has_place() {
+                break;
+            }
+            let Some(Waiting { parcel, tracked, .. }) = peer.delivery.waiting.remove(at) else { break };
+            if tracked {
+                self.send_numbered(id, parcel, number);
+            } else {
+                let told = self.tell(id, &Record::Message { topic: number, payload: &parcel.payload });
+                self.conclude(id, parcel, if told { Outcome::Sent } else { Outcome::Unreachable }, false);
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let asked_lately = peer.delivery.topics_asked.is_some_and(|asked| now.since(asked) < RETRY_MAX / 4);
+        if unknown && !asked_lately {
+            peer.delivery.topics_asked = Some(now);
+            self.timers.set_sooner(Timer::Delivery(id), now + RETRY_MAX / 4);
+            self.ask_topics(id);
+        }
+    }
+
+    /// The peer said what it listens to: what waited for a topic that is not there has nobody to go to.
+    pub(crate) fn topics_answered(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some(asked) = peer.delivery.topics_asked.take() {
+            let mut at = 0;
+            while let Some(peer) = self.peers.get_mut(&id) {
+                let Some(waiting) = peer.delivery.waiting.get(at) else { break };
+                let nobody = peer.topics.number(waiting.topic.as_str()).is_none() && waiting.parcel.accepted <= asked;
+                if !nobody {
+                    at += 1;
+                    continue;
+                }
+                let Some(waiting) = peer.delivery.waiting.remove(at) else { break };
+                self.conclude(id, waiting.parcel, Outcome::NoListener, false);
+            }
+        }
+        self.resume_delivery(id);
+    }
+
+    /// Sends again what was not answered, and ends what has passed its deadline.
+    pub(crate) fn on_delivery_timer(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let (online, base) = (peer.is_online(), peer.round_trip.retry_after());
+        let late = |parcel: &Parcel| parcel.deadline <= now;
+        let ended: Vec<_> = take_all(&mut peer.delivery.waiting, |waiting| late(&waiting.parcel));
+        let unanswered: Vec<_> = take_all(&mut peer.delivery.in_flight, |message| late(&message.parcel));
+        for waiting in ended {
+            let outcome = if online { Outcome::Timeout } else { Outcome::Unreachable };
+            self.conclude(id, waiting.parcel, outcome, false);
+        }
+        for message in unanswered {
+            self.conclude(id, message.parcel, Outcome::Timeout, true);
+        }
+        let carries = self.may_carry_data(id);
+        let mut at = 0;
+        while let Some(message) = self.peers.get_mut(&id).and_then(|peer| peer.delivery.in_flight.get_mut(at)) {
+            if message.again <= now {
+                let pause = (base * 2_u32.saturating_pow(message.tries.min(16))).min(RETRY_MAX);
+                message.tries += 1;
+                message.again = now + pause;
+                if carries {
+                    self.transmit(id, at);
+                }
+            }
+            at += 1;
+        }
+        if !carries && self.is_awaited(id) {
+            self.seek(id, None, None);
+        }
+        self.resume_delivery(id);
+        let Some(peer) = self.peers.get(&id) else { return };
+        let retries = peer.delivery.in_flight.iter().map(|message| message.again.min(message.parcel.deadline));
+        let deadlines = peer.delivery.waiting.iter().map(|waiting| waiting.parcel.deadline);
+        let ask = (online && !peer.delivery.waiting.is_empty()).then(|| now + RETRY_MAX / 4);
+        if let Some(next) = retries.chain(deadlines).chain(ask).min() {
+            self.timers.set(Timer::Delivery(id), next);
+        }
+    }
+
+    /// The fate of one of our messages came back.
+    pub(crate) fn on_outcome(&mut self, id: NodeId, number: MessageNumber, fate: Fate) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Ok(at) = peer.delivery.in_flight.binary_search_by_key(&number.0, |message| message.number) else {
+            return;
+        };
+        let Some(message) = peer.delivery.in_flight.remove(at) else { return };
+        // An answer to a message that was sent more than once says nothing of the way's length (Karn's rule).
+        if message.tries == 1 {
+            peer.round_trip.sample(now.since(message.sent));
+        }
+        let outcome = match fate {
+            Fate::Delivered => Outcome::Delivered,
+            Fate::NoListener => Outcome::NoListener,
+            Fate::Busy => Outcome::Busy,
+        };
+        self.in_use(id);
+        self.conclude(id, message.parcel, outcome, true);
+        self.resume_delivery(id);
+    }
+
+    /// Ends a message: its sender is told, and its memory is used again.
+    fn conclude(&mut self, id: NodeId, mut parcel: Parcel, outcome: Outcome, travelled: bool) {
+        let bytes = parcel.payload.len();
+        let took = self.now.since(parcel.accepted);
+        parcel.payload.clear();
+        if self.payloads.len() < limits::TRACKED_IN_FLIGHT {
+            self.payloads.push(parcel.payload);
+        }
+        self.report(parcel.sender, id, outcome, travelled.then_some(took), bytes);
+    }
+
+    /// The peer has a new life: what was sent to the old one is never sent to the new one.
+    pub(crate) fn end_numbered(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let lost = std::mem::take(&mut peer.delivery.in_flight);
+        peer.delivery.last_number = 0;
+        peer.delivery.inbox = Inbox::default();
+        for message in lost {
+            self.conclude(id, message.parcel, Outcome::Timeout, true);
+        }
+    }
+
+    /// An app went away: nobody waits for what it had not sent yet. What is under way still arrives.
+    pub(crate) fn forget_waiting_of(&mut self, client: ClientId) {
+        for (_, peer) in self.peers.iter_mut() {
+            peer.delivery.waiting.retain(|waiting| waiting.parcel.sender.client != client);
+        }
+    }
+
+    /// A message that nobody reports on.
+    pub(crate) fn on_message(&mut self, from: NodeId, via: Route, topic: TopicNumber, payload: &[u8]) {
+        self.in_use(from);
+        if self.deliver(from, via, topic, payload, false) != Fate::Delivered {
+            self.unheard += 1;
+        }
+    }
+
+    /// A message whose fate is reported.
+    pub(crate) fn on_tracked(
+        &mut self,
+        from: NodeId,
+        via: Route,
+        place: Numbered,
+        topic: TopicNumber,
+        payload: &[u8],
+    ) {
+        self.in_use(from);
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let number = place.number.0;
+        peer.delivery.inbox.open_at(number.saturating_sub(place.open));
+        let after = number.saturating_sub(place.after);
+        match peer.delivery.inbox.judge(number, after) {
+            Judgement::Known(fate) => {
+                self.tell(from, &Record::Outcome { number: place.number, fate });
+            }
+            Judgement::Past => {}
+            Judgement::Early => peer.delivery.inbox.hold(number, after, topic, payload),
+            Judgement::Due => {
+                self.accept(from, via, number, topic, payload);
+                self.release(from, via);
+            }
+        }
+    }
+
+    fn accept(&mut self, from: NodeId, via: Route, number: u64, topic: TopicNumber, payload: &[u8]) {
+        let fate = self.deliver(from, via, topic, payload, true);
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.delivery.inbox.record(number, fate);
+        self.tell(from, &Record::Outcome { number: MessageNumber(number), fate });
+    }
+
+    /// Delivers what was held back and is due.
+    fn release(&mut self, from: NodeId, via: Route) {
+        while let Some(peer) = self.peers.get_mut(&from) {
+            let Some((number, held)) = peer.delivery.inbox.take_due() else { return };
+            self.accept(from, via, number, held.topic, &held.payload);
+        }
+    }
+}
+
+fn take_all<T>(queue: &mut VecDeque<T>, mut which: impl FnMut(&T) -> bool) -> Vec<T> {
+    if !queue.iter().any(&mut which) {
+        return Vec::new();
+    }
+    let mut taken = Vec::new();
+    for item in std::mem::take(queue) {
+        if which(&item) { taken.push(item) } else { queue.push_back(item) }
+    }
+    taken
+}
+
+/// What one peer's numbered messages came to.
+#[derive(Debug, Default)]
+struct Inbox {
+    highest: u64,
+    /// Messages below this number have a fate at the sender's side, or were given up there.
+    open: u64,
+    /// Two bits a number of the window: zero, or one more than the fate.
+    fates: Vec<u8>,
+    held: BTreeMap<u64, Held>,
+    held_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    after: u64,
+    topic: TopicNumber,
+    payload: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    /// It was here before, and this became of it.
+    Known(Fate),
+    /// Its sender has given it up, or it is too old to know.
+    Past,
+    /// The one before it has not come yet.
+    Early,
+    /// It can be delivered.
+    Due,
+}
+
+impl Inbox {
+    fn judge(&self, number: u64, after: u64) -> Judgement {
+        if let Some(fate) = self.fate(number) {
+            return Judgement::Known(fate);
+        }
+        let outside = number == 0 || number > NUMBER_MAX || number + limits::TRACKED_WINDOW <= self.highest;
+        if outside || number < self.open {
+            return Judgement::Past;
+        }
+        if self.is_awaited(number, after) { Judgement::Early } else { Judgement::Due }
+    }
+
+    fn is_awaited(&self, number: u64, after: u64) -> bool {
+        after < number && after >= self.open && self.fate(after).is_none()
+    }
+
+    fn open_at(&mut self, number: u64) {
+        if number > self.open {
+            self.open = number;
+            let dropped: Vec<_> = self.held.range(..number).map(|(number, _)| *number).collect();
+            for number in dropped {
+                self.unhold(number);
+            }
+        }
+    }
+
+    fn hold(&mut self, number: u64, after: u64, topic: TopicNumber, payload: &[u8]) {
+        let room = self.held.len() < limits::HELD_MESSAGES && self.held_bytes + payload.len() <= limits::HELD_BYTES;
+        if room && !self.held.contains_key(&number) {
+            self.held_bytes += payload.len();
+            self.held.insert(number, Held { after, topic, payload: payload.to_vec() });
+        }
+    }
+
+    fn unhold(&mut self, number: u64) -> Option<Held> {
+        let held = self.held.remove(&number)?;
+        self.held_bytes -= held.payload.len();
+        Some(held)
+    }
+
+    fn take_due(&mut self) -> Option<(u64, Held)> {
+        let due = self.held.iter().find(|(number, held)| !self.is_awaited(**number, held.after));
+        let number = due.map(|(number, _)| *number)?;
+        self.unhold(number).map(|held| (number, held))
+    }
+
+    fn fate(&self, number: u64) -> Option<Fate> {
+        if number == 0 || number > self.highest || number + limits::TRACKED_WINDOW <= self.highest {
+            return None;
+        }
+        let (at, shift) = place(number);
+        match self.fates.get(at)? >> shift & 3 {
+            0 => None,
+            1 => Some(Fate::Delivered),
+            2 => Some(Fate::NoListener),
+            _ => Some(Fate::Busy),
+        }
+    }
+
+    fn record(&mut self, number: u64, fate: Fate) {
+        if self.fates.is_empty() {
+            // Four numbers a byte.
+            self.fates = vec![0; (limits::TRACKED_WINDOW / 4) as usize];
+        }
+        if number > self.highest {
+            let forgotten = (number - self.highest).min(limits::TRACKED_WINDOW);
+            for number in number + 1 - forgotten..=number {
+                let (at, shift) = place(number);
+                self.fates[at] &= !(3 << shift);
+            }
+            self.highest = number;
+        }
+        let (at, shift) = place(number);
+        self.fates[at] |= (fate as u8 + 1) << shift;
+    }
+}
+
+/// No sender gets this far in one life, at a million messages a second for eight years.
+const NUMBER_MAX: u64 = 1 << 48;
+
+fn place(number: u64) -> (usize, u32) {
+    let slot = number % limits::TRACKED_WINDOW;
+    ((slot / 4) as usize, (slot % 4) as u32 * 2)
+}
+
+/// How long a message may wait for its deadline at most, from now.
+pub(crate) fn deadline(now: Instant, timeout: Duration) -> Instant {
+    now + timeout.min(limits::TIMEOUT_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_a_fate_once_and_for_all_while_it_is_in_the_window() {
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.judge(1, 1), Judgement::Due);
+        inbox.record(1, Fate::Busy);
+        assert_eq!(inbox.judge(1, 1), Judgement::Known(Fate::Busy));
+        inbox.record(limits::TRACKED_WINDOW, Fate::Delivered);
+        assert_eq!(inbox.judge(1, 1), Judgement::Known(Fate::Busy));
+        inbox.record(limits::TRACKED_WINDOW + 1, Fate::Delivered);
+        assert_eq!(inbox.judge(1, 1), Judgement::Past);
+        assert_eq!(inbox.judge(2, 2), Judgement::Due);
+    }
+
+    #[test]
+    fn a_message_waits_for_the_one_before_it_unless_that_was_given_up() {
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.judge(2, 1), Judgement::Early);
+        inbox.hold(2, 1, TopicNumber(1), b"two");
+        inbox.hold(3, 2, TopicNumber(1), b"three");
+        assert!(inbox.take_due().is_none());
+        inbox.open_at(2);
+        assert_eq!(inbox.judge(1, 1), Judgement::Past, "given up: never delivered late");
+        assert_eq!(inbox.take_due().unwrap().0, 2);
+        inbox.record(2, Fate::Delivered);
+        assert_eq!(inbox.take_due().unwrap().0, 3);
+        assert_eq!(inbox.held_bytes, 0);
+    }
+
+    #[test]
+    fn a_peer_that_numbers_wildly_costs_no_more_than_the_window() {
+        let mut inbox = Inbox::default();
+        proptest::proptest!(|(numbers: Vec<(u64, u64)>)| {
+            for (number, after) in numbers {
+                inbox.open_at(number.saturating_sub(after) % 1000);
+                if inbox.judge(number.saturating_sub(1), after) == Judgement::Due {
+                    inbox.record(number.saturating_sub(1), Fate::Delivered);
+                }
+                inbox.hold(number, after, TopicNumber(1), &[0; 1000]);
+                proptest::prop_assert!(inbox.held_bytes <= limits::HELD_BYTES);
+                proptest::prop_assert!(inbox.held.len() <= limits::HELD_MESSAGES);
+            }
+        });
+        assert_eq!(inbox.fates.len() as u64, limits::TRACKED_WINDOW / 4);
+    }
+}

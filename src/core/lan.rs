@@ -1,0 +1,380 @@
+//! Finding and being found on the LAN: adverts, hellos, introductions (protocol.md, 7 and 8).
+//!
+//! Whatever is heard here is a hint: it makes us send a first message, and nothing else. Whoever hears first acts, so
+//! one direction of multicast is enough. A start, a changed network and a lost session are kicks: each greets everyone
+//! four times within 1.4 s and browses for a few seconds; then the LAN is quiet again.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::core::Node;
+use crate::core::api::{Advert, Destination, Dropped, Event, IpAddrScoped, Route, Sighting};
+use crate::core::paths::Source;
+use crate::core::timers::Timer;
+use crate::crypto::network::{NetworkKeys, NetworkKind};
+use crate::id::NodeId;
+use crate::limits;
+use crate::wire::message::Record;
+use crate::wire::packet::size;
+use crate::wire::txt::Txt;
+
+/// When a kick greets again, counted from the greeting before: at 0, 0.2, 0.6 and 1.4 s. A single multicast frame is
+/// lost on Wi-Fi as a matter of course.
+const HELLO_STEPS: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
+/// A kick so soon after another joins it.
+const KICK_GAP: Duration = Duration::from_millis(1500);
+/// How long a kick browses: until the third query of the schedule of RFC 6762, 5.2.
+const BROWSE: Duration = Duration::from_secs(5);
+/// How often we browse without a reason, times half the number of peers: on the whole LAN about once in this time.
+const BROWSE_AGAIN: Duration = Duration::from_secs(600);
+/// Introductions in one record: 20 addresses fit one datagram.
+const INTRODUCTIONS: usize = 20;
+/// Peers introduced at once; a larger network is introduced by more than one peer.
+const INTRODUCED: usize = 128;
+/// A teller of so many hints that led nowhere is ignored for a while.
+const FAILED_HINTS: u32 = 32;
+const IGNORED: Duration = Duration::from_secs(600);
+
+/// What we do to find others.
+#[derive(Debug, Default)]
+pub(crate) struct Lan {
+    hellos_left: usize,
+    kicked: Option<crate::time::Instant>,
+    browsing: bool,
+    static_peers: Vec<SocketAddr>,
+    /// Who is behind each advert that we see: mDNS names only the label when one vanishes.
+    seen: BTreeMap<String, NodeId>,
+}
+
+impl Lan {
+    /// Whether a configured peer is at `addr`.
+    pub(crate) fn is_static(&self, addr: IpAddr) -> bool {
+        self.static_peers.iter().any(|known| known.ip() == addr)
+    }
+}
+
+impl Node {
+    /// Makes us known and looks who is there: at start and when the network changed.
+    pub(crate) fn appear(&mut self) {
+        if self.config.mdns {
+            let advert = self.advert();
+            self.events.push_back(Event::Announce(advert));
+        }
+        if !self.timers.is_set(Timer::Cookie) {
+            self.on_cookie_timer();
+        }
+        self.kick("start");
+    }
+
+    /// Nothing of the network before is to be seen in the one that we belong to now.
+    pub(crate) fn change_network(&mut self) {
+        self.lan.kicked = None;
+        self.lan.seen.clear();
+        self.appear();
+        self.seek_remembered();
+        let configured = self.lan.static_peers.clone();
+        self.stop_whois(&[]);
+        self.ask_static(&configured);
+    }
+
+    fn port(&self) -> u16 {
+        self.config.udp.first().map_or(0, SocketAddr::port)
+    }
+
+    /// In the open network the name and the key, in a private one nothing that a stranger could recognise.
+    fn advert(&mut self) -> Advert {
+        let port = self.port();
+        match self.config.network.kind() {
+            NetworkKind::Open => {
+                let short = self.id.short();
+                let label = open_label(self.config.name.as_str(), &short);
+                Advert { label, host: short, port, txt: Txt::Open(self.id) }
+            }
+            NetworkKind::Private => {
+                let mut label = crate::id::base32(&self.random());
+                let mut host = crate::id::base32(&self.random());
+                label.truncate(13);
+                host.truncate(13);
+                let nonce = self.random();
+                let sealed = self.config.network.seal_txt(&self.id, nonce, &label, port);
+                Advert { label, host, port, txt: Txt::Sealed(sealed) }
+            }
+        }
+    }
+
+    /// Greets everyone and browses, for a while.
+    pub(crate) fn kick(&mut self, reason: &'static str) {
+        let recent = self.lan.kicked.is_some_and(|kicked| self.now.since(kicked) < KICK_GAP);
+        if recent {
+            return;
+        }
+        debug!(reason, "looking for peers");
+        self.lan.kicked = Some(self.now);
+        if self.config.hello {
+            self.lan.hellos_left = HELLO_STEPS.len();
+            self.greet();
+        }
+        if self.config.mdns {
+            self.lan.browsing = true;
+            self.events.push_back(Event::Browse);
+            self.timers.set(Timer::Browse, self.now + BROWSE);
+        }
+    }
+
+    fn greet(&mut self) {
+        let nonce = self.random();
+        let port = self.port();
+        let hello = self.config.network.seal_hello(&self.id, nonce, port);
+        self.outbox.push(Destination::Everyone, &hello);
+        let step = HELLO_STEPS.len() - self.lan.hellos_left.min(HELLO_STEPS.len());
+        if let Some(pause) = HELLO_STEPS.get(step) {
+            self.lan.hellos_left -= 1;
+            self.timers.set(Timer::Hello, self.now + *pause);
+        }
+    }
+
+    pub(crate) fn on_hello_timer(&mut self) {
+        self.greet();
+    }
+
+    pub(crate) fn on_browse_timer(&mut self) {
+        if self.lan.browsing {
+            self.lan.browsing = false;
+            self.events.push_back(Event::StopBrowse);
+            let (online, _) = self.peers.counts();
+            let factor = u32::try_from(online.div_ceil(2)).unwrap_or(u32::MAX).max(1);
+            let again = self.jittered(BROWSE_AGAIN * factor);
+            self.timers.set(Timer::Browse, self.now + again);
+        } else {
+            self.lan.browsing = true;
+            self.events.push_back(Event::Browse);
+            self.timers.set(Timer::Browse, self.now + BROWSE);
+        }
+    }
+
+    /// Our addresses changed: everyone is to know, and what we used may not work any more.
+    pub(crate) fn on_links_changed(&mut self) {
+        self.lan.kicked = None;
+        if self.config.network.kind() == NetworkKind::Private {
+            // The label and the nonce of the old network would link us to it.
+            self.appear();
+        } else {
+            self.kick("network changed");
+        }
+        for id in self.peers.online() {
+            let path = self.peers.get(&id).and_then(|peer| peer.path);
+            if let Some(path) = path {
+                // Also tells the peer where we are now.
+                self.ask(id, Route { remote: path.remote, local: None });
+            }
+        }
+        self.seek_remembered();
+    }
+
+    /// A session ended without a goodbye of ours: others may have moved with it.
+    pub(crate) fn session_lost(&mut self, id: NodeId) {
+        self.kick("session lost");
+        if self.is_awaited(id) {
+            self.seek(id, None, None);
+        }
+    }
+
+    pub(crate) fn on_hello(&mut self, via: Route, packet: &[u8; size::HELLO]) -> Result<(), Dropped> {
+        let (id, port) = self.config.network.open_hello(packet).ok_or(Dropped::Unauthenticated)?;
+        if id == self.id {
+            return Err(Dropped::Unexpected);
+        }
+        if port != via.remote.port() || !self.links.on_link(via.remote.ip()) {
+            return Err(Dropped::ForeignAddress);
+        }
+        // It came to the hello port: the answer leaves from the session's.
+        self.sighted(id, Route { remote: via.remote, local: None });
+        Ok(())
+    }
+
+    pub(crate) fn on_sighting(&mut self, hint: Sighting) {
+        match hint {
+            Sighting::Seen { label, port, txt, addrs } => {
+                let network = &self.config.network;
+                let Some(id) = advertised(network, &label, port, &txt) else { return };
+                if id == self.id {
+                    return;
+                }
+                if self.lan.seen.len() < limits::PEERS || self.lan.seen.contains_key(&label) {
+                    self.lan.seen.insert(label, id);
+                }
+                for addr in addrs.iter().take(limits::LEARNT_CANDIDATES) {
+                    if self.links.on_link(addr.addr) && port != 0 {
+                        self.sighted(id, Route { remote: socket_addr(*addr, port), local: None });
+                    }
+                }
+            }
+            Sighting::Lost { label } => {
+                if let Some(id) = self.lan.seen.remove(&label) {
+                    self.suspect(id);
+                }
+            }
+        }
+    }
+
+    /// Somebody says that `id` is at `route`. A peer that we have a session with is only asked: it may have restarted.
+    fn sighted(&mut self, id: NodeId, route: Route) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return self.seek(id, Some((route, Source::Seen)), None);
+        };
+        peer.candidates.add(route, Source::Seen);
+        if peer.is_online() {
+            self.suspect(id);
+        } else {
+            self.seek(id, Some((route, Source::Seen)), None);
+        }
+    }
+
+    /// The addresses of the configured peers, complete.
+    pub(crate) fn ask_static(&mut self, addrs: &[SocketAddr]) {
+        self.lan.static_peers = addrs.to_vec();
+        self.stop_whois(addrs);
+        for addr in addrs {
+            self.ask_whois(*addr);
+        }
+    }
+
+    /// The first thing that is told in a new session: who we are, whom we know, what we listen to.
+    pub(crate) fn introduce_ourselves(&mut self, id: NodeId) {
+        let peers = self.acquaintances();
+        let topics = self.topics.version();
+        let name = self.config.name.clone();
+        self.tell(id, &Record::About { name: name.as_str(), peers, topics });
+        // Whoever commits first must be heard at once: the other side only believes us then.
+        self.flush(id);
+        self.tell_topics(id);
+    }
+
+    /// A digest of whom we hold a session with, ourselves included: equal on two members of a full mesh.
+    fn acquaintances(&self) -> u64 {
+        let word = |id: &NodeId| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&id.0[..8]);
+            u64::from_le_bytes(bytes)
+        };
+        self.peers.online().iter().fold(word(&self.id), |digest, id| digest ^ word(id))
+    }
+
+    /// The peer's digest differs from ours: it is told whom we know, and where.
+    pub(crate) fn compare_acquaintances(&mut self, id: NodeId, digest: u64) {
+        if digest == self.acquaintances() {
+            return;
+        }
+        let Some(to) = self.peers.get(&id).and_then(|peer| peer.path) else { return };
+        let mut entries = Vec::new();
+        for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {
+            if let Some(path) = peer.path
+                && (!path.remote.ip().is_loopback() || to.remote.ip().is_loopback())
+            {
+                entries.push((*other, without_scope(path.remote)));
+            }
+        }
+        entries.truncate(INTRODUCED);
+        for chunk in entries.chunks(INTRODUCTIONS) {
+            self.tell(id, &Record::Peers { entries: chunk.to_vec() });
+        }
+    }
+
+    pub(crate) fn on_introductions(&mut self, from: NodeId, via: Route, entries: &[(NodeId, SocketAddr)]) {
+        let now = self.now;
+        if self.peers.get(&from).is_none_or(|teller| now < teller.hints_ignored_until) {
+            return;
+        }
+        for (id, addr) in entries.iter().take(INTRODUCED) {
+            let online = self.peers.get(id).is_some_and(|peer| peer.is_online());
+            let loopback = addr.ip().is_loopback() && !via.remote.ip().is_loopback();
+            let nowhere = addr.ip().is_unspecified() || addr.ip().is_multicast() || addr.port() == 0;
+            if online || loopback || nowhere || *id == self.id {
+                continue;
+            }
+            let route = Route { remote: with_scope_of(*addr, via.remote), local: None };
+            self.seek(*id, Some((route, Source::Hearsay)), Some(from));
+        }
+    }
+
+    /// A hint of `teller` led nowhere.
+    pub(crate) fn blame(&mut self, teller: NodeId) {
+        let until = self.now + IGNORED;
+        let Some(teller) = self.peers.get_mut(&teller) else { return };
+        teller.failed_hints += 1;
+        if teller.failed_hints >= FAILED_HINTS {
+            teller.failed_hints = 0;
+            teller.hints_ignored_until = until;
+        }
+    }
+}
+
+fn advertised(network: &NetworkKeys, label: &str, port: u16, txt: &Txt) -> Option<NodeId> {
+    match (network.kind(), txt) {
+        (NetworkKind::Open, Txt::Open(id)) => Some(*id),
+        (NetworkKind::Private, Txt::Sealed(sealed)) => network.open_txt(sealed, label, port),
+        (NetworkKind::Open, Txt::Sealed(_)) | (NetworkKind::Private, Txt::Open(_)) => None,
+    }
+}
+
+/// `name (short id)`, the name cut so that the whole is a DNS label.
+fn open_label(name: &str, short: &str) -> String {
+    let room = limits::NAME_BYTES - short.len() - " ()".len();
+    let mut end = room.min(name.len());
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{} ({short})", &name[..end])
+}
+
+fn socket_addr(addr: IpAddrScoped, port: u16) -> SocketAddr {
+    match addr.addr {
+        IpAddr::V4(v4) => (v4, port).into(),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => SocketAddrV6::new(v6, port, 0, addr.scope).into(),
+        IpAddr::V6(v6) => (v6, port).into(),
+    }
+}
+
+/// An interface's number means nothing to another host.
+fn without_scope(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V4(_) => addr,
+        SocketAddr::V6(v6) => SocketAddrV6::new(*v6.ip(), v6.port(), 0, 0).into(),
+    }
+}
+
+/// A link-local address that a neighbour told is on the link on which we reach the neighbour.
+fn with_scope_of(addr: SocketAddr, teller: SocketAddr) -> SocketAddr {
+    match (addr, teller) {
+        (SocketAddr::V6(v6), SocketAddr::V6(teller)) if v6.ip().is_unicast_link_local() => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, teller.scope_id()).into()
+        }
+        _ => without_scope(addr),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_so_that_the_label_stays_a_label() {
+        assert_eq!(open_label("pi-attic", "k7q3m2fd"), "pi-attic (k7q3m2fd)");
+        let label = open_label(&"é".repeat(31), "k7q3m2fd");
+        assert!(label.len() <= limits::NAME_BYTES);
+        assert!(label.ends_with(" (k7q3m2fd)"));
+    }
+
+    #[test]
+    fn a_link_local_address_that_was_told_gets_the_interface_of_the_teller() {
+        let told: SocketAddr = "[fe80::2%9]:5".parse().unwrap();
+        let teller: SocketAddr = "[fe80::1%3]:5".parse().unwrap();
+        assert_eq!(with_scope_of(told, teller), "[fe80::2%3]:5".parse().unwrap());
+        let elsewhere: SocketAddr = "10.0.0.1:5".parse().unwrap();
+        assert_eq!(with_scope_of(told, elsewhere), "[fe80::2]:5".parse().unwrap());
+    }
+}

@@ -1,0 +1,227 @@
+//! Who still answers: a ring of pings, suspicion, and the verdict (protocol.md, 6).
+//!
+//! Idle sessions are silent but for a ring: in the order of ids each node asks its two successors every 2.5 s, and both
+//! ends judge. A peer in use is asked after 750 ms of silence. Silence makes a peer suspect: it is then asked on every
+//! address that it may have, and a handshake is tried, since it may only have restarted. Any packet of its on the path
+//! clears it; when all questions are unanswered it has left, and the others are told to look for themselves.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::core::Node;
+use crate::core::paths::Question;
+use crate::core::timers::Timer;
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::message::Record;
+
+/// How often a ring neighbour is asked.
+const RING: Duration = Duration::from_millis(2500);
+/// How many successors on the ring each node asks.
+const SUCCESSORS: usize = 2;
+/// How much later than it should have asked us a neighbour becomes suspect.
+const RING_GRACE: Duration = Duration::from_millis(1200);
+/// How long after its last data a peer counts as in use.
+const IN_USE: Duration = Duration::from_secs(5);
+/// A peer in use is asked after this much silence.
+const HEARTBEAT: Duration = Duration::from_millis(750);
+/// An unanswered question makes its peer suspect after this time, or after three round trips if that is longer.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// From one question to a suspect to the next, in milliseconds. Eight lost round trips in a row at 20 % loss happen
+/// once in 3500 times; with the ring's own interval they take 5 s.
+const QUESTIONS: [u64; 7] = [100, 100, 200, 300, 400, 500, 600];
+/// With this question a handshake is tried too: a peer that restarted answers nothing else.
+const HANDSHAKE_WITH: usize = 2;
+/// Questions remembered: those of a suspicion on all addresses.
+const OUTSTANDING: usize = 64;
+/// Nodes that hear a verdict look for themselves after a random part of this, times the number of peers.
+const VERDICT_SPREAD: Duration = Duration::from_millis(5);
+
+/// What one peer's silence means.
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    phase: Phase,
+    /// When it was heard on its path last.
+    heard: Instant,
+    last_asked: Instant,
+    outstanding: Vec<Question>,
+    /// Until when it counts as in use.
+    in_use_until: Instant,
+    /// It is one of our two successors on the ring.
+    asked_by_us: bool,
+    /// We are one of its two successors.
+    asks_us: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// It is believed to be there.
+    #[default]
+    Resting,
+    /// It was asked, and has not been heard since.
+    Asked(Instant),
+    /// It left so many questions unanswered.
+    Suspect(usize),
+}
+
+impl Liveness {
+    /// It sent something on its path.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.phase = Phase::Resting;
+    }
+
+    pub(crate) const fn is_suspect(&self) -> bool {
+        matches!(self.phase, Phase::Suspect(_))
+    }
+
+    pub(crate) fn questions(&self) -> impl Iterator<Item = &Question> {
+        self.outstanding.iter()
+    }
+
+    pub(crate) fn asked(&mut self, question: Question) {
+        if self.outstanding.len() >= OUTSTANDING {
+            self.outstanding.remove(0);
+        }
+        self.outstanding.push(question);
+    }
+
+    /// The question with `token` was answered from `remote`, where it had been asked.
+    pub(crate) fn answered(&mut self, token: u64, remote: SocketAddr) -> Option<Question> {
+        let at = self.outstanding.iter().position(|q| q.token == token && q.route.remote == remote)?;
+        Some(self.outstanding.remove(at))
+    }
+
+    /// When it has to be asked next, and when it should have been heard; later than any time if never.
+    fn deadlines(&self, now: Instant) -> (Option<Instant>, Option<Instant>) {
+        let in_use = (now < self.in_use_until).then(|| self.heard + HEARTBEAT);
+        let ring = self.asked_by_us.then(|| self.last_asked + RING);
+        let ask = in_use.into_iter().chain(ring).min();
+        let judge = self.asks_us.then(|| self.heard + RING + RING_GRACE);
+        (ask, judge)
+    }
+}
+
+impl Node {
+    /// An app's data went to or came from `id`.
+    pub(crate) fn in_use(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let was = now < peer.liveness.in_use_until;
+        peer.liveness.in_use_until = now + IN_USE;
+        if !was && peer.is_online() {
+            self.timers.set_sooner(Timer::Liveness(id), now + HEARTBEAT);
+        }
+    }
+
+    /// Peers came or went: finds the neighbours on the ring anew.
+    pub(crate) fn ring_changed(&mut self) {
+        let now = self.now;
+        let mut ring = self.peers.online();
+        let at = ring.partition_point(|id| *id < self.id);
+        ring.insert(at, self.id);
+        let count = ring.len();
+        let neighbours = SUCCESSORS.min(count - 1);
+        let successors: Vec<_> = (1..=neighbours).map(|step| ring[(at + step) % count]).collect();
+        let predecessors: Vec<_> = (1..=neighbours).map(|step| ring[(at + count - step) % count]).collect();
+        for (id, peer) in self.peers.iter_mut() {
+            peer.liveness.asked_by_us = successors.contains(id);
+            peer.liveness.asks_us = predecessors.contains(id);
+        }
+        for id in successors.into_iter().chain(predecessors) {
+            if !self.timers.is_set(Timer::Liveness(id)) {
+                let first = self.jittered(RING);
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    // The first question comes at a random moment, so that twenty nodes that start together do not ask
+                    // together for ever.
+                    peer.liveness.last_asked = now + first - RING;
+                }
+                self.timers.set(Timer::Liveness(id), now + first);
+            }
+        }
+    }
+
+    pub(crate) fn on_liveness_timer(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(path) = peer.path else { return };
+        match peer.liveness.phase {
+            Phase::Suspect(unanswered) => return self.question(id, unanswered),
+            Phase::Asked(_) => return self.question(id, 0),
+            Phase::Resting => {}
+        }
+        let patience = PATIENCE.max(peer.round_trip.smoothed().unwrap_or_default() * 3);
+        let (ask, judge) = peer.liveness.deadlines(now);
+        if ask.is_some_and(|ask| ask <= now) {
+            peer.liveness.phase = Phase::Asked(now);
+            peer.liveness.last_asked = now;
+            self.timers.set(Timer::Liveness(id), now + patience);
+            self.ask(id, path);
+        } else if judge.is_some_and(|judge| judge <= now) {
+            self.question(id, 0);
+        } else if let Some(next) = ask.into_iter().chain(judge).min() {
+            self.timers.set(Timer::Liveness(id), next);
+        }
+    }
+
+    /// Asks a suspect on every address that it may have; after the last question it has left.
+    fn question(&mut self, id: NodeId, unanswered: usize) {
+        let now = self.now;
+        let Some(pause) = QUESTIONS.get(unanswered) else {
+            return self.condemn(id);
+        };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.liveness.phase = Phase::Suspect(unanswered + 1);
+        let mut routes: Vec<_> = peer.candidates.iter().map(|candidate| candidate.route).collect();
+        if let Some(path) = peer.path
+            && !routes.iter().any(|route| route.remote == path.remote)
+        {
+            routes.push(path);
+        }
+        for route in routes {
+            self.ask(id, route);
+        }
+        if unanswered == HANDSHAKE_WITH {
+            self.seek(id, None, None);
+        }
+        self.timers.set(Timer::Liveness(id), now + Duration::from_millis(*pause));
+    }
+
+    fn condemn(&mut self, id: NodeId) {
+        self.exit(id, "it stopped answering");
+        for other in self.peers.online() {
+            self.tell(other, &Record::Suspect { peer: id });
+        }
+    }
+
+    /// Somebody else lost `id`: that only starts our own questions.
+    pub(crate) fn on_verdict(&mut self, from: NodeId, id: NodeId) {
+        if from == id {
+            return;
+        }
+        self.suspect(id);
+    }
+
+    /// A hint says that `id` may be gone: asks it, unless it was heard just now.
+    pub(crate) fn suspect(&mut self, id: NodeId) {
+        let now = self.now;
+        let (online, _) = self.peers.counts();
+        let spread = VERDICT_SPREAD * u32::try_from(online).unwrap_or(u32::MAX);
+        let delay = Duration::from_nanos(self.rng.next_u64() % (1 + spread.as_nanos() as u64));
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let fresh = now.since(peer.liveness.heard) < PATIENCE;
+        if peer.is_online() && peer.liveness.phase == Phase::Resting && !fresh {
+            peer.liveness.phase = Phase::Asked(now);
+            self.timers.set(Timer::Liveness(id), now + delay);
+        }
+    }
+
+    /// The network says that nobody listens at `remote`.
+    pub(crate) fn suspect_at(&mut self, remote: SocketAddr) {
+        let there = |peer: &crate::core::peers::Peer| peer.path.is_some_and(|path| path.remote == remote);
+        let ids: Vec<_> = self.peers.iter().filter(|(_, peer)| there(peer)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.suspect(id);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a peer tells us in a session: each record to its noun.
+
+use tracing::debug;
+
+use crate::core::Node;
+use crate::core::api::Route;
+use crate::id::{NodeId, NodeName};
+use crate::wire::message::{Read, Record, Records};
+
+impl Node {
+    /// The records of a packet whose tag was right.
+    pub(crate) fn on_records(&mut self, from: NodeId, via: Route, plaintext: &[u8]) {
+        for record in Records::new(plaintext) {
+            match record {
+                Ok(Read::Record(record)) => self.on_record(from, via, record),
+                Ok(Read::Unknown) => self.odd_records += 1,
+                Err(reason) => {
+                    self.odd_records += 1;
+                    debug!(peer = %from.short(), %reason, "unreadable record");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_record(&mut self, from: NodeId, via: Route, record: Record<'_>) {
+        match record {
+            Record::Ping { token } => self.on_ping(from, via, token),
+            Record::Pong { token } => {
+                self.on_pong(from, via, token);
+                self.on_ping_answer(from, via, token);
+            }
+            Record::Goodbye => self.exit(from, "it said goodbye"),
+            Record::About { name, peers, topics } => self.on_about(from, name, peers, topics),
+            Record::Peers { entries } => self.on_introductions(from, via, &entries),
+            Record::Suspect { peer } => self.on_verdict(from, peer),
+            Record::Topics { since, upto, added, removed } => self.on_topics(from, since, upto, &added, &removed),
+            Record::TopicsHave { upto, ask } => self.on_topics_have(from, upto, ask),
+            Record::Message { topic, payload } => self.on_message(from, via, topic, payload),
+            Record::Tracked { number, after, open, topic, payload } => {
+                self.on_tracked(from, via, crate::core::delivery::Numbered { number, after, open }, topic, payload);
+            }
+            Record::Outcome { number, fate } => self.on_outcome(from, number, fate),
+        }
+    }
+
+    /// Answers on the way that the question came by.
+    fn on_ping(&mut self, from: NodeId, via: Route, token: u64) {
+        let on_path = self.peers.get(&from).and_then(|peer| peer.path).is_some_and(|path| path.remote == via.remote);
+        if on_path {
+            self.tell(from, &Record::Pong { token });
+        } else {
+            self.tell_on(from, via, &Record::Pong { token });
+        }
+    }
+
+    fn on_about(&mut self, from: NodeId, name: &str, peers: u64, topics: u64) {
+        match name.parse::<NodeName>() {
+            Ok(name) => {
+                let known = self.peers.get(&from).is_some_and(|peer| peer.name == name);
+                if !known {
+                    self.peers.admit(from, Some(&name));
+                    self.events.push_back(crate::core::api::Event::Remember);
+                    self.presence_changed(from);
+                } else {
+                    self.peers.admit(from, Some(&name));
+                }
+            }
+            Err(_) => self.odd_records += 1,
+        }
+        self.compare_acquaintances(from, peers);
+        self.follow_topics(from, topics);
+    }
+}

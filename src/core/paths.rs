@@ -1,0 +1,275 @@
+//! Ways to a peer: what kind each is, which is used, and how its round trip is measured.
+//!
+//! An address is a hint until our own question on it was answered; only then can it become the path. Several are tried
+//! at once, never one after the other.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::core::api::{InterfaceAddr, Route};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::local::PathKind;
+
+/// The networks that we are on.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    addrs: Vec<InterfaceAddr>,
+}
+
+impl Links {
+    /// Takes the complete list; says whether it differs from the one before.
+    pub(crate) fn replace(&mut self, addrs: &[InterfaceAddr]) -> bool {
+        let mut addrs = addrs.to_vec();
+        addrs.sort();
+        addrs.dedup();
+        let changed = addrs != self.addrs;
+        self.addrs = addrs;
+        changed
+    }
+
+    /// The list, by interface.
+    pub(crate) fn addrs(&self) -> &[InterfaceAddr] {
+        &self.addrs
+    }
+
+    /// Whether `addr` is on a network that we are on too.
+    pub(crate) fn on_link(&self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        addr.is_loopback()
+            || is_link_local(addr)
+            || self.addrs.iter().any(|own| share_prefix(own.addr, addr, own.prefix))
+    }
+
+    /// Whether a stranger at `addr` may be answered in the open network: private, link-local and loopback addresses,
+    /// and IPv6 ones of our own prefixes.
+    pub(crate) fn is_local_network(&self, addr: IpAddr) -> bool {
+        match addr.to_canonical() {
+            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_loopback(),
+            IpAddr::V6(v6) => v6.is_unique_local() || self.on_link(IpAddr::V6(v6)),
+        }
+    }
+
+    /// What kind of path leads to `addr`.
+    pub(crate) fn kind(&self, addr: IpAddr) -> PathKind {
+        if self.on_link(addr) { PathKind::Lan } else { PathKind::Direct }
+    }
+
+    /// The lower, the better: same host, wired, Wi-Fi, routed.
+    pub(crate) fn rank(&self, addr: IpAddr) -> u8 {
+        let addr = addr.to_canonical();
+        if addr.is_loopback() {
+            return 0;
+        }
+        let interface = self.addrs.iter().find(|own| share_prefix(own.addr, addr, own.prefix));
+        match interface {
+            Some(own) if own.addr == addr => 0,
+            Some(own) if is_wireless(&own.name) => 2,
+            Some(_) => 1,
+            None if is_link_local(addr) => 1,
+            None => 3,
+        }
+    }
+}
+
+/// By name, as the kernel and systemd give them: the driver would say that a veth named `eth0` is virtual.
+fn is_wireless(interface: &str) -> bool {
+    interface.starts_with("wl")
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+fn share_prefix(own: IpAddr, other: IpAddr, prefix: u8) -> bool {
+    match (own, other) {
+        (IpAddr::V4(own), IpAddr::V4(other)) => {
+            let differing = u32::from(own) ^ u32::from(other);
+            prefix > 0 && differing.leading_zeros() >= u32::from(prefix.min(32))
+        }
+        (IpAddr::V6(own), IpAddr::V6(other)) => {
+            let differing = u128::from(own) ^ u128::from(other);
+            prefix > 0 && differing.leading_zeros() >= u32::from(prefix.min(128))
+        }
+        _ => false,
+    }
+}
+
+/// Where a peer may be, the newest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Candidates {
+    list: Vec<Candidate>,
+}
+
+/// An address, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) route: Route,
+    pub(crate) source: Source,
+}
+
+/// Who says that a peer is at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    /// The configuration.
+    Configured,
+    /// It was reached there.
+    Proved,
+    /// Multicast, or an answer from there.
+    Seen,
+    /// Another peer.
+    Hearsay,
+}
+
+impl Candidates {
+    /// Remembers that the peer may be at `route`; the newest come first, hearsay and sightings are bounded.
+    pub(crate) fn add(&mut self, route: Route, source: Source) {
+        let known = self.list.iter().position(|known| known.route.remote == route.remote);
+        let source = match known.map(|at| self.list.remove(at)) {
+            Some(known) => known.source.min(source),
+            None => source,
+        };
+        self.list.insert(0, Candidate { route, source });
+        let mut room = limits::LEARNT_CANDIDATES;
+        self.list.retain(|candidate| match candidate.source {
+            Source::Configured => true,
+            Source::Proved | Source::Seen | Source::Hearsay => {
+                let keep = room > 0;
+                room = room.saturating_sub(1);
+                keep
+            }
+        });
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Candidate> {
+        self.list.iter()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The addresses at which the peer was reached, the last one first.
+    pub(crate) fn proved(&self) -> impl Iterator<Item = SocketAddr> {
+        self.list.iter().filter(|c| c.source <= Source::Proved).map(|c| c.route.remote)
+    }
+}
+
+/// The smoothed round trip (RFC 6298, 2).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RoundTrip {
+    smoothed: Option<Duration>,
+    variation: Duration,
+}
+
+impl RoundTrip {
+    pub(crate) const fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    pub(crate) fn sample(&mut self, sample: Duration) {
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(sample);
+                self.variation = sample / 2;
+            }
+            Some(smoothed) => {
+                self.variation = self.variation * 3 / 4 + smoothed.abs_diff(sample) / 4;
+                self.smoothed = Some(smoothed * 7 / 8 + sample / 8);
+            }
+        }
+    }
+
+    /// When to send again what was not answered, before back-off.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self.smoothed {
+            // As the first message of a handshake.
+            None => Duration::from_millis(250),
+            Some(smoothed) => (smoothed + self.variation * 4).clamp(RETRY_MIN, RETRY_MAX),
+        }
+    }
+}
+
+/// A busy receiver on a small device needs this long to be scheduled.
+const RETRY_MIN: Duration = Duration::from_millis(30);
+/// A message has a deadline of a few seconds; fewer tries than one a second would waste it.
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// A question on a path that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question {
+    pub(crate) token: u64,
+    pub(crate) route: Route,
+    pub(crate) asked: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn links() -> Links {
+        let mut links = Links::default();
+        let own = |name: &str, addr: &str, prefix| InterfaceAddr {
+            name: name.to_owned(),
+            index: 2,
+            addr: addr.parse().unwrap(),
+            prefix,
+        };
+        links.replace(&[
+            own("eth0", "192.168.1.2", 24),
+            own("wlan0", "10.1.0.2", 16),
+            own("eth0", "2001:db8:1::2", 64),
+        ]);
+        links
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_path_is_lan_when_its_address_is_on_one_of_our_links() {
+        let links = links();
+        assert_eq!(links.kind(ip("192.168.1.9")), PathKind::Lan);
+        assert_eq!(links.kind(ip("192.168.2.9")), PathKind::Direct);
+        assert_eq!(links.kind(ip("fe80::1")), PathKind::Lan);
+        assert_eq!(links.kind(ip("::ffff:10.1.200.1")), PathKind::Lan);
+        assert_eq!(links.kind(ip("2001:db8:1::9")), PathKind::Lan);
+    }
+
+    #[test]
+    fn a_wired_path_is_better_than_wireless_and_the_own_host_is_best() {
+        let links = links();
+        let ranks: Vec<_> =
+            ["127.0.0.1", "192.168.1.9", "10.1.0.9", "8.8.8.8"].map(|addr| links.rank(ip(addr))).to_vec();
+        assert_eq!(ranks, [0, 1, 2, 3]);
+        assert_eq!(links.rank(ip("192.168.1.2")), 0);
+    }
+
+    #[test]
+    fn the_open_network_answers_only_local_networks() {
+        let links = links();
+        for local in ["10.9.9.9", "172.16.0.1", "192.168.77.1", "169.254.1.1", "fd00::1", "fe80::1", "2001:db8:1::7"] {
+            assert!(links.is_local_network(ip(local)), "{local}");
+        }
+        for foreign in ["8.8.8.8", "2001:db8:2::7", "100.64.0.1"] {
+            assert!(!links.is_local_network(ip(foreign)), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn learnt_addresses_are_bounded_and_the_newest_stay() {
+        let mut candidates = Candidates::default();
+        let route = |port| Route { remote: ([10, 0, 0, 1], port).into(), local: None };
+        candidates.add(route(1), Source::Configured);
+        for port in 2..40 {
+            candidates.add(route(port), Source::Hearsay);
+        }
+        assert_eq!(candidates.iter().count(), limits::LEARNT_CANDIDATES + 1);
+        assert_eq!(candidates.iter().next().unwrap().route, route(39));
+        assert!(candidates.iter().any(|candidate| candidate.route == route(1)));
+    }
+}

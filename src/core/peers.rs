@@ -1,0 +1,265 @@
+//! Who is there: the peers that proved their key, now or in an earlier run.
+//!
+//! A peer is `online` while there is a session with it that answers. Nothing enters this table because of an advert,
+//! and nothing leaves it because one vanished.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::core::api::{KnownPeer, Route};
+use crate::core::delivery::Delivery;
+use crate::core::liveness::Liveness;
+use crate::core::outbox::Train;
+use crate::core::paths::{Candidates, RoundTrip, Source};
+use crate::core::sessions::Established;
+use crate::core::topics::RemoteTopics;
+use crate::id::{BootId, NodeId, NodeName};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::local::PathKind;
+
+/// Another node of our network, as this node knows it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: NodeName,
+    /// Messages by its name go to it, and not to another of the same name.
+    pub(crate) pinned: bool,
+    /// The session that we send in.
+    pub(crate) current: Option<Established>,
+    /// The one before, for what is still under way.
+    pub(crate) previous: Option<Established>,
+    /// Its life, as the last committed session told.
+    pub(crate) boot: Option<BootId>,
+    /// Its earlier lives: no session is made with them again.
+    pub(crate) past_boots: VecDeque<BootId>,
+    /// The highest handshake counter of this boot that was committed.
+    pub(crate) handshake_counter: u64,
+    /// The way that we send; none while it is offline.
+    pub(crate) path: Option<Route>,
+    /// What kind of way it was, for when there is none any more.
+    pub(crate) last_kind: PathKind,
+    /// When the path was heard last.
+    pub(crate) path_heard: Instant,
+    pub(crate) candidates: Candidates,
+    pub(crate) round_trip: RoundTrip,
+    pub(crate) liveness: Liveness,
+    pub(crate) topics: RemoteTopics,
+    pub(crate) delivery: Delivery,
+    pub(crate) train: Train,
+    /// When it was heard last, in this run.
+    pub(crate) heard: Option<Instant>,
+    /// When it was heard last in an earlier run, as the time since 1970.
+    pub(crate) seen_before: Option<Duration>,
+    /// Hints of its that led nowhere, and until when its hints are ignored.
+    pub(crate) failed_hints: u32,
+    pub(crate) hints_ignored_until: Instant,
+    /// Why it is offline.
+    pub(crate) why: &'static str,
+}
+
+impl Peer {
+    /// A peer that nothing is known of but its name.
+    pub(crate) fn new(name: NodeName, pinned: bool) -> Self {
+        Self {
+            name,
+            pinned,
+            current: None,
+            previous: None,
+            boot: None,
+            past_boots: VecDeque::new(),
+            handshake_counter: 0,
+            path: None,
+            last_kind: PathKind::Lan,
+            path_heard: Instant::default(),
+            candidates: Candidates::default(),
+            round_trip: RoundTrip::default(),
+            liveness: Liveness::default(),
+            topics: RemoteTopics::default(),
+            delivery: Delivery::default(),
+            train: Train::default(),
+            heard: None,
+            seen_before: None,
+            failed_hints: 0,
+            hints_ignored_until: Instant::default(),
+            why: "not seen since the daemon started",
+        }
+    }
+
+    /// Whether there is a session that answers.
+    pub(crate) const fn is_online(&self) -> bool {
+        self.path.is_some()
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    by_id: BTreeMap<NodeId, Peer>,
+    /// Whom messages by a name go to: the first who had it, for as long as it is remembered.
+    pins: BTreeMap<NodeName, NodeId>,
+    online: usize,
+}
+
+impl Peers {
+    /// The peers of earlier runs.
+    pub(crate) fn remembered(known: &[KnownPeer]) -> Self {
+        let mut peers = Self::default();
+        for known in known.iter().take(limits::PEERS) {
+            let pinned = known.pinned && !peers.pins.contains_key(&known.name);
+            let mut peer = Peer::new(known.name.clone(), pinned);
+            if pinned {
+                peers.pins.insert(known.name.clone(), known.id);
+            }
+            for addr in known.addrs.iter().rev() {
+                peer.candidates.add(Route { remote: *addr, local: None }, Source::Proved);
+            }
+            peer.seen_before = known.last_seen;
+            peers.by_id.insert(known.id, peer);
+        }
+        peers
+    }
+
+    pub(crate) fn get(&self, id: &NodeId) -> Option<&Peer> {
+        self.by_id.get(id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: &NodeId) -> Option<&mut Peer> {
+        self.by_id.get_mut(id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.by_id.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&NodeId, &mut Peer)> {
+        self.by_id.iter_mut()
+    }
+
+    /// The peers after `id` in the order of ids, `id` itself excluded.
+    pub(crate) fn after(&self, id: Option<NodeId>) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        use std::ops::Bound;
+        let start = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_id.range((start, Bound::Unbounded))
+    }
+
+    /// The ids of the peers with a session.
+    pub(crate) fn online(&self) -> Vec<NodeId> {
+        self.by_id.iter().filter(|(_, peer)| peer.is_online()).map(|(id, _)| *id).collect()
+    }
+
+    /// How many have a session, and how many there are.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.online, self.by_id.len())
+    }
+
+    /// Takes note that a peer came or went.
+    pub(crate) fn count_online(&mut self, came: bool) {
+        self.online = if came { self.online + 1 } else { self.online.saturating_sub(1) };
+    }
+
+    /// Whom messages by `name` go to.
+    pub(crate) fn by_name(&self, name: &str) -> Option<NodeId> {
+        self.pins.get(name).copied()
+    }
+
+    /// The peer `id`, which just proved its key and says that it is called `name`. A full table forgets the offline
+    /// peer that was heard longest ago; with 4096 online there is no room, and `None` says so.
+    pub(crate) fn admit(&mut self, id: NodeId, name: Option<&NodeName>) -> Option<&mut Peer> {
+        if !self.by_id.contains_key(&id) {
+            if self.by_id.len() >= limits::PEERS {
+                self.forget_one()?;
+            }
+            let fallback = || short_name(&id);
+            let first_name = name.cloned().unwrap_or_else(fallback);
+            self.by_id.insert(id, Peer::new(first_name, false));
+        }
+        if let Some(name) = name {
+            self.rename(id, name);
+        }
+        self.by_id.get_mut(&id)
+    }
+
+    fn rename(&mut self, id: NodeId, name: &NodeName) {
+        let Some(peer) = self.by_id.get_mut(&id) else { return };
+        if peer.pinned && peer.name == *name {
+            return;
+        }
+        if peer.pinned {
+            // It took another name: the old one is free again.
+            self.pins.remove(&peer.name);
+        }
+        peer.name = name.clone();
+        peer.pinned = !self.pins.contains_key(name);
+        if peer.pinned {
+            self.pins.insert(name.clone(), id);
+        }
+    }
+
+    fn forget_one(&mut self) -> Option<()> {
+        let offline = self.by_id.iter().filter(|(_, peer)| !peer.is_online() && peer.delivery.is_empty());
+        let oldest = offline.min_by_key(|(_, peer)| (peer.heard, peer.seen_before)).map(|(id, _)| *id)?;
+        let peer = self.by_id.remove(&oldest)?;
+        if peer.pinned {
+            self.pins.remove(&peer.name);
+        }
+        Some(())
+    }
+}
+
+/// What a peer is called until it says its name.
+pub(crate) fn short_name(id: &NodeId) -> NodeName {
+    id.short().parse().unwrap_or_else(|_| unreachable!("base32 is printable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> NodeId {
+        NodeId([n; 32])
+    }
+
+    fn name(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_stays_with_the_key_that_had_it_first() {
+        let mut peers = Peers::default();
+        peers.admit(id(1), Some(&name("pi")));
+        peers.admit(id(2), Some(&name("pi")));
+        assert_eq!(peers.by_name("pi"), Some(id(1)));
+        assert!(!peers.get(&id(2)).unwrap().pinned);
+    }
+
+    #[test]
+    fn a_peer_that_takes_another_name_frees_the_old_one() {
+        let mut peers = Peers::default();
+        peers.admit(id(1), Some(&name("pi")));
+        peers.admit(id(1), Some(&name("attic")));
+        assert_eq!(peers.by_name("pi"), None);
+        peers.admit(id(2), Some(&name("pi")));
+        assert_eq!(peers.by_name("pi"), Some(id(2)));
+    }
+
+    #[test]
+    fn pins_outlive_a_restart() {
+        let known = |n, pinned| KnownPeer { id: id(n), name: name("pi"), pinned, addrs: vec![], last_seen: None };
+        let peers = Peers::remembered(&[known(1, false), known(2, true)]);
+        assert_eq!(peers.by_name("pi"), Some(id(2)));
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_offline_peer_heard_longest_ago() {
+        let mut peers = Peers::default();
+        for n in 0..limits::PEERS {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            let peer = peers.admit(NodeId(bytes), None).unwrap();
+            peer.heard = Some(Instant::from_origin(Duration::from_secs(1 + n as u64)));
+        }
+        assert!(peers.admit(id(9), None).is_some());
+        assert_eq!(peers.counts().1, limits::PEERS);
+        assert!(peers.get(&NodeId([0; 32])).is_none());
+    }
+}

@@ -1,0 +1,210 @@
+//! The `ping` of apps: questions to a peer on its path, one after the other, and how long each answer took.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::core::Node;
+use crate::core::api::Route;
+use crate::core::timers::Timer;
+use crate::id::{ClientId, NodeId, RequestId};
+use crate::time::Instant;
+use crate::wire::local::{Ending, Event, Outcome, PathKind, PeerRef, RoundTrips};
+use crate::wire::message::Record;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Pings {
+    by_number: BTreeMap<(ClientId, u64), Series>,
+    last_number: u64,
+}
+
+/// The questions of one request.
+#[derive(Debug)]
+struct Series {
+    id: Option<RequestId>,
+    peer: NodeId,
+    count: u32,
+    interval: Duration,
+    timeout: Duration,
+    asked: u32,
+    /// The question that is not answered yet: its token, and when it began; none until it could be sent.
+    open: Option<(Option<u64>, Instant)>,
+    next: Instant,
+    took: Vec<Duration>,
+}
+
+/// Round trips kept for the median; longer series keep the first ones.
+const SAMPLES: usize = 10_000;
+/// How often an unanswered question is sent again: one lost datagram is no lost peer.
+const AGAIN: Duration = Duration::from_millis(250);
+
+impl Pings {
+    /// Whether an app waits for an answer of `peer`.
+    pub(crate) fn await_peer(&self, peer: &NodeId) -> bool {
+        self.by_number.values().any(|series| series.peer == *peer)
+    }
+}
+
+impl Node {
+    pub(crate) fn start_ping(
+        &mut self,
+        client: ClientId,
+        id: Option<RequestId>,
+        peer: NodeId,
+        count: u32,
+        interval: Duration,
+        timeout: Duration,
+    ) {
+        self.pings.last_number += 1;
+        let number = self.pings.last_number;
+        let series = Series {
+            id,
+            peer,
+            count,
+            interval,
+            timeout,
+            asked: 0,
+            open: None,
+            next: self.now,
+            took: Vec::new(),
+        };
+        self.pings.by_number.insert((client, number), series);
+        if let Some(known) = self.clients.get_mut(client) {
+            known.owe(0);
+        }
+        self.on_ping_timer(client, number);
+    }
+
+    pub(crate) fn on_ping_timer(&mut self, client: ClientId, number: u64) {
+        let now = self.now;
+        let Some(series) = self.pings.by_number.get_mut(&(client, number)) else { return };
+        if let Some((_, began)) = series.open {
+            if now.since(began) < series.timeout {
+                return self.send_ping(client, number);
+            }
+            series.open = None;
+            let (id, seq) = (series.id, u64::from(series.asked));
+            let online = self.peers.get(&series.peer).is_some_and(|peer| peer.is_online());
+            let error = Some(if online { Outcome::Timeout } else { Outcome::Unreachable });
+            self.tell_pong(client, Event::Pong { id, peer: None, seq, rtt_us: None, path: None, addr: None, error });
+        }
+        let Some(series) = self.pings.by_number.get_mut(&(client, number)) else { return };
+        if series.asked >= series.count {
+            return self.end_ping(client, number);
+        }
+        if now < series.next {
+            let next = series.next;
+            return self.timers.set(Timer::Ping(client, number), next);
+        }
+        series.asked += 1;
+        series.open = Some((None, now));
+        series.next = now + series.interval;
+        self.send_ping(client, number);
+    }
+
+    fn send_ping(&mut self, client: ClientId, number: u64) {
+        let now = self.now;
+        let token = self.rng.next_u64();
+        let own = self.id;
+        let Some(series) = self.pings.by_number.get_mut(&(client, number)) else { return };
+        let Some((open, began)) = &mut series.open else { return };
+        let (peer, deadline) = (series.peer, *began + series.timeout);
+        if peer == own {
+            *open = Some(token);
+            return self.on_own_ping(client, number);
+        }
+        let path = self.peers.get(&peer).and_then(|peer| peer.path);
+        if path.is_some() {
+            *open = Some(token);
+            self.tell(peer, &Record::Ping { token });
+        } else {
+            self.seek(peer, None, None);
+        }
+        self.timers.set(Timer::Ping(client, number), deadline.min(now + AGAIN));
+    }
+
+    fn on_own_ping(&mut self, client: ClientId, number: u64) {
+        let Some(series) = self.pings.by_number.get_mut(&(client, number)) else { return };
+        series.open = None;
+        series.took.push(Duration::ZERO);
+        let peer = Some(PeerRef { name: self.config.name.to_string().into(), id: self.id });
+        let (id, seq, next) = (series.id, u64::from(series.asked), series.next);
+        let path = Some(PathKind::Local);
+        self.tell_pong(client, Event::Pong { id, peer, seq, rtt_us: Some(0), path, addr: None, error: None });
+        self.after_pong(client, number, next);
+    }
+
+    /// The answer to a ping: of an app's, perhaps.
+    pub(crate) fn on_ping_answer(&mut self, from: NodeId, via: Route, token: u64) {
+        let now = self.now;
+        let asked = |series: &Series| series.peer == from && matches!(series.open, Some((Some(t), _)) if t == token);
+        let Some(((client, number), series)) = self.pings.by_number.iter_mut().find(|(_, series)| asked(series)) else {
+            return;
+        };
+        let (client, number) = (*client, *number);
+        let Some((_, began)) = series.open.take() else { return };
+        let took = now.since(began);
+        if series.took.len() < SAMPLES {
+            series.took.push(took);
+        }
+        let (id, seq, next) = (series.id, u64::from(series.asked), series.next);
+        let name = self.peers.get(&from).map_or_else(|| from.short(), |peer| peer.name.to_string());
+        let path = Some(self.links.kind(via.remote.ip()));
+        let peer = Some(PeerRef { name: name.into(), id: from });
+        let rtt_us = Some(microseconds(took));
+        self.tell_pong(client, Event::Pong { id, peer, seq, rtt_us, path, addr: Some(via.remote), error: None });
+        self.after_pong(client, number, next);
+    }
+
+    fn after_pong(&mut self, client: ClientId, number: u64, next: Instant) {
+        let Some(series) = self.pings.by_number.get(&(client, number)) else { return };
+        if series.asked >= series.count {
+            self.end_ping(client, number);
+        } else {
+            self.timers.set(Timer::Ping(client, number), next);
+        }
+    }
+
+    fn tell_pong(&mut self, client: ClientId, event: Event<'_>) {
+        if let Some(known) = self.clients.get_mut(client) {
+            known.tell(&event);
+        }
+        self.tell_output(client);
+    }
+
+    fn end_ping(&mut self, client: ClientId, number: u64) {
+        self.timers.clear(Timer::Ping(client, number));
+        let Some(mut series) = self.pings.by_number.remove(&(client, number)) else { return };
+        if let Some(known) = self.clients.get_mut(client) {
+            known.paid(0);
+        }
+        series.took.sort();
+        let rtt_us = match series.took[..] {
+            [] => None,
+            [min, ..] => Some(RoundTrips {
+                min: microseconds(min),
+                p50: microseconds(series.took[series.took.len() / 2]),
+                max: microseconds(series.took[series.took.len() - 1]),
+            }),
+        };
+        let name = match self.peers.get(&series.peer) {
+            Some(peer) => peer.name.to_string(),
+            None => self.config.name.to_string(),
+        };
+        let peer = PeerRef { name: name.into(), id: series.peer };
+        let (sent, received) = (u64::from(series.asked), series.took.len() as u64);
+        self.result(client, series.id, Ending::Ping { peer, sent, received, rtt_us });
+    }
+
+    pub(crate) fn forget_pings_of(&mut self, client: ClientId) {
+        let numbers: Vec<_> = self.pings.by_number.range((client, 0)..=(client, u64::MAX)).map(|(key, _)| *key).collect();
+        for (client, number) in numbers {
+            self.pings.by_number.remove(&(client, number));
+            self.timers.clear(Timer::Ping(client, number));
+        }
+    }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,334 @@
+//! Sessions in use: their beginning, what is told in them, their renewal and their end (protocol.md, 4).
+//!
+//! Each peer has the session that we send in and the one before it, in which late packets may still come. Renewal
+//! belongs to the side that began; the other follows a little later, should the first one not.
+
+use std::time::Duration;
+
+use tracing::{debug, info};
+
+use crate::core::Node;
+use crate::core::api::{Destination, Dropped, Event, Route};
+use crate::core::handshakes::Owner;
+use crate::core::paths::{Question, Source};
+use crate::core::timers::Timer;
+use crate::crypto::session::{OpenError, Session};
+use crate::id::{BootId, NodeId, NodeName, SessionIndex};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::message::{self, Record};
+use crate::wire::packet::size;
+
+/// A session that is used for this long is renewed (WireGuard's REKEY_AFTER_TIME).
+const RENEW_IN_USE: Duration = Duration::from_secs(120);
+/// The side that answered waits this much longer before it renews itself.
+const RENEW_MARGIN: Duration = Duration::from_secs(10);
+/// No app's data travels under keys older than this (WireGuard's REJECT_AFTER_TIME).
+pub(crate) const DATA_LIFE: Duration = Duration::from_secs(180);
+/// An idle session is renewed at this age, so that a goodbye can still be said in it.
+const RENEW_IDLE: Duration = Duration::from_secs(480);
+/// The keys are wiped at this age.
+const LIFE: Duration = Duration::from_secs(540);
+
+/// A session whose other side proved to be alive.
+#[derive(Debug)]
+pub(crate) struct Established {
+    pub(crate) session: Session,
+    /// What we call it.
+    pub(crate) index: SessionIndex,
+    pub(crate) since: Instant,
+    /// We sent the first message.
+    pub(crate) initiator: bool,
+    /// An app's data went through it.
+    pub(crate) used: bool,
+}
+
+impl Node {
+    /// Commits a session: `counter` is that of the peer's first message, `name` what its second one said. Says
+    /// whether there was room for the peer.
+    pub(crate) fn establish(
+        &mut self,
+        id: NodeId,
+        established: Established,
+        boot: BootId,
+        counter: Option<u64>,
+        name: Option<&NodeName>,
+        via: Route,
+    ) -> bool {
+        let index = established.index;
+        if self.peers.admit(id, name).is_none() {
+            self.handshakes.indices.remove(&index);
+            return false;
+        }
+        self.handshakes.indices.insert(index, Owner::Peer(id));
+        let learnt = self.prospect_met(id);
+        if self.peers.get(&id).is_some_and(|peer| peer.boot.is_some_and(|before| before != boot)) {
+            self.restarted(id);
+        }
+        let (links, now) = (&self.links, self.now);
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        for candidate in learnt.iter() {
+            peer.candidates.add(candidate.route, candidate.source);
+        }
+        peer.candidates.add(via, Source::Proved);
+        peer.boot = Some(boot);
+        if let Some(counter) = counter {
+            peer.handshake_counter = counter;
+        }
+        let replaced = std::mem::replace(&mut peer.previous, peer.current.replace(established));
+        if let Some(replaced) = replaced {
+            self.handshakes.indices.remove(&replaced.index);
+        }
+        let entered = !peer.is_online();
+        let better = peer.path.is_none_or(|path| {
+            links.rank(via.remote.ip()) <= links.rank(path.remote.ip()) || now.since(peer.path_heard) > PATH_STALE
+        });
+        if better {
+            peer.path = Some(via);
+            peer.last_kind = links.kind(via.remote.ip());
+        }
+        peer.heard = Some(now);
+        peer.path_heard = now;
+        peer.liveness.heard(now);
+        self.timers.set(Timer::Session(id), now + RENEW_IDLE);
+        if entered {
+            self.entered(id);
+        }
+        self.resume_delivery(id);
+        true
+    }
+
+    /// The peer has a new life: what belonged to the old one ends.
+    fn restarted(&mut self, id: NodeId) {
+        self.exit(id, "restarted");
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some(before) = peer.boot.take() {
+            peer.past_boots.push_back(before);
+            if peer.past_boots.len() > limits::PAST_BOOTS {
+                peer.past_boots.pop_front();
+            }
+        }
+        peer.handshake_counter = 0;
+        self.forget_remote_topics(id);
+        self.end_numbered(id);
+    }
+
+    fn entered(&mut self, id: NodeId) {
+        self.peers.count_online(true);
+        info!(peer = %id.short(), "enter");
+        if let Some(peer) = self.peers.get(&id) {
+            debug!(peer = %id.short(), name = %peer.name, path = ?peer.path, "enter");
+        }
+        self.events.push_back(Event::Remember);
+        self.presence_changed(id);
+        self.ring_changed();
+    }
+
+    /// The peer is gone: its sessions are wiped, its apps are told.
+    pub(crate) fn exit(&mut self, id: NodeId, reason: &'static str) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let online = peer.path.take().is_some();
+        peer.why = reason;
+        peer.liveness = Default::default();
+        peer.train.clear(&mut self.outbox);
+        for gone in [peer.current.take(), peer.previous.take()].into_iter().flatten() {
+            self.handshakes.indices.remove(&gone.index);
+        }
+        for timer in [Timer::Session(id), Timer::Liveness(id), Timer::Topics(id)] {
+            self.timers.clear(timer);
+        }
+        if online {
+            self.peers.count_online(false);
+            info!(peer = %id.short(), reason, "exit");
+            self.events.push_back(Event::Remember);
+            self.forget_remote_topics(id);
+            self.presence_changed(id);
+            self.ring_changed();
+            self.session_lost(id);
+        }
+    }
+
+    /// A packet in a session.
+    pub(crate) fn on_data(&mut self, via: Route, index: SessionIndex, packet: &mut [u8]) -> Result<(), Dropped> {
+        let id = match self.handshakes.indices.get(&index) {
+            Some(Owner::Peer(id)) => *id,
+            Some(Owner::HalfOpen) => match self.on_first_data(via, index, packet)? {
+                Some(id) => {
+                    self.on_records(id, via, &packet[size::DATA_HEADER..packet.len() - size::TAG]);
+                    self.introduce_ourselves(id);
+                    return Ok(());
+                }
+                None => return Err(Dropped::OverLimit),
+            },
+            Some(Owner::Prospect(_)) | None => return Err(Dropped::UnknownSession),
+        };
+        let now = self.now;
+        let peer = self.peers.get_mut(&id).ok_or(Dropped::UnknownSession)?;
+        let of_index = |slot: &&mut Established| slot.index == index;
+        let slots = [peer.current.as_mut(), peer.previous.as_mut()];
+        let session = slots.into_iter().flatten().find(of_index).ok_or(Dropped::UnknownSession)?;
+        if now.since(session.since) > LIFE {
+            return Err(Dropped::UnknownSession);
+        }
+        let plaintext = session.session.open(packet).map_err(|error| match error {
+            OpenError::Replayed => Dropped::Replayed,
+            OpenError::Tag => Dropped::Unauthenticated,
+            OpenError::Length => Dropped::Malformed,
+        })?;
+        peer.heard = Some(now);
+        if peer.path.is_some_and(|path| path.remote == via.remote) {
+            peer.path_heard = now;
+            peer.liveness.heard(now);
+        } else {
+            self.challenge(id, via);
+        }
+        self.on_records(id, via, plaintext);
+        Ok(())
+    }
+
+    /// The peer sends from another address than the one we use: ask there, and keep the old one until the answer.
+    fn challenge(&mut self, id: NodeId, via: Route) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let asked = |question: &Question| question.route.remote == via.remote && now.since(question.asked) < CHALLENGE_GAP;
+        if peer.is_online() && !peer.liveness.questions().any(asked) {
+            self.ask(id, via);
+        }
+    }
+
+    /// Sends a ping by `route`; its answer makes the route usable.
+    pub(crate) fn ask(&mut self, id: NodeId, route: Route) {
+        let token = self.rng.next_u64();
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.liveness.asked(Question { token, route, asked: now });
+        self.tell_on(id, route, &Record::Ping { token });
+    }
+
+    /// The answer to a ping came, by the way it asked for.
+    pub(crate) fn on_pong(&mut self, id: NodeId, via: Route, token: u64) {
+        let now = self.now;
+        let links = &self.links;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(question) = peer.liveness.answered(token, via.remote) else { return };
+        peer.round_trip.sample(now.since(question.asked));
+        peer.candidates.add(via, Source::Proved);
+        let Some(path) = peer.path else { return };
+        if path.remote == via.remote {
+            peer.path_heard = now;
+            peer.liveness.heard(now);
+            return;
+        }
+        let silent = peer.path_heard <= question.asked && peer.liveness.is_suspect()
+            || now.since(peer.path_heard) > PATH_STALE;
+        if silent || links.rank(via.remote.ip()) < links.rank(path.remote.ip()) {
+            let kind = links.kind(via.remote.ip());
+            let kind_changed = kind != links.kind(path.remote.ip());
+            self.flush(id);
+            let Some(peer) = self.peers.get_mut(&id) else { return };
+            peer.path = Some(via);
+            peer.last_kind = kind;
+            peer.path_heard = now;
+            peer.liveness.heard(now);
+            debug!(peer = %id.short(), path = %via.remote, "path");
+            if kind_changed {
+                self.path_changed(id);
+            }
+        }
+    }
+
+    /// Tells `id` something in the session; what is told together shares datagrams. Says whether there is a session.
+    pub(crate) fn tell(&mut self, id: NodeId, record: &Record<'_>) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let (Some(path), Some(current)) = (peer.path, peer.current.as_mut()) else { return false };
+        if peer.train.is_empty() {
+            self.unsent.push_back(id);
+        }
+        let told = peer.train.push(record, &mut current.session, path, &mut self.outbox);
+        if told.is_err() {
+            self.exit(id, "session exhausted");
+        }
+        told.is_ok()
+    }
+
+    /// Tells `id` something by another way than its path, in a datagram of its own.
+    pub(crate) fn tell_on(&mut self, id: NodeId, route: Route, record: &Record<'_>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(current) = peer.current.as_mut() else { return };
+        let mut packet = self.outbox.buffer();
+        packet.resize(size::DATA_HEADER, 0);
+        let fits = message::push(&mut packet, limits::DATAGRAM_BYTES - size::DATA_OVERHEAD, record);
+        if fits && current.session.seal(&mut packet, 0).is_ok() {
+            self.outbox.push(Destination::One(route), &packet);
+        }
+        self.outbox.recycle(packet);
+    }
+
+    /// Closes the datagrams that are being filled for `id`.
+    pub(crate) fn flush(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.train.is_empty() {
+            return;
+        }
+        let (Some(path), Some(current)) = (peer.path, peer.current.as_mut()) else {
+            peer.train.clear(&mut self.outbox);
+            return;
+        };
+        if peer.train.flush(&mut current.session, path, &mut self.outbox).is_err() {
+            self.exit(id, "session exhausted");
+        }
+    }
+
+    /// Whether an app's data may travel in the session with `id`; renews it in time.
+    pub(crate) fn may_carry_data(&mut self, id: NodeId) -> bool {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let Some(current) = peer.current.as_mut() else { return false };
+        current.used = true;
+        let age = now.since(current.since);
+        let due = if current.initiator { RENEW_IN_USE } else { RENEW_IN_USE + RENEW_MARGIN };
+        if age >= due && !self.handshakes.seeks(&id) {
+            self.seek(id, None, None);
+        }
+        age < DATA_LIFE
+    }
+
+    pub(crate) fn on_session_timer(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(current) = &peer.current else { return };
+        let age = now.since(current.since);
+        if age >= LIFE {
+            self.exit(id, "session not renewed");
+            return;
+        }
+        let renew_at = current.since + if current.initiator { RENEW_IDLE } else { RENEW_IDLE + RENEW_MARGIN };
+        if now >= renew_at {
+            let wipe_at = current.since + LIFE;
+            self.seek(id, None, None);
+            self.timers.set(Timer::Session(id), wipe_at);
+        } else {
+            self.timers.set(Timer::Session(id), renew_at);
+        }
+    }
+
+    /// Says goodbye to everyone and wipes all sessions.
+    pub(crate) fn leave(&mut self, reason: &'static str) {
+        for id in self.peers.online() {
+            // Twice, in datagrams of their own: nobody will ask again if one is lost.
+            for _ in 0..2 {
+                self.flush(id);
+                self.tell(id, &Record::Goodbye);
+            }
+            self.flush(id);
+        }
+        for id in self.peers.online() {
+            self.exit(id, reason);
+        }
+    }
+}
+
+/// A path that was not heard for this long is worth less than any that was.
+const PATH_STALE: Duration = Duration::from_secs(3);
+/// From one question at a new address to the next.
+const CHALLENGE_GAP: Duration = Duration::from_millis(100);

@@ -1,0 +1,173 @@
+//! What the node says of itself: the list of peers, the status, and what the edge keeps on disk.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use crate::core::Node;
+use crate::core::api::KnownPeer;
+use crate::core::clock_text::write_time;
+use crate::core::peers::Peer;
+use crate::id::{ClientId, NodeId, RequestId};
+use crate::limits;
+use crate::wire::local::{
+    Event, Health, HealthState, InterfaceInfo, PathInfo, PeerCounts, PeerInfo, PeerState, Status,
+};
+
+impl Node {
+    /// Writes as much of the lists that an app asked for as it has room for.
+    pub(crate) fn refill_listing(&mut self, client: ClientId) {
+        loop {
+            let Some(known) = self.clients.get_mut(client) else { return };
+            if !known.has_room_for_state() {
+                return;
+            }
+            let Some(listing) = known.listing() else { return };
+            let (id, after) = (listing.id, listing.after);
+            let next = self.peers.after(after).next().map(|(id, peer)| (*id, self.peer_info(*id, peer)));
+            let Some(known) = self.clients.get_mut(client) else { return };
+            match next {
+                Some((peer, info)) => {
+                    known.tell(&Event::Peer(info));
+                    if let Some(listing) = known.listing() {
+                        listing.after = Some(peer);
+                    }
+                }
+                None => {
+                    known.listed();
+                    if id.is_some() {
+                        known.tell(&Event::Ok { id, hello: None, status: None, network: None });
+                    }
+                }
+            }
+        }
+    }
+
+    fn peer_info(&self, id: NodeId, peer: &Peer) -> PeerInfo<'static> {
+        let state = self.state_of(&id, peer);
+        let path = peer.path.map(|path| PathInfo {
+            kind: self.links.kind(path.remote.ip()),
+            addr: path.remote,
+            via: None,
+        });
+        let heard = peer.heard.map(|heard| self.clock.since_1970(heard)).or(peer.seen_before);
+        let last_seen = heard.map(|heard| {
+            let mut text = String::new();
+            write_time(heard, &mut text);
+            text
+        });
+        PeerInfo {
+            id,
+            name: Cow::Owned(peer.name.to_string()),
+            state,
+            why: (state != PeerState::Online).then_some(Cow::Borrowed(peer.why)),
+            path,
+            rtt_us: peer.round_trip.smoothed().filter(|_| peer.is_online()).map(|rtt| rtt.as_micros() as u64),
+            last_seen,
+            topics: peer.topics.names().map(|topic| Cow::Owned(topic.to_string())).collect(),
+            conflict: !peer.pinned,
+        }
+    }
+
+    fn state_of(&self, id: &NodeId, peer: &Peer) -> PeerState {
+        if peer.is_online() {
+            PeerState::Online
+        } else if self.handshakes.seeks(id) {
+            PeerState::Connecting
+        } else {
+            PeerState::Offline
+        }
+    }
+
+    pub(crate) fn answer_status(&mut self, client: ClientId, id: Option<RequestId>) {
+        let status = self.status();
+        if let (Some(known), Some(_)) = (self.clients.get_mut(client), id) {
+            known.tell(&Event::Ok { id, hello: None, status: Some(Box::new(status)), network: None });
+        }
+    }
+
+    fn status(&self) -> Status<'static> {
+        let mut peers = PeerCounts::default();
+        for (id, peer) in self.peers.iter() {
+            match self.state_of(id, peer) {
+                PeerState::Online => peers.online += 1,
+                PeerState::Connecting => peers.connecting += 1,
+                PeerState::Offline => peers.offline += 1,
+            }
+        }
+        Status {
+            v: 1,
+            name: Cow::Owned(self.config.name.to_string()),
+            id: self.id,
+            network: self.config.network.kind().as_str().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: self.now.since(self.started).as_secs(),
+            udp: self.config.udp.clone(),
+            interfaces: self.interfaces(),
+            rendezvous: Vec::new(),
+            peers,
+            apps: self.clients.len() as u64,
+            counters: self.counters(),
+            health: self.checks(),
+        }
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceInfo<'static>> {
+        let mut interfaces: Vec<InterfaceInfo<'static>> = Vec::new();
+        for own in self.links.addrs() {
+            let addr: IpAddr = own.addr;
+            match interfaces.last_mut() {
+                Some(last) if last.name == own.name => last.addrs.push(addr),
+                _ => interfaces.push(InterfaceInfo { name: Cow::Owned(own.name.clone()), addrs: vec![addr] }),
+            }
+        }
+        interfaces
+    }
+
+    fn counters(&self) -> Vec<(Cow<'static, str>, u64)> {
+        let mut counters: Vec<(Cow<'static, str>, u64)> =
+            self.dropped.iter().map(|(reason, count)| (Cow::Owned(format!("dropped-{reason}")), *count)).collect();
+        let waiting: usize = self.peers.iter().map(|(_, peer)| peer.delivery.len()).sum();
+        counters.extend([
+            ("odd-records".into(), self.odd_records),
+            ("unheard-messages".into(), self.unheard),
+            ("overflowed-trains".into(), self.outbox.overflowed),
+            ("half-open-handshakes".into(), self.handshakes.half_open() as u64),
+            ("messages-under-way".into(), waiting as u64),
+        ]);
+        counters
+    }
+
+    fn checks(&self) -> Vec<Health<'static>> {
+        let mut checks = self.health.clone();
+        let conflict = self.peers.iter().find(|(_, peer)| !peer.pinned && peer.is_online());
+        if let Some((id, peer)) = conflict {
+            checks.push(Health {
+                check: "names".into(),
+                state: HealthState::Warn,
+                why: format!("{} ({}) has a name that another peer had first", peer.name, id.short()).into(),
+                fix: "give it another name with --name, or send to its id".into(),
+            });
+        }
+        if self.peers.counts().1 >= limits::PEERS {
+            checks.push(Health {
+                check: "peers".into(),
+                state: HealthState::Warn,
+                why: format!("{} peers are known, and no more are remembered", limits::PEERS).into(),
+                fix: "make several networks of it".into(),
+            });
+        }
+        checks
+    }
+
+    /// The peers to be remembered on disk.
+    pub fn known_peers(&self) -> Vec<KnownPeer> {
+        let known = |(id, peer): (&NodeId, &Peer)| KnownPeer {
+            id: *id,
+            name: peer.name.clone(),
+            pinned: peer.pinned,
+            addrs: peer.candidates.proved().collect(),
+            last_seen: peer.heard.map(|heard| self.clock.since_1970(heard)).or(peer.seen_before),
+        };
+        self.peers.iter().map(known).collect()
+    }
+}

@@ -1,0 +1,136 @@
+//! Deadlines with reasons: one ordered set, so that the next one costs no scan of the peers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use crate::id::{ClientId, NodeId};
+use crate::time::Instant;
+
+/// What becomes due. Each value has at most one deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// Send our first message to this peer again, or give up.
+    Handshake(NodeId),
+    /// Renew or wipe the sessions of this peer.
+    Session(NodeId),
+    /// Ask this peer whether it is there, or judge that it is not.
+    Liveness(NodeId),
+    /// Send tracked messages to this peer again, or end those whose deadline has come.
+    Delivery(NodeId),
+    /// Tell this peer our topics again.
+    Topics(NodeId),
+    /// Ask this address who it is.
+    Whois(SocketAddr),
+    /// Send or await the next question of this app's ping.
+    Ping(ClientId, u64),
+    /// Judge whether this app reads.
+    SlowConsumer(ClientId),
+    /// Forget handshakes that never proved to be alive.
+    HalfOpen,
+    /// Draw a new cookie secret.
+    Cookie,
+    /// Greet everyone again.
+    Hello,
+    /// Browse again, or stop.
+    Browse,
+}
+
+impl Timer {
+    /// The deadline's reason, for logs and traces.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Handshake(_) => "handshake",
+            Self::Session(_) => "session",
+            Self::Liveness(_) => "liveness",
+            Self::Delivery(_) => "delivery",
+            Self::Topics(_) => "topics",
+            Self::Whois(_) => "whois",
+            Self::Ping(..) => "ping",
+            Self::SlowConsumer(_) => "slow-consumer",
+            Self::HalfOpen => "half-open",
+            Self::Cookie => "cookie",
+            Self::Hello => "hello",
+            Self::Browse => "browse",
+        }
+    }
+}
+
+/// All deadlines of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    ordered: BTreeSet<(Instant, Timer)>,
+    deadlines: BTreeMap<Timer, Instant>,
+}
+
+impl Timers {
+    /// Makes `timer` due at `at`, whatever it was before.
+    pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
+        match self.deadlines.insert(timer, at) {
+            Some(before) if before == at => return,
+            Some(before) => {
+                self.ordered.remove(&(before, timer));
+            }
+            None => {}
+        }
+        self.ordered.insert((at, timer));
+    }
+
+    /// Makes `timer` due at `at` unless it is due sooner.
+    pub(crate) fn set_sooner(&mut self, timer: Timer, at: Instant) {
+        if self.deadlines.get(&timer).is_none_or(|before| at < *before) {
+            self.set(timer, at);
+        }
+    }
+
+    /// Forgets `timer`.
+    pub(crate) fn clear(&mut self, timer: Timer) {
+        if let Some(at) = self.deadlines.remove(&timer) {
+            self.ordered.remove(&(at, timer));
+        }
+    }
+
+    /// Whether `timer` has a deadline.
+    pub(crate) fn is_set(&self, timer: Timer) -> bool {
+        self.deadlines.contains_key(&timer)
+    }
+
+    /// Takes one that is due at `now`, the oldest first.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Timer> {
+        let (at, timer) = *self.ordered.first()?;
+        if at > now {
+            return None;
+        }
+        self.clear(timer);
+        Some(timer)
+    }
+
+    /// The next deadline and its reason.
+    pub(crate) fn next(&self) -> Option<(Instant, &'static str)> {
+        self.ordered.first().map(|(at, timer)| (*at, timer.reason()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_origin(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_timer_that_is_set_again_is_due_once_at_its_new_time() {
+        let mut timers = Timers::default();
+        timers.set(Timer::Hello, at(1));
+        timers.set(Timer::Hello, at(3));
+        timers.set_sooner(Timer::Hello, at(4));
+        timers.set_sooner(Timer::Hello, at(2));
+        assert_eq!(timers.next(), Some((at(2), "hello")));
+        assert_eq!(timers.pop(at(1)), None);
+        assert_eq!(timers.pop(at(2)), Some(Timer::Hello));
+        assert_eq!(timers.pop(at(9)), None);
+        assert_eq!(timers.next(), None);
+    }
+}

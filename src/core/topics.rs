@@ -1,0 +1,341 @@
+//! Who listens to what: our own topics, and how far each peer and we follow each other's (protocol.md, 5.3).
+//!
+//! A list has a version that counts its changes. A topic's number is the version at which it came, so it is never used
+//! for another topic in this life of the node, and it is what messages carry. Who follows a list names the version that
+//! it has and is sent what changed since; a lost update is sent again until it is confirmed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::Node;
+use crate::core::timers::Timer;
+use crate::id::{ClientId, NodeId, Topic, TopicNumber};
+use crate::limits;
+use crate::wire::message::Record;
+
+/// From one telling to the next, while it is not confirmed.
+const RETRY: [Duration; 5] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+/// Bytes of names in one record: with the numbers it stays well within a datagram.
+const CHUNK_BYTES: usize = 900;
+
+/// What the apps of this node listen to.
+#[derive(Debug, Default)]
+pub(crate) struct LocalTopics {
+    by_name: BTreeMap<Topic, LocalTopic>,
+    by_number: BTreeMap<TopicNumber, Topic>,
+    version: u64,
+    /// Changes up to this version are forgotten: who has less starts anew.
+    floor: u64,
+}
+
+#[derive(Debug)]
+struct LocalTopic {
+    number: TopicNumber,
+    changed: u64,
+    listeners: BTreeSet<ClientId>,
+}
+
+impl LocalTopics {
+    /// Whether one more app may listen to `topic`.
+    pub(crate) fn has_room(&self, topic: &Topic) -> bool {
+        let listened = |(_, topic): &(&Topic, &LocalTopic)| !topic.listeners.is_empty();
+        self.listeners(topic).is_some() || self.by_name.iter().filter(listened).count() < limits::TOPICS_PER_NODE
+    }
+
+    /// Adds a listener; says whether the list that others see changed.
+    pub(crate) fn listen(&mut self, topic: &Topic, client: ClientId) -> bool {
+        let next = self.version + 1;
+        let entry = self.by_name.entry(topic.clone()).or_insert_with(|| LocalTopic {
+            number: TopicNumber(next),
+            changed: next,
+            listeners: BTreeSet::new(),
+        });
+        let first = entry.listeners.is_empty();
+        entry.listeners.insert(client);
+        if first {
+            entry.changed = next;
+            self.version = next;
+            self.by_number.insert(entry.number, topic.clone());
+        }
+        first
+    }
+
+    /// Takes a listener away; says whether the list that others see changed.
+    pub(crate) fn unlisten(&mut self, topic: &Topic, client: ClientId) -> bool {
+        let Some(entry) = self.by_name.get_mut(topic) else { return false };
+        let last = entry.listeners.remove(&client) && entry.listeners.is_empty();
+        if last {
+            self.version += 1;
+            entry.changed = self.version;
+            self.forget_oldest();
+        }
+        last
+    }
+
+    /// Topics without listeners are remembered so that others can be told, but not for ever.
+    fn forget_oldest(&mut self) {
+        let unheard = self.by_name.iter().filter(|(_, entry)| entry.listeners.is_empty());
+        if unheard.clone().count() <= limits::TOPICS_PER_NODE {
+            return;
+        }
+        let oldest = unheard.min_by_key(|(_, entry)| entry.changed).map(|(topic, _)| topic.clone());
+        if let Some(entry) = oldest.and_then(|topic| self.by_name.remove(&topic)) {
+            self.by_number.remove(&entry.number);
+            self.floor = self.floor.max(entry.changed);
+        }
+    }
+
+    /// The apps that listen to `topic`.
+    pub(crate) fn listeners(&self, topic: &Topic) -> Option<&BTreeSet<ClientId>> {
+        self.by_name.get(topic).map(|entry| &entry.listeners).filter(|listeners| !listeners.is_empty())
+    }
+
+    /// What others call `topic`, if an app listens to it.
+    pub(crate) fn number(&self, topic: &str) -> Option<TopicNumber> {
+        self.by_name.get(topic).filter(|entry| !entry.listeners.is_empty()).map(|entry| entry.number)
+    }
+
+    /// The topic that others call `number`, and the apps that listen to it.
+    pub(crate) fn numbered(&self, number: TopicNumber) -> Option<(&Topic, &BTreeSet<ClientId>)> {
+        let topic = self.by_number.get(&number)?;
+        Some((topic, self.listeners(topic)?))
+    }
+
+    /// The names with a listener.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Topic> {
+        self.by_name.iter().filter(|(_, entry)| !entry.listeners.is_empty()).map(|(topic, _)| topic)
+    }
+
+    pub(crate) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What changed after `since`, as much as fits one datagram.
+    fn changes(&self, since: u64) -> (u64, Vec<(TopicNumber, &str)>, Vec<TopicNumber>) {
+        let mut changed: Vec<_> = self.by_name.iter().filter(|(_, entry)| entry.changed > since).collect();
+        changed.sort_by_key(|(_, entry)| entry.changed);
+        let (mut added, mut removed, mut bytes, mut upto) = (Vec::new(), Vec::new(), 0, self.version);
+        for (topic, entry) in changed {
+            let cost = topic.as_str().len() + 10;
+            if bytes + cost > CHUNK_BYTES {
+                upto = entry.changed - 1;
+                break;
+            }
+            bytes += cost;
+            if entry.listeners.is_empty() {
+                removed.push(entry.number);
+            } else {
+                added.push((entry.number, topic.as_str()));
+            }
+        }
+        (upto, added, removed)
+    }
+}
+
+/// What the apps of a peer listen to, and how far it follows our list.
+#[derive(Debug, Default)]
+pub(crate) struct RemoteTopics {
+    numbers: BTreeMap<Topic, TopicNumber>,
+    have: u64,
+    /// Our version that it confirmed.
+    confirmed: u64,
+    /// Removals up to this version of ours cannot matter to it: it began with nothing when they were forgotten.
+    cleared: u64,
+    retries: usize,
+}
+
+impl RemoteTopics {
+    /// What the peer calls `topic`, if somebody there listens.
+    pub(crate) fn number(&self, topic: &str) -> Option<TopicNumber> {
+        self.numbers.get(topic).copied()
+    }
+
+    /// The names with a listener there.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Topic> {
+        self.numbers.keys()
+    }
+}
+
+impl Node {
+    /// Our list changed: everyone is told.
+    pub(crate) fn topics_changed(&mut self) {
+        for id in self.peers.online() {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.topics.retries = 0;
+            }
+            self.tell_topics(id);
+        }
+    }
+
+    /// Tells `id` what changed since the version that it confirmed, and again until it confirms.
+    pub(crate) fn tell_topics(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.topics.confirmed == self.topics.version() {
+            self.timers.clear(Timer::Topics(id));
+            return;
+        }
+        let since = peer.topics.confirmed;
+        let step = RETRY[peer.topics.retries.min(RETRY.len() - 1)];
+        peer.topics.retries += 1;
+        self.send_topics(id, since);
+        let again = self.jittered(step);
+        self.timers.set(Timer::Topics(id), self.now + again);
+    }
+
+    fn send_topics(&mut self, id: NodeId, since: u64) {
+        let floor = self.topics.floor;
+        let version = self.topics.version();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if since == 0 {
+            peer.topics.cleared = floor;
+        } else if since > version || since < floor && peer.topics.cleared < floor {
+            // It may hold a topic whose removal is forgotten: it has to begin with nothing.
+            self.tell(id, &Record::Topics { since: 0, upto: 0, added: vec![], removed: vec![] });
+            return;
+        }
+        // The record borrows from the list, and telling needs the whole node: the list is put aside meanwhile.
+        let topics = std::mem::take(&mut self.topics);
+        let (upto, added, removed) = topics.changes(since);
+        self.tell(id, &Record::Topics { since, upto, added, removed });
+        self.topics = topics;
+    }
+
+    pub(crate) fn on_topics_timer(&mut self, id: NodeId) {
+        self.tell_topics(id);
+    }
+
+    /// The peer's list is at `version`: asks for what we lack.
+    pub(crate) fn follow_topics(&mut self, id: NodeId, version: u64) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let upto = peer.topics.have;
+        if upto != version {
+            self.tell(id, &Record::TopicsHave { upto, ask: true });
+        }
+    }
+
+    /// Asks the peer whether anything is new; it will answer in any case.
+    pub(crate) fn ask_topics(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let upto = peer.topics.have;
+        self.tell(id, &Record::TopicsHave { upto, ask: true });
+    }
+
+    pub(crate) fn on_topics_have(&mut self, id: NodeId, upto: u64, ask: bool) {
+        let version = self.topics.version();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let moved = upto != peer.topics.confirmed;
+        peer.topics.confirmed = upto.min(version);
+        if moved {
+            peer.topics.retries = 0;
+        }
+        if upto == version {
+            self.timers.clear(Timer::Topics(id));
+        }
+        if ask {
+            self.send_topics(id, upto);
+        } else if upto != version && (moved || !self.timers.is_set(Timer::Topics(id))) {
+            self.tell_topics(id);
+        }
+    }
+
+    pub(crate) fn on_topics(
+        &mut self,
+        id: NodeId,
+        since: u64,
+        upto: u64,
+        added: &[(TopicNumber, &str)],
+        removed: &[TopicNumber],
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let topics = &mut peer.topics;
+        let begins_anew = since == 0 && upto == 0;
+        if begins_anew || since <= topics.have && upto > topics.have {
+            let before: BTreeSet<Topic> = topics.numbers.keys().cloned().collect();
+            if begins_anew {
+                topics.numbers.clear();
+            }
+            topics.numbers.retain(|_, number| !removed.contains(number));
+            for (number, name) in added {
+                if let Ok(topic) = name.parse::<Topic>()
+                    && (topics.numbers.len() < limits::TOPICS_PER_NODE || topics.numbers.contains_key(&topic))
+                {
+                    topics.numbers.insert(topic, *number);
+                }
+            }
+            topics.have = upto;
+            if !topics.numbers.keys().eq(before.iter()) {
+                self.presence_changed(id);
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let have = peer.topics.have;
+        self.tell(id, &Record::TopicsHave { upto: have, ask: false });
+        self.topics_answered(id);
+    }
+
+    /// The peer is gone or has a new life: what it listened to is not known any more.
+    pub(crate) fn forget_remote_topics(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.topics = RemoteTopics::default();
+        peer.delivery.topics_forgotten();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(text: &str) -> Topic {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_topic_keeps_its_number_while_it_is_remembered() {
+        let mut topics = LocalTopics::default();
+        assert!(topics.listen(&topic("a"), ClientId(1)));
+        assert!(!topics.listen(&topic("a"), ClientId(2)));
+        assert!(!topics.unlisten(&topic("a"), ClientId(1)));
+        assert!(topics.unlisten(&topic("a"), ClientId(2)));
+        assert!(topics.numbered(TopicNumber(1)).is_none());
+        assert!(topics.listen(&topic("a"), ClientId(1)));
+        assert_eq!(topics.numbered(TopicNumber(1)).unwrap().0, &topic("a"));
+    }
+
+    #[test]
+    fn who_follows_in_pieces_ends_with_the_whole_list() {
+        let mut topics = LocalTopics::default();
+        let names: Vec<_> = (0..limits::TOPICS_PER_NODE).map(|n| topic(&format!("{n:063}"))).collect();
+        for name in &names {
+            topics.listen(name, ClientId(1));
+        }
+        let (mut have, mut seen, mut pieces) = (0, Vec::new(), 0);
+        while have < topics.version() {
+            let (upto, added, _) = topics.changes(have);
+            assert!(upto > have);
+            seen.extend(added.into_iter().map(|(_, name)| name.to_owned()));
+            have = upto;
+            pieces += 1;
+        }
+        assert_eq!(seen.len(), names.len());
+        assert!(pieces > 1);
+    }
+
+    #[test]
+    fn topics_that_come_and_go_for_ever_do_not_pile_up() {
+        let mut topics = LocalTopics::default();
+        for n in 0..10_000 {
+            let name = topic(&format!("t{n}"));
+            topics.listen(&name, ClientId(1));
+            topics.unlisten(&name, ClientId(1));
+        }
+        assert!(topics.by_name.len() <= limits::TOPICS_PER_NODE + 1);
+        assert_eq!(topics.by_name.len(), topics.by_number.len());
+        assert!(topics.floor > 9_000, "who is further behind begins with nothing");
+    }
+}
