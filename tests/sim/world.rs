@@ -1,0 +1,539 @@
+//! A world of real nodes under one virtual clock: hosts, LAN segments with bad habits, apps, and one seed.
+//!
+//! Nothing here reads a clock or the operating system: a run is a function of its seed, so a failure replays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use atonce::core::{
+    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, Route, Sighting, Transmit,
+};
+use atonce::crypto::identity::Identity;
+use atonce::crypto::network::{NetworkKeys, NetworkSecret};
+use atonce::id::{ClientId, NodeId};
+use atonce::time::Instant;
+use atonce::wire::local::Request;
+use chacha20::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use serde_json::Value;
+
+/// Which host of the world.
+pub type HostId = usize;
+
+/// How a segment treats datagrams, in parts of a thousand.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub loss: u64,
+    pub duplicate: u64,
+    pub latency_us: u64,
+    /// Added to the latency at random: datagrams overtake each other.
+    pub jitter_us: u64,
+    /// Multicast is lost this often on top.
+    pub multicast_loss: u64,
+}
+
+impl Weather {
+    pub const FINE: Self = Self { loss: 0, duplicate: 0, latency_us: 100, jitter_us: 0, multicast_loss: 0 };
+    pub const STORM: Self =
+        Self { loss: 200, duplicate: 100, latency_us: 200, jitter_us: 3000, multicast_loss: 100 };
+}
+
+/// One device.
+pub struct Host {
+    pub node: Option<Node>,
+    pub name: String,
+    pub secret: Option<[u8; 32]>,
+    key: [u8; 32],
+    pub addr: SocketAddr,
+    pub segment: usize,
+    /// Hears multicast.
+    pub hears: bool,
+    pub mdns: bool,
+    pub hello: bool,
+    advert: Option<Advert>,
+    browsing: bool,
+    known: Vec<KnownPeer>,
+    wake: Option<Instant>,
+    next_client: u64,
+    /// What each app has read, line by line.
+    pub apps: BTreeMap<ClientId, App>,
+    pub sent_packets: u64,
+    pub sent_bytes: u64,
+}
+
+/// One app: what it has read, and whether it reads at all.
+#[derive(Default)]
+pub struct App {
+    pub lines: Vec<Value>,
+    partial: Vec<u8>,
+    pub deaf: bool,
+    pub closed: bool,
+}
+
+/// A datagram under way.
+struct Flying {
+    to: HostId,
+    from: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// Everything.
+pub struct World {
+    pub now: Instant,
+    pub hosts: Vec<Host>,
+    pub weather: Weather,
+    pub cut: BTreeSet<(HostId, HostId)>,
+    rng: ChaCha20Rng,
+    seed: u64,
+    flying: BTreeMap<(Instant, u64), Flying>,
+    wakes: BTreeSet<(Instant, HostId)>,
+    sequence: u64,
+    boots: u64,
+    trace: DefaultHasher,
+    /// Every datagram that was sent, if it is wanted.
+    pub capture: Option<Vec<(SocketAddr, Destination, Vec<u8>)>>,
+    /// Drive all nodes every 10 ms too, though nothing is due.
+    pub restless: bool,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            now: Instant::from_origin(Duration::from_secs(1000)),
+            hosts: Vec::new(),
+            weather: Weather::FINE,
+            cut: BTreeSet::new(),
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            seed,
+            flying: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            sequence: 0,
+            boots: 0,
+            trace: DefaultHasher::new(),
+            capture: None,
+            restless: false,
+        }
+    }
+
+    /// A host that is off; its address is 10.`segment`.0.n.
+    pub fn add(&mut self, name: &str, segment: u8) -> HostId {
+        let id = self.hosts.len();
+        let n = id as u32 + 1;
+        let addr = IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, segment, 0, 0)) + n));
+        let mut key = [0; 32];
+        self.rng.fill_bytes(&mut key);
+        self.hosts.push(Host {
+            node: None,
+            name: name.to_owned(),
+            secret: None,
+            key,
+            addr: SocketAddr::new(addr, 28282),
+            segment: usize::from(segment),
+            hears: true,
+            mdns: true,
+            hello: true,
+            advert: None,
+            browsing: false,
+            known: Vec::new(),
+            wake: None,
+            next_client: 1,
+            apps: BTreeMap::new(),
+            sent_packets: 0,
+            sent_bytes: 0,
+        });
+        id
+    }
+
+    /// Hosts `pi-0`, `pi-1` ... on one segment, all running.
+    pub fn lan(seed: u64, count: usize) -> Self {
+        let mut world = Self::new(seed);
+        for n in 0..count {
+            let host = world.add(&format!("pi-{n}"), 0);
+            world.start(host);
+        }
+        world
+    }
+
+    pub fn id(&self, host: HostId) -> NodeId {
+        Identity::from_secret(self.hosts[host].key).id()
+    }
+
+    pub fn start(&mut self, host: HostId) {
+        self.boots += 1;
+        let boot = self.boots;
+        let known = &self.hosts[host];
+        let network = match known.secret {
+            None => NetworkKeys::open(),
+            Some(secret) => NetworkKeys::private(&secret_of(secret)),
+        };
+        let config = Config {
+            name: known.name.parse().unwrap(),
+            network,
+            network_source: None,
+            udp: vec![known.addr],
+            known: known.known.clone(),
+            mdns: known.mdns,
+            hello: known.hello,
+        };
+        let rng = ChaCha20Rng::seed_from_u64(self.seed ^ boot << 32 ^ host as u64);
+        let node = Node::new(config, Identity::from_secret(known.key), Box::new(rng), self.now);
+        self.hosts[host].node = Some(node);
+        let links = self.links(host);
+        let now = self.now;
+        self.with(host, |node| node.handle_interfaces(&links, now));
+    }
+
+    fn links(&self, host: HostId) -> Vec<InterfaceAddr> {
+        let addr = self.hosts[host].addr.ip();
+        vec![InterfaceAddr { name: "eth0".into(), index: 2, addr, prefix: 24 }]
+    }
+
+    /// Power off: no goodbye.
+    pub fn crash(&mut self, host: HostId) {
+        self.put_off(host);
+    }
+
+    /// `systemctl stop`.
+    pub fn stop(&mut self, host: HostId) {
+        let now = self.now;
+        self.with(host, |node| node.handle_shutdown(now));
+        self.put_off(host);
+    }
+
+    fn put_off(&mut self, host: HostId) {
+        let known = &mut self.hosts[host];
+        if let Some(node) = known.node.take() {
+            known.known = node.known_peers();
+        }
+        known.apps.clear();
+        known.browsing = false;
+        if let Some(wake) = known.wake.take() {
+            self.wakes.remove(&(wake, host));
+        }
+        self.hosts[host].advert = None;
+    }
+
+    /// The host gets another address.
+    pub fn renumber(&mut self, host: HostId, addr: Ipv4Addr) {
+        self.hosts[host].addr.set_ip(addr.into());
+        let (links, now) = (self.links(host), self.now);
+        self.with(host, |node| node.handle_interfaces(&links, now));
+    }
+
+    pub fn connect(&mut self, host: HostId) -> ClientId {
+        let client = ClientId(self.hosts[host].next_client);
+        self.hosts[host].next_client += 1;
+        self.hosts[host].apps.insert(client, App::default());
+        let now = self.now;
+        self.with(host, |node| node.handle_connect(client, true, now).unwrap());
+        client
+    }
+
+    /// An app writes a line.
+    pub fn say(&mut self, host: HostId, client: ClientId, line: &str) {
+        let now = self.now;
+        self.with(host, |node| node.handle_request(client, Request::parse(line.as_bytes()), now));
+    }
+
+    /// A new app that listens to `topic`.
+    pub fn listener(&mut self, host: HostId, topic: &str) -> ClientId {
+        let client = self.connect(host);
+        self.say(host, client, &format!(r#"{{"op":"listen","topic":"{topic}"}}"#));
+        client
+    }
+
+    /// A new app that watches.
+    pub fn watcher(&mut self, host: HostId) -> ClientId {
+        let client = self.connect(host);
+        self.say(host, client, r#"{"op":"watch"}"#);
+        client
+    }
+
+    pub fn send(&mut self, host: HostId, client: ClientId, id: u64, to: &str, topic: &str, text: &str) {
+        let line = format!(r#"{{"op":"send","id":{id},"to":"{to}","topic":"{topic}","text":"{text}"}}"#);
+        self.say(host, client, &line);
+    }
+
+    pub fn lines(&self, host: HostId, client: ClientId) -> &[Value] {
+        &self.hosts[host].apps[&client].lines
+    }
+
+    /// The lines of one event that an app has read.
+    pub fn heard(&self, host: HostId, client: ClientId, ev: &str) -> Vec<&Value> {
+        self.lines(host, client).iter().filter(|line| line["ev"] == ev).collect()
+    }
+
+    /// The outcome of request `id`.
+    pub fn outcome(&self, host: HostId, client: ClientId, id: u64) -> Option<&str> {
+        let results = self.heard(host, client, "result");
+        results.iter().find(|line| line["id"] == id).and_then(|line| line["outcome"].as_str())
+    }
+
+    /// How many peers `host` has a session with.
+    pub fn online(&mut self, host: HostId) -> usize {
+        let client = self.connect(host);
+        self.say(host, client, r#"{"op":"status","id":1}"#);
+        let status = self.lines(host, client).last().unwrap()["status"].clone();
+        let now = self.now;
+        self.with(host, |node| node.handle_hangup(client, now));
+        self.hosts[host].apps.remove(&client);
+        status["peers"]["online"].as_u64().unwrap() as usize
+    }
+
+    /// A counter of `status`.
+    pub fn counter(&mut self, host: HostId, name: &str) -> u64 {
+        let client = self.connect(host);
+        self.say(host, client, r#"{"op":"status","id":1}"#);
+        let status = self.lines(host, client).last().unwrap()["status"].clone();
+        let now = self.now;
+        self.with(host, |node| node.handle_hangup(client, now));
+        self.hosts[host].apps.remove(&client);
+        let counters = status["counters"].as_array().unwrap();
+        counters.iter().find(|c| c[0] == name).map_or(0, |c| c[1].as_u64().unwrap())
+    }
+
+    /// Gives the node an input, then takes all of its outputs.
+    pub fn with<T>(&mut self, host: HostId, input: impl FnOnce(&mut Node) -> T) -> Option<T> {
+        let node = self.hosts[host].node.as_mut()?;
+        let result = input(node);
+        self.drain(host);
+        Some(result)
+    }
+
+    /// Gives the node an input and leaves its outputs where they are.
+    pub fn with_undrained<T>(&mut self, host: HostId, input: impl FnOnce(&mut Node) -> T) -> T {
+        input(self.hosts[host].node.as_mut().unwrap())
+    }
+
+    pub fn drain(&mut self, host: HostId) {
+        loop {
+            let Some(node) = self.hosts[host].node.as_mut() else { return };
+            let Some(event) = node.poll_event() else { break };
+            self.on_event(host, event);
+        }
+        let mut buffer = Vec::new();
+        while let Some(transmit) = self.hosts[host].node.as_mut().and_then(|node| node.poll_transmit(&mut buffer)) {
+            self.transmit(host, transmit, &buffer);
+        }
+        let wake = self.hosts[host].node.as_ref().and_then(|node| node.poll_timeout()).map(|(at, _)| at);
+        let before = std::mem::replace(&mut self.hosts[host].wake, wake);
+        if before != wake {
+            if let Some(before) = before {
+                self.wakes.remove(&(before, host));
+            }
+            if let Some(wake) = wake {
+                self.wakes.insert((wake, host));
+            }
+        }
+    }
+
+    fn on_event(&mut self, host: HostId, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Output(client) => {
+                let known = &mut self.hosts[host];
+                let (Some(node), Some(app)) = (known.node.as_mut(), known.apps.get_mut(&client)) else { return };
+                if app.deaf {
+                    return;
+                }
+                let output = node.output(client).to_vec();
+                node.handle_written(client, output.len(), now);
+                output.hash(&mut self.trace);
+                app.partial.extend_from_slice(&output);
+                while let Some(end) = app.partial.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = app.partial.drain(..=end).collect();
+                    assert!(line.len() <= atonce::limits::LINE_BYTES);
+                    app.lines.push(serde_json::from_slice(&line).unwrap());
+                }
+            }
+            Event::Close(client) => {
+                if let Some(app) = self.hosts[host].apps.get_mut(&client) {
+                    app.closed = true;
+                }
+                if let Some(node) = self.hosts[host].node.as_mut() {
+                    node.handle_hangup(client, now);
+                }
+            }
+            Event::Announce(advert) => {
+                self.hosts[host].advert = Some(advert);
+                for other in 0..self.hosts.len() {
+                    if self.hosts[other].browsing {
+                        self.sight(other, host);
+                    }
+                }
+            }
+            Event::Withdraw => self.hosts[host].advert = None,
+            Event::Browse => {
+                self.hosts[host].browsing = true;
+                for other in 0..self.hosts.len() {
+                    self.sight(host, other);
+                }
+            }
+            Event::StopBrowse => self.hosts[host].browsing = false,
+            Event::Remember | Event::Network { .. } => {}
+        }
+    }
+
+    /// `host` sees the advert of `other`, if it can; the node hears of it when its input is over.
+    fn sight(&mut self, host: HostId, other: HostId) {
+        let (seer, seen) = (&self.hosts[host], &self.hosts[other]);
+        let Some(advert) = &seen.advert else { return };
+        if host == other || !seer.hears || seer.segment != seen.segment || self.cut.contains(&(other, host)) {
+            return;
+        }
+        let addrs = vec![IpAddrScoped { addr: seen.addr.ip(), scope: 0 }];
+        let Advert { label, port, txt, .. } = advert.clone();
+        let now = self.now;
+        if let Some(node) = self.hosts[host].node.as_mut() {
+            node.handle_sighting(Sighting::Seen { label, port, txt, addrs }, now);
+            // Its outputs are taken with the next input, at the latest when it wakes.
+            self.wakes.insert((now, host));
+        }
+    }
+
+    fn transmit(&mut self, host: HostId, transmit: Transmit, bytes: &[u8]) {
+        bytes.hash(&mut self.trace);
+        self.now.hash(&mut self.trace);
+        let from = self.hosts[host].addr;
+        for datagram in bytes.chunks(transmit.segment_bytes) {
+            self.hosts[host].sent_packets += 1;
+            self.hosts[host].sent_bytes += datagram.len() as u64;
+            if let Some(capture) = &mut self.capture {
+                capture.push((from, transmit.to, datagram.to_vec()));
+            }
+            match transmit.to {
+                Destination::One(route) => {
+                    if let Some(to) = self.hosts.iter().position(|known| known.addr == route.remote) {
+                        self.fly(host, to, from, datagram, false);
+                    }
+                }
+                Destination::Everyone => {
+                    for to in 0..self.hosts.len() {
+                        if to != host && self.hosts[to].hears {
+                            self.fly(host, to, from, datagram, true);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn chance(&mut self, of_thousand: u64) -> bool {
+        of_thousand > 0 && self.rng.next_u64() % 1000 < of_thousand
+    }
+
+    /// A random number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.rng.next_u64() % bound
+    }
+
+    fn fly(&mut self, host: HostId, to: HostId, from: SocketAddr, datagram: &[u8], multicast: bool) {
+        let weather = self.weather;
+        let apart = self.hosts[host].segment != self.hosts[to].segment || self.cut.contains(&(host, to));
+        let lost = self.chance(weather.loss) || multicast && self.chance(weather.multicast_loss);
+        let copies = if self.chance(weather.duplicate) { 2 } else { 1 };
+        if apart || lost {
+            return;
+        }
+        for _ in 0..copies {
+            let jitter = if weather.jitter_us > 0 { self.below(weather.jitter_us) } else { 0 };
+            let at = self.now + Duration::from_micros(weather.latency_us + jitter);
+            self.inject(at, to, from, datagram);
+        }
+    }
+
+    /// A datagram from `from` will arrive at `to`.
+    pub fn inject(&mut self, at: Instant, to: HostId, from: SocketAddr, datagram: &[u8]) {
+        self.sequence += 1;
+        self.flying.insert((at, self.sequence), Flying { to, from, bytes: datagram.to_vec() });
+    }
+
+    /// Lets `duration` pass.
+    pub fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        self.run_until(end, |_| false);
+    }
+
+    /// Lets time pass until `done`, at most `patience`; says whether it was done.
+    pub fn run_for(&mut self, patience: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.now + patience;
+        self.run_until(end, &mut done)
+    }
+
+    fn run_until(&mut self, end: Instant, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        let mut restless_at = self.now;
+        loop {
+            if done(self) {
+                return true;
+            }
+            let flight = self.flying.first_key_value().map(|((at, _), _)| *at);
+            let wake = self.wakes.first().map(|(at, _)| *at);
+            let restless = self.restless.then_some(restless_at + Duration::from_millis(10));
+            let Some(next) = flight.into_iter().chain(wake).chain(restless).min().filter(|next| *next <= end) else {
+                self.now = end;
+                return false;
+            };
+            self.now = self.now.max(next);
+            if restless == Some(next) {
+                restless_at = next;
+                for host in 0..self.hosts.len() {
+                    // Only what was due would be done: nothing is drained, so that the trace shows any difference.
+                    if self.hosts[host].wake.is_none_or(|wake| wake > next) {
+                        if let Some(node) = self.hosts[host].node.as_mut() {
+                            node.handle_timeout(next);
+                        }
+                        self.drain(host);
+                    }
+                }
+                continue;
+            }
+            if flight == Some(next) {
+                let (_, flying) = self.flying.pop_first().unwrap();
+                self.arrive(flying);
+            } else if let Some((at, host)) = self.wakes.pop_first() {
+                self.wake(host, at);
+            }
+        }
+    }
+
+    fn arrive(&mut self, Flying { to, from, mut bytes }: Flying) {
+        let (now, local) = (self.now, self.hosts[to].addr.ip());
+        self.with(to, |node| {
+            let _ = node.handle_datagram(Route { remote: from, local: Some(local) }, &mut bytes, now);
+        });
+    }
+
+    fn wake(&mut self, host: HostId, at: Instant) {
+        if self.hosts[host].wake == Some(at) {
+            self.hosts[host].wake = None;
+        }
+        let now = self.now;
+        self.with(host, |node| node.handle_timeout(now));
+        // The contract: nothing that was due is due still.
+        let next = self.hosts[host].node.as_ref().and_then(|node| node.poll_timeout());
+        if let Some((next, reason)) = next {
+            assert!(next > now, "{reason} is due at once again");
+        }
+    }
+
+    /// What happened so far, in one number.
+    pub fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+}
+
+pub fn secret_of(bytes: [u8; 32]) -> NetworkSecret {
+    let mut line = data_encoding::BASE32_NOPAD.encode(&bytes);
+    line.insert_str(0, "atonce-secret-");
+    line.parse().unwrap()
+}
+
+pub const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub const fn milliseconds(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
