@@ -1,7 +1,8 @@
 //! ChaCha20-Poly1305: the AEAD of handshakes, of data packets, and with 24-byte nonces of blobs.
 //!
-//! Handshakes and blobs always use the chacha20poly1305 crate. Data packets go through [`DataCipher`], which is ring's
-//! where the feature `ring` is on (seven times faster for a small packet) and that crate's where it is not.
+//! Handshakes and blobs always use the chacha20poly1305 crate. Data packets go through [`DataCipher`], which
+//! is ring's where the feature `ring` is on (seven times faster for a small packet) and that crate's where it
+//! is not.
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, XChaCha20Poly1305};
@@ -13,11 +14,13 @@ use crate::wire::packet::size;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BadTag;
 
-/// The ChaChaPoly cipher of the Noise specification, 12.2: the nonce is 4 zero bytes and `counter` little-endian.
+/// The ChaChaPoly cipher of the Noise specification, 12.2: the nonce is 4 zero bytes and `counter`
+/// little-endian.
 pub(crate) trait Cipher: From<Key> {
     /// `ENCRYPT(k, n, ad, plaintext)`, in place, with the tag apart.
     fn seal(&self, counter: u64, ad: &[u8], text: &mut [u8]) -> [u8; size::TAG];
-    /// `DECRYPT(k, n, ad, ciphertext)`, in place, with the tag apart. With a bad tag `text` holds nothing of use.
+    /// `DECRYPT(k, n, ad, ciphertext)`, in place, with the tag apart. With a bad tag `text` holds nothing of
+    /// use.
     fn open(&self, counter: u64, ad: &[u8], text: &mut [u8], tag: &[u8; size::TAG]) -> Result<(), BadTag>;
 }
 
@@ -57,7 +60,8 @@ impl Cipher for Pure {
     }
 }
 
-/// ring. Its key type is not wiped when it goes, so we keep the bytes, which are, and make that key for each packet.
+/// ring. Its key type is not wiped when it goes, so we keep the bytes, which are, and make that key for each
+/// packet.
 #[cfg(feature = "ring")]
 pub(crate) struct Ring(Key);
 
@@ -115,4 +119,72 @@ pub(crate) fn open_blob<const N: usize>(
     let cipher = XChaCha20Poly1305::new((&**key).into());
     let opened = cipher.decrypt_inout_detached(nonce.into(), ad, text[..].as_mut().into(), tag.into());
     opened.is_ok().then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: [u8; size::NONCE] = [3; size::NONCE];
+
+    fn key() -> Key {
+        Key::new([1; 32])
+    }
+
+    #[cfg(feature = "ring")]
+    proptest::proptest! {
+        #[test]
+        fn both_ciphers_make_the_same_bytes_and_open_each_others(
+            key: [u8; 32],
+            counter: u64,
+            ad in proptest::collection::vec(0_u8.., 0..40),
+            text in proptest::collection::vec(0_u8.., 0..1500),
+        ) {
+            let (ring, pure) = (Ring::from(Key::new(key)), Pure::from(Key::new(key)));
+            let (mut by_ring, mut by_pure) = (text.clone(), text.clone());
+            let tag = ring.seal(counter, &ad, &mut by_ring);
+            proptest::prop_assert_eq!(tag, pure.seal(counter, &ad, &mut by_pure));
+            proptest::prop_assert_eq!(&by_ring, &by_pure);
+
+            proptest::prop_assert_eq!(ring.open(counter, &ad, &mut by_pure, &tag), Ok(()));
+            proptest::prop_assert_eq!(pure.open(counter, &ad, &mut by_ring, &tag), Ok(()));
+            proptest::prop_assert_eq!(&by_ring, &text);
+            proptest::prop_assert_eq!(&by_pure, &text);
+        }
+    }
+
+    fn refuses_whatever_was_changed(cipher: &impl Cipher) {
+        let mut sealed = *b"attack at dawn";
+        let tag = cipher.seal(5, b"ad", &mut sealed);
+        let open = |counter, ad: &[u8], mut text: [u8; 14], tag| cipher.open(counter, ad, &mut text, &tag);
+        assert_eq!(open(5, b"ad", sealed, tag), Ok(()));
+        assert_eq!(open(6, b"ad", sealed, tag), Err(BadTag));
+        assert_eq!(open(5 + (1 << 32), b"ad", sealed, tag), Err(BadTag));
+        assert_eq!(open(5, b"da", sealed, tag), Err(BadTag));
+        let (mut other_text, mut other_tag) = (sealed, tag);
+        other_text[13] ^= 0x80;
+        other_tag[15] ^= 0x80;
+        assert_eq!(open(5, b"ad", other_text, tag), Err(BadTag));
+        assert_eq!(open(5, b"ad", sealed, other_tag), Err(BadTag));
+    }
+
+    #[test]
+    fn a_cipher_refuses_another_counter_or_text_or_tag_or_associated_data() {
+        refuses_whatever_was_changed(&Pure::from(key()));
+        #[cfg(feature = "ring")]
+        refuses_whatever_was_changed(&Ring::from(key()));
+    }
+
+    #[test]
+    fn a_blob_opens_with_its_key_and_nonce_and_associated_data_only() {
+        let mut sealed = [0; 20];
+        seal_blob(&key(), &NONCE, b"ad", b"four", &mut sealed);
+        assert_ne!(sealed[..4], *b"four");
+        assert_eq!(open_blob(&key(), &NONCE, b"ad", &sealed), Some(*b"four"));
+        assert_eq!(open_blob::<4>(&Key::new([2; 32]), &NONCE, b"ad", &sealed), None);
+        assert_eq!(open_blob::<4>(&key(), &[4; size::NONCE], b"ad", &sealed), None);
+        assert_eq!(open_blob::<4>(&key(), &NONCE, b"da", &sealed), None);
+        assert_eq!(open_blob::<4>(&key(), &NONCE, b"ad", &sealed[..19]), None);
+        assert_eq!(open_blob::<3>(&key(), &NONCE, b"ad", &sealed), None);
+    }
 }

@@ -1,4 +1,5 @@
-//! Two packets that make a session: `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` in WireGuard's shape (protocol.md, 3).
+//! Two packets that make a session: `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` in WireGuard's shape
+//! (protocol.md, 3).
 //!
 //! ```text
 //! Initiator::start  -- initiation -->  check_mac1, Received::read
@@ -6,8 +7,8 @@
 //! Initiator::finish <-- response ---   Received::respond
 //! ```
 //!
-//! mac1 is keyed by the network and the receiver's id: a stranger's packet costs one hash and draws no answer. mac2 is
-//! keyed by a cookie and asked for under load only ([`cookie`](crate::crypto::cookie)).
+//! mac1 is keyed by the network and the receiver's id: a stranger's packet costs two short hashes and draws
+//! no answer. mac2 is keyed by a cookie and asked for under load only ([`cookie`](crate::crypto::cookie)).
 //!
 //! Neither side changes by a packet that is not verified: [`Initiator::finish`] takes `&self`, and what
 //! [`Received::read`] found is a value of its own.
@@ -148,7 +149,8 @@ impl fmt::Debug for Initiator {
     }
 }
 
-/// An initiation that was read: its sender holds the key of `initiator`, or recorded the packet from who does.
+/// An initiation that was read: its sender holds the key of `initiator`, or recorded the packet from who
+/// does.
 pub struct Received {
     /// Who made it.
     pub initiator: NodeId,
@@ -217,7 +219,8 @@ pub fn check_mac1(network: &NetworkKeys, own: &NodeId, packet: &[u8]) -> bool {
     hash::verify(&*network.mac1_key(own), &[body], mac1)
 }
 
-/// Writes the proof of our address, keyed by the `cookie` that the receiver gave us, into an initiation or a response.
+/// Writes the proof of our address, keyed by the `cookie` that the receiver gave us, into an initiation or a
+/// response.
 ///
 /// # Panics
 ///
@@ -239,4 +242,279 @@ fn split_macs(packet: &[u8]) -> (&[u8], &[u8], &[u8]) {
     let (body, macs) = packet.split_at(packet.len() - 2 * size::MAC);
     let (mac1, mac2) = macs.split_at(size::MAC);
     (body, mac1, mac2)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::crypto::aead::{Cipher, DataCipher};
+    use crate::crypto::network::NetworkSecret;
+
+    const PROTOCOL: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
+    const QUESTION: [u8; size::INITIATION_PAYLOAD] = [0x51; size::INITIATION_PAYLOAD];
+    const ANSWER: [u8; size::RESPONSE_PAYLOAD] = [0xa5; size::RESPONSE_PAYLOAD];
+    const ALICE_EPHEMERAL: [u8; 32] = [3; 32];
+    const BOB_EPHEMERAL: [u8; 32] = [4; 32];
+
+    fn alice() -> Identity {
+        Identity::from_secret([1; 32])
+    }
+
+    fn bob() -> Identity {
+        Identity::from_secret([2; 32])
+    }
+
+    fn network() -> NetworkKeys {
+        NetworkKeys::private(&format!("atonce-secret-{}", "a".repeat(52)).parse::<NetworkSecret>().unwrap())
+    }
+
+    fn index(bits: u32) -> SessionIndex {
+        SessionIndex::from_bits(bits)
+    }
+
+    fn start() -> (Initiator, [u8; size::INITIATION]) {
+        Initiator::start(&alice(), &network(), &bob().id(), index(0x030201), ALICE_EPHEMERAL, &QUESTION)
+            .unwrap()
+    }
+
+    fn respond(initiation: &[u8; size::INITIATION]) -> (SessionKeys, [u8; size::RESPONSE]) {
+        let received = Received::read(&bob(), &network(), initiation).unwrap();
+        received.respond(&network(), index(0x060504), BOB_EPHEMERAL, &ANSWER).unwrap()
+    }
+
+    fn finish(
+        initiator: &Initiator,
+        response: &[u8; size::RESPONSE],
+    ) -> Result<[u8; size::RESPONSE_PAYLOAD], HandshakeError> {
+        initiator.finish(&alice(), &network(), response).map(|(_, payload)| payload)
+    }
+
+    fn oracle<'a>(s: &'a [u8], e: &'a [u8], network: &'a NetworkKeys) -> snow::Builder<'a> {
+        let builder = snow::Builder::new(PROTOCOL.parse().unwrap()).fixed_ephemeral_key_for_testing_only(e);
+        builder.prologue(PROLOGUE).unwrap().local_private_key(s).unwrap().psk(2, network.psk()).unwrap()
+    }
+
+    /// What `cipher` seals without associated data, snow opens, and the other way round.
+    fn talks_with(keys: SessionKeys, oracle: &snow::StatelessTransportState) {
+        for counter in [0, 1, 1 << 40] {
+            let mut sealed = *b"to the oracle";
+            let tag = DataCipher::from(keys.send.clone()).seal(counter, &[], &mut sealed);
+            let mut opened = [0; 13];
+            oracle.read_message(counter, &[&sealed[..], &tag].concat(), &mut opened).unwrap();
+            assert_eq!(&opened, b"to the oracle");
+
+            let mut sealed = [0; 15 + size::TAG];
+            oracle.write_message(counter, b"from the oracle", &mut sealed).unwrap();
+            let (text, tag) = sealed.split_last_chunk_mut().unwrap();
+            DataCipher::from(keys.receive.clone()).open(counter, &[], text, tag).unwrap();
+            assert_eq!(text, b"from the oracle");
+        }
+    }
+
+    #[test]
+    fn both_sides_get_the_payloads_and_the_same_keys() {
+        let (initiator, initiation) = start();
+        assert!(check_mac1(&network(), &bob().id(), &initiation));
+        let received = Received::read(&bob(), &network(), &initiation).unwrap();
+        assert_eq!(received.initiator, alice().id());
+        assert_eq!(received.payload, QUESTION);
+        assert_eq!(received.sender, initiator.sender());
+        let (bobs, response) = received.respond(&network(), index(0x060504), BOB_EPHEMERAL, &ANSWER).unwrap();
+        let (alices, payload) = initiator.finish(&alice(), &network(), &response).unwrap();
+        assert_eq!(payload, ANSWER);
+        assert_eq!(alices.send, bobs.receive);
+        assert_eq!(alices.receive, bobs.send);
+        assert_ne!(alices.send, alices.receive);
+        assert_eq!(initiation[..4], [1, 1, 2, 3]);
+        assert_eq!(response[..8], [2, 4, 5, 6, 1, 2, 3, 0]);
+    }
+
+    #[test]
+    fn snow_answers_us_with_our_own_bytes_and_the_same_keys() {
+        let (initiator, initiation) = start();
+        let (_, ours) = respond(&initiation);
+
+        let (secret, network) = (bob().secret_bytes(), network());
+        let mut snow = oracle(&*secret, &BOB_EPHEMERAL, &network).build_responder().unwrap();
+        let mut payload = [0; size::INITIATION_PAYLOAD];
+        snow.read_message(&initiation[INITIATION_MESSAGE], &mut payload).unwrap();
+        assert_eq!(payload, QUESTION);
+        assert_eq!(snow.get_remote_static().unwrap(), alice().id().as_bytes());
+        let mut response = ours;
+        response[RESPONSE_MESSAGE].fill(0);
+        snow.write_message(&ANSWER, &mut response[RESPONSE_MESSAGE]).unwrap();
+        assert_eq!(response, ours);
+
+        let (keys, payload) = initiator.finish(&alice(), &network, &response).unwrap();
+        assert_eq!(payload, ANSWER);
+        talks_with(keys, &snow.into_stateless_transport_mode().unwrap());
+    }
+
+    #[test]
+    fn snow_asks_us_with_our_own_bytes_and_the_same_keys() {
+        let (_, ours) = start();
+
+        let (secret, network, responder) = (alice().secret_bytes(), network(), bob().id());
+        let builder = oracle(&*secret, &ALICE_EPHEMERAL, &network);
+        let mut snow = builder.remote_public_key(responder.as_bytes()).unwrap().build_initiator().unwrap();
+        let mut initiation = ours;
+        initiation[INITIATION_MESSAGE].fill(0);
+        snow.write_message(&QUESTION, &mut initiation[INITIATION_MESSAGE]).unwrap();
+        assert_eq!(initiation, ours);
+
+        let (keys, response) = respond(&initiation);
+        let mut payload = [0; size::RESPONSE_PAYLOAD];
+        snow.read_message(&response[RESPONSE_MESSAGE], &mut payload).unwrap();
+        assert_eq!(payload, ANSWER);
+        talks_with(keys, &snow.into_stateless_transport_mode().unwrap());
+    }
+
+    #[test]
+    fn a_flipped_bit_before_mac2_is_refused_by_mac1() {
+        let (initiator, initiation) = start();
+        let (_, response) = respond(&initiation);
+        for bit in 0..field::INITIATION_MAC2.start * 8 {
+            let mut forged = initiation;
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert!(!check_mac1(&network(), &bob().id(), &forged), "bit {bit} of the initiation");
+        }
+        for bit in 0..field::RESPONSE_MAC2.start * 8 {
+            let mut forged = response;
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(finish(&initiator, &forged), Err(HandshakeError::Mac), "bit {bit} of the response");
+        }
+        assert_eq!(finish(&initiator, &response), Ok(ANSWER));
+    }
+
+    #[test]
+    fn a_flipped_bit_under_a_members_mac1_is_refused_and_the_real_response_is_taken_afterwards() {
+        let (initiator, initiation) = start();
+        let (_, response) = respond(&initiation);
+        for bit in INITIATION_MESSAGE.start * 8..INITIATION_MESSAGE.end * 8 {
+            let mut forged = initiation;
+            forged[bit / 8] ^= 1 << (bit % 8);
+            let read = Received::read(&bob(), &network(), &forged);
+            assert_eq!(read.err(), Some(HandshakeError::Tag), "bit {bit} of the initiation");
+        }
+        for bit in RESPONSE_MESSAGE.start * 8..RESPONSE_MESSAGE.end * 8 {
+            let mut forged = response;
+            forged[bit / 8] ^= 1 << (bit % 8);
+            set_mac1(&mut forged, &network(), &alice().id());
+            assert_eq!(finish(&initiator, &forged), Err(HandshakeError::Tag), "bit {bit} of the response");
+        }
+        assert_eq!(finish(&initiator, &response), Ok(ANSWER));
+        assert_eq!(finish(&initiator, &response), Ok(ANSWER));
+    }
+
+    #[test]
+    fn a_response_to_another_initiation_of_ours_is_refused() {
+        let (initiator, initiation) = start();
+        let (_, response) = respond(&initiation);
+        let (other, _) =
+            Initiator::start(&alice(), &network(), &bob().id(), index(9), [5; 32], &QUESTION).unwrap();
+        assert_eq!(finish(&other, &response), Err(HandshakeError::Index));
+        // Even if both had the same index: the keys are others.
+        let (same, _) =
+            Initiator::start(&alice(), &network(), &bob().id(), initiator.sender(), [5; 32], &QUESTION)
+                .unwrap();
+        assert_eq!(finish(&same, &response), Err(HandshakeError::Tag));
+    }
+
+    #[test]
+    fn mac1_is_for_one_network_and_one_receiver_and_for_handshake_packets_only() {
+        let (_, initiation) = start();
+        let (_, response) = respond(&initiation);
+        assert!(check_mac1(&network(), &bob().id(), &initiation));
+        assert!(check_mac1(&network(), &alice().id(), &response));
+        assert!(!check_mac1(&NetworkKeys::open(), &bob().id(), &initiation));
+        assert!(!check_mac1(&NetworkKeys::open(), &alice().id(), &response));
+        assert!(!check_mac1(&network(), &alice().id(), &initiation));
+        assert!(!check_mac1(&network(), &bob().id(), &response));
+        for length in 0..size::INITIATION {
+            assert!(!check_mac1(&network(), &bob().id(), &initiation[..length]), "{length}");
+        }
+    }
+
+    #[test]
+    fn an_initiation_for_somebody_else_is_refused() {
+        let (_, initiation) = start();
+        let carol = Identity::from_secret([9; 32]);
+        assert_eq!(Received::read(&carol, &network(), &initiation).err(), Some(HandshakeError::Tag));
+    }
+
+    #[test]
+    fn a_responder_of_another_network_who_passes_mac1_has_the_wrong_psk() {
+        let (initiator, initiation) = start();
+        let received = Received::read(&bob(), &network(), &initiation).unwrap();
+        let (_, mut response) =
+            received.respond(&NetworkKeys::open(), index(1), BOB_EPHEMERAL, &ANSWER).unwrap();
+        assert_eq!(finish(&initiator, &response), Err(HandshakeError::Mac));
+        set_mac1(&mut response, &network(), &alice().id());
+        assert_eq!(finish(&initiator, &response), Err(HandshakeError::Tag));
+    }
+
+    #[test]
+    fn a_key_of_zeros_is_refused_wherever_it_stands() {
+        let nobody = NodeId([0; 32]);
+        assert!(
+            Initiator::start(&alice(), &network(), &nobody, index(1), ALICE_EPHEMERAL, &QUESTION).is_none()
+        );
+        let (initiator, initiation) = start();
+        let (_, mut response) = respond(&initiation);
+        let mut forged = initiation;
+        forged[field::INITIATION_EPHEMERAL].fill(0);
+        assert_eq!(Received::read(&bob(), &network(), &forged).err(), Some(HandshakeError::Key));
+        response[field::RESPONSE_EPHEMERAL].fill(0);
+        set_mac1(&mut response, &network(), &alice().id());
+        assert_eq!(finish(&initiator, &response), Err(HandshakeError::Key));
+    }
+
+    #[test]
+    fn mac2_changes_nothing_but_itself() {
+        let (_, initiation) = start();
+        assert_eq!(initiation[field::INITIATION_MAC2], [0; size::MAC]);
+        let (_, response) = respond(&initiation);
+        assert_eq!(response[field::RESPONSE_MAC2], [0; size::MAC]);
+        let mut proved = initiation;
+        set_mac2(&mut proved, &[1; size::MAC]);
+        assert_eq!(proved[..field::INITIATION_MAC2.start], initiation[..field::INITIATION_MAC2.start]);
+        assert_ne!(proved[field::INITIATION_MAC2], initiation[field::INITIATION_MAC2]);
+        assert!(check_mac1(&network(), &bob().id(), &proved));
+    }
+
+    #[test]
+    fn nothing_that_is_printed_tells_a_key() {
+        let (initiator, initiation) = start();
+        let received = Received::read(&bob(), &network(), &initiation).unwrap();
+        let id = alice().id().short();
+        assert_eq!(
+            format!("{received:?}"),
+            format!("Received {{ initiator: {id}, sender: SessionIndex(197121), .. }}")
+        );
+        assert_eq!(format!("{initiator:?}"), "Initiator { sender: SessionIndex(197121), .. }");
+        let (keys, _) = received.respond(&network(), index(1), BOB_EPHEMERAL, &ANSWER).unwrap();
+        assert_eq!(format!("{keys:?}"), "SessionKeys { .. }");
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_and_the_real_response_is_taken_afterwards(
+            initiation in proptest::collection::vec(0_u8.., size::INITIATION),
+            response in proptest::collection::vec(0_u8.., size::RESPONSE),
+            any_length in proptest::collection::vec(0_u8.., 0..300),
+        ) {
+            prop_assert!(!check_mac1(&network(), &bob().id(), &any_length));
+            prop_assert!(!check_mac1(&network(), &bob().id(), &initiation));
+            prop_assert!(Received::read(&bob(), &network(), &initiation.try_into().unwrap()).is_err());
+            let (initiator, ours) = start();
+            let mut response: [u8; size::RESPONSE] = response.try_into().unwrap();
+            prop_assert_eq!(finish(&initiator, &response), Err(HandshakeError::Mac));
+            response[field::RESPONSE_RECEIVER].copy_from_slice(&initiator.sender().to_bytes());
+            set_mac1(&mut response, &network(), &alice().id());
+            prop_assert_eq!(finish(&initiator, &response), Err(HandshakeError::Tag));
+            prop_assert_eq!(finish(&initiator, &respond(&ours).1), Ok(ANSWER));
+        }
+    }
 }

@@ -27,8 +27,8 @@ impl KeyPair {
         self.secret.as_bytes()
     }
 
-    /// `DH(key_pair, public_key)`; none if the result is all zero, which a public key of small order brings about:
-    /// such a result depends on no secret, so it proves nothing (RFC 7748, 6.1).
+    /// `DH(key_pair, public_key)`; none if the result is all zero, which a public key of small order brings
+    /// about: such a result depends on no secret, so it proves nothing (RFC 7748, 6.1).
     pub(crate) fn dh(&self, public: &[u8; 32]) -> Option<Key> {
         let shared = self.secret.diffie_hellman(&PublicKey::from(*public));
         shared.was_contributory().then(|| Key::new(shared.to_bytes()))

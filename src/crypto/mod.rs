@@ -8,9 +8,9 @@
 //!          session   data packets, numbered         replay   which numbers were seen
 //! ```
 //!
-//! Nothing here knows an address book, a clock or a source of randomness: random bytes are arguments. Nothing changes
-//! before a tag is verified: whatever arrives, the state is able to take the real packet afterwards. Keys are wiped
-//! when they are dropped, and no `Debug` prints one.
+//! Nothing here knows an address book, a clock or a source of randomness: random bytes are arguments. Nothing
+//! changes before a tag is verified: whatever arrives, the state is able to take the real packet afterwards.
+//! Keys are wiped when they are dropped, and no `Debug` prints one.
 
 pub(crate) mod aead;
 pub mod cookie;

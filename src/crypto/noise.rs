@@ -8,9 +8,9 @@
 //!   <- e, ee, se, psk
 //! ```
 //!
-//! No more than this one pattern, and no buffers: a message is a slice of the right length. Each function computes on a
-//! state of its own and gives it back only if all was verified, so that a forgery costs nothing but time. What packets
-//! the messages travel in is [`handshake`](crate::crypto::handshake)'s business.
+//! No more than this one pattern, and no buffers: a message is a slice of the right length. Each function
+//! computes on a state of its own and gives it back only if all was verified, so that a forgery costs nothing
+//! but time. What packets the messages travel in is [`handshake`](crate::crypto::handshake)'s business.
 
 use crate::crypto::aead::{BadTag, Cipher, Pure};
 use crate::crypto::handshake::HandshakeError;
@@ -28,7 +28,8 @@ pub(crate) const MESSAGE_2_OVERHEAD: usize = DH + size::TAG;
 
 /// The SymmetricState and CipherState of the specification, 5.1 and 5.2.
 ///
-/// `k` is never empty when it is used, since a psk pattern mixes a key with its first token; until then it is zero.
+/// `k` is never empty when it is used, since a psk pattern mixes a key with its first token; until then it is
+/// zero.
 #[derive(Clone)]
 pub(crate) struct SymmetricState {
     ck: Key,
@@ -174,7 +175,8 @@ pub(crate) fn read_message_1(
     Ok(Message1 { state, re: *re, rs })
 }
 
-/// The responder writes message 2, `<- e, ee, se, psk`, to `out`: [`MESSAGE_2_OVERHEAD`] longer than `payload`.
+/// The responder writes message 2, `<- e, ee, se, psk`, to `out`: [`MESSAGE_2_OVERHEAD`] longer than
+/// `payload`.
 ///
 /// None if a key of the initiator's is none.
 pub(crate) fn write_message_2(
@@ -227,4 +229,159 @@ pub(crate) fn read_message_2(
     // payload = DecryptAndHash(all that is left)
     state.decrypt_and_hash(sealed_payload, payload)?;
     Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    const PSK: [u8; 32] = [7; 32];
+
+    fn initiator() -> KeyPair {
+        KeyPair::from_secret([1; 32])
+    }
+
+    fn responder() -> KeyPair {
+        KeyPair::from_secret([2; 32])
+    }
+
+    /// Both messages of one handshake and the state that awaits the second.
+    fn handshake() -> (SymmetricState, Vec<u8>, Vec<u8>) {
+        let mut message_1 = vec![0; MESSAGE_1_OVERHEAD + 5];
+        let e = KeyPair::from_secret([3; 32]);
+        let state =
+            write_message_1(b"p", &initiator(), responder().public(), &e, b"hello", &mut message_1).unwrap();
+        let read = read_message_1(b"p", &responder(), &message_1, &mut [0; 5]).unwrap();
+        let mut message_2 = vec![0; MESSAGE_2_OVERHEAD + 2];
+        write_message_2(&read, &KeyPair::from_secret([4; 32]), &PSK, b"hi", &mut message_2).unwrap();
+        (state, message_1, message_2)
+    }
+
+    fn read_2(state: &SymmetricState, psk: [u8; 32], message: &[u8]) -> Result<[u8; 2], HandshakeError> {
+        let mut payload = [0; 2];
+        let e = KeyPair::from_secret([3; 32]);
+        read_message_2(state, &initiator(), &e, &psk, message, &mut payload).map(|_| payload)
+    }
+
+    #[test]
+    fn the_published_vector_comes_out_byte_for_byte_on_both_sides() {
+        let vector: Value = serde_json::from_str(include_str!("../../tests/vectors/ikpsk2.json")).unwrap();
+        let bytes = |value: &Value| HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap();
+        let key = |value: &Value| <[u8; 32]>::try_from(bytes(value)).unwrap();
+        let message = |at: usize| {
+            let message = &vector["messages"][at];
+            (bytes(&message["payload"]), bytes(&message["ciphertext"]))
+        };
+        assert_eq!(vector["protocol_name"].as_str().unwrap().as_bytes(), PROTOCOL_NAME);
+        let prologue = bytes(&vector["init_prologue"]);
+        let psk = key(&vector["init_psks"][0]);
+        let [init_s, init_e, resp_s, resp_e] =
+            ["init_static", "init_ephemeral", "resp_static", "resp_ephemeral"]
+                .map(|name| KeyPair::from_secret(key(&vector[name])));
+        assert_eq!(*resp_s.public(), key(&vector["init_remote_static"]));
+
+        let (payload, ciphertext) = message(0);
+        let mut out = vec![0; payload.len() + MESSAGE_1_OVERHEAD];
+        let awaiting =
+            write_message_1(&prologue, &init_s, resp_s.public(), &init_e, &payload, &mut out).unwrap();
+        assert_eq!(out, ciphertext);
+        let mut read = vec![0; payload.len()];
+        let message_1 = read_message_1(&prologue, &resp_s, &ciphertext, &mut read).unwrap();
+        assert_eq!(read, payload);
+        assert_eq!(message_1.rs, *init_s.public());
+
+        let (payload, ciphertext) = message(1);
+        let mut out = vec![0; payload.len() + MESSAGE_2_OVERHEAD];
+        let responder = write_message_2(&message_1, &resp_e, &psk, &payload, &mut out).unwrap();
+        assert_eq!(out, ciphertext);
+        let mut read = vec![0; payload.len()];
+        let initiator = read_message_2(&awaiting, &init_s, &init_e, &psk, &ciphertext, &mut read).unwrap();
+        assert_eq!(read, payload);
+
+        assert_eq!(initiator.handshake_hash(), key(&vector["handshake_hash"]));
+        assert_eq!(responder.handshake_hash(), initiator.handshake_hash());
+        let keys = initiator.split();
+        assert_eq!(responder.split(), keys);
+        // Then the initiator speaks first, and each counts its own messages from 0.
+        let messages = vector["messages"].as_array().unwrap().len();
+        assert_eq!(messages, 6);
+        for at in 2..messages {
+            let (payload, ciphertext) = message(at);
+            let mut text = payload;
+            let tag = Pure::from(keys[at % 2].clone()).seal((at as u64 - 2) / 2, &[], &mut text);
+            assert_eq!([&text[..], &tag].concat(), ciphertext, "message {at}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_refused_and_the_real_message_is_taken_afterwards() {
+        let (state, message_1, message_2) = handshake();
+        for bit in 0..message_1.len() * 8 {
+            let mut forged = message_1.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            let read = read_message_1(b"p", &responder(), &forged, &mut [0; 5]);
+            assert_eq!(read.err(), Some(HandshakeError::Tag), "bit {bit} of message 1");
+        }
+        for bit in 0..message_2.len() * 8 {
+            let mut forged = message_2.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read_2(&state, PSK, &forged), Err(HandshakeError::Tag), "bit {bit} of message 2");
+        }
+        assert_eq!(read_2(&state, PSK, &message_2), Ok(*b"hi"));
+    }
+
+    #[test]
+    fn another_psk_or_prologue_or_responder_is_refused() {
+        let (state, message_1, message_2) = handshake();
+        assert_eq!(read_2(&state, [8; 32], &message_2), Err(HandshakeError::Tag));
+        let read = |prologue: &[u8], s: &KeyPair| read_message_1(prologue, s, &message_1, &mut [0; 5]).err();
+        assert_eq!(read(b"p", &responder()), None);
+        assert_eq!(read(b"q", &responder()), Some(HandshakeError::Tag));
+        assert_eq!(read(b"p", &KeyPair::from_secret([9; 32])), Some(HandshakeError::Tag));
+    }
+
+    #[test]
+    fn a_public_key_that_is_none_is_refused_wherever_it_stands() {
+        let (state, mut message_1, mut message_2) = handshake();
+        let mut out = [0; MESSAGE_1_OVERHEAD];
+        assert!(write_message_1(b"p", &initiator(), &[0; 32], &responder(), &[], &mut out).is_none());
+        let message = Message1 { state: state.clone(), re: [0; 32], rs: *initiator().public() };
+        assert!(write_message_2(&message, &responder(), &PSK, &[], &mut [0; MESSAGE_2_OVERHEAD]).is_none());
+        let message = Message1 { state: state.clone(), re: *initiator().public(), rs: [0; 32] };
+        assert!(write_message_2(&message, &responder(), &PSK, &[], &mut [0; MESSAGE_2_OVERHEAD]).is_none());
+
+        message_1[..DH].fill(0);
+        message_2[..DH].fill(0);
+        let read = read_message_1(b"p", &responder(), &message_1, &mut [0; 5]);
+        assert_eq!(read.err(), Some(HandshakeError::Key));
+        assert_eq!(read_2(&state, PSK, &message_2), Err(HandshakeError::Key));
+    }
+
+    #[test]
+    fn a_message_that_was_cut_off_is_refused_at_every_length() {
+        let (state, message_1, message_2) = handshake();
+        for length in 0..message_1.len() {
+            assert!(
+                read_message_1(b"p", &responder(), &message_1[..length], &mut [0; 5]).is_err(),
+                "{length}"
+            );
+        }
+        for length in 0..message_2.len() {
+            assert!(read_2(&state, PSK, &message_2[..length]).is_err(), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused(garbage in proptest::collection::vec(0_u8.., 0..200)) {
+            let mut payload = vec![0; garbage.len().saturating_sub(MESSAGE_1_OVERHEAD)];
+            prop_assert!(read_message_1(b"p", &responder(), &garbage, &mut payload).is_err());
+            let (state, _, _) = handshake();
+            prop_assert!(read_2(&state, PSK, &garbage).is_err());
+        }
+    }
 }
