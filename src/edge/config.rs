@@ -13,6 +13,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::edge::interfaces::InterfaceFilter;
+use crate::edge::keyfile::{self, StateError};
 use crate::id::{NodeName, unprintable};
 use crate::limits;
 
@@ -110,6 +111,17 @@ pub struct Settings {
     pub log: String,
 }
 
+impl Settings {
+    /// Looks at what the settings name, without touching it.
+    ///
+    /// # Errors
+    ///
+    /// A named file with the network secret holds none.
+    pub fn check(&self) -> Result<(), StateError> {
+        self.network_secret_file.as_deref().map_or(Ok(()), |path| keyfile::read_secret(path).map(|_| ()))
+    }
+}
+
 /// Why the configuration cannot be used: always something that the user wrote.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -140,7 +152,9 @@ pub enum ConfigError {
         nearest: &'static str,
     },
     /// The name is none.
-    #[error("`{name}` cannot be a node's name: {reason}\ntry: --name with 1 to 63 bytes of visible characters")]
+    #[error(
+        "`{name}` cannot be a node's name: {reason}\ntry: --name with 1 to 63 bytes of visible characters"
+    )]
     Name {
         /// What was given.
         name: String,
@@ -148,10 +162,14 @@ pub enum ConfigError {
         reason: String,
     },
     /// A peer is no `host:port`.
-    #[error("`{0}` is no address of a peer\ntry: HOST:PORT, such as pi.example.org:28282, 192.168.1.7:28282 or [fd00::7]:28282")]
+    #[error(
+        "`{0}` is no address of a peer\ntry: HOST:PORT, such as pi.example.org:28282, 192.168.1.7:28282 or [fd00::7]:28282"
+    )]
     Peer(String),
     /// There is no place for the state.
-    #[error("no state directory: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set\ntry: --state-dir DIR")]
+    #[error(
+        "no state directory: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set\ntry: --state-dir DIR"
+    )]
     NoStateDir,
 }
 
@@ -202,7 +220,11 @@ impl Options {
             socket: self.socket,
             name: self.name.map_or_else(|| Ok(host_name()), given_name)?,
             port: self.port,
-            interfaces: InterfaceFilter::new(self.interface.unwrap_or_default(), self.ignore_interface, &bind),
+            interfaces: InterfaceFilter::new(
+                self.interface.unwrap_or_default(),
+                self.ignore_interface,
+                &bind,
+            ),
             bind,
             network_secret_file: self.network_secret_file,
             peers,
@@ -251,8 +273,8 @@ struct FileOptions {
 
 impl FileOptions {
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
         Self::parse(&text, path)
     }
 
@@ -260,7 +282,11 @@ impl FileOptions {
         let syntax = |error| ConfigError::Syntax { path: path.to_owned(), error: Box::new(error) };
         let table: toml::Table = toml::from_str(text).map_err(syntax)?;
         if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str()) && *key != "peers") {
-            return Err(ConfigError::UnknownKey { path: path.to_owned(), key: key.clone(), nearest: nearest(key) });
+            return Err(ConfigError::UnknownKey {
+                path: path.to_owned(),
+                key: key.clone(),
+                nearest: nearest(key),
+            });
         }
         toml::from_str(text).map_err(syntax)
     }
@@ -317,7 +343,8 @@ fn legal_name(host: &str) -> NodeName {
 fn default_state_dir() -> Result<PathBuf, ConfigError> {
     let var = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // systemd joins several with colons; the first is ours.
-    let given = var("STATE_DIRECTORY").and_then(|dirs| Some(PathBuf::from(dirs.to_str()?.split(':').next()?)));
+    let given =
+        var("STATE_DIRECTORY").and_then(|dirs| Some(PathBuf::from(dirs.to_str()?.split(':').next()?)));
     given
         .or_else(|| var("XDG_STATE_HOME").map(|dir| dir.join("atonce")))
         .or_else(|| var("HOME").map(|dir| dir.join(".local/state/atonce")))
@@ -359,7 +386,9 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_named_with_the_key_that_was_meant() {
-        for (wrong, right) in [("no-mdns", "no_mdns"), ("nmae", "name"), ("ports", "port"), ("socket_path", "socket")] {
+        for (wrong, right) in
+            [("no-mdns", "no_mdns"), ("nmae", "name"), ("ports", "port"), ("socket_path", "socket")]
+        {
             let error = file(&format!("{wrong} = 1")).unwrap_err();
             let ConfigError::UnknownKey { key, nearest, .. } = error else { panic!("{error}") };
             assert_eq!((key.as_str(), nearest), (wrong, right));
@@ -375,7 +404,10 @@ mod tests {
         for key in KEYS {
             let arg = command.get_arguments().find(|arg| arg.get_id() == key).unwrap();
             assert_eq!(arg.get_long(), Some(key.replace('_', "-").as_str()));
-            assert_eq!(arg.get_env().unwrap().to_str(), Some(format!("ATONCE_{}", key.to_uppercase()).as_str()));
+            assert_eq!(
+                arg.get_env().unwrap().to_str(),
+                Some(format!("ATONCE_{}", key.to_uppercase()).as_str())
+            );
         }
     }
 

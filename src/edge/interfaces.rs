@@ -55,7 +55,8 @@ impl InterfaceFilter {
         if !self.wanted.is_empty() {
             return any(&self.wanted);
         }
-        let virtual_by_default = self.ignored.is_none() && VIRTUAL.iter().any(|pattern| glob::matches(pattern, name));
+        let virtual_by_default =
+            self.ignored.is_none() && VIRTUAL.iter().any(|pattern| glob::matches(pattern, name));
         !point_to_point && !virtual_by_default
     }
 }
@@ -104,7 +105,9 @@ impl Interfaces {
 }
 
 fn addresses(filter: &InterfaceFilter) -> io::Result<BTreeSet<InterfaceAddr>> {
-    let used = if_addrs::get_if_addrs()?.into_iter().filter(|interface| interface.is_oper_up() && filter.uses(interface));
+    let used = if_addrs::get_if_addrs()?
+        .into_iter()
+        .filter(|interface| interface.is_oper_up() && filter.uses(interface));
     Ok(used.map(address).collect())
 }
 
@@ -148,7 +151,10 @@ mod tests {
     async fn loopback_is_there_and_nothing_is_told_twice() {
         let mut interfaces = Interfaces::new(Arc::new(filter(&[], None)));
         let addrs = interfaces.changed().unwrap();
-        assert!(addrs.iter().any(|addr| addr.addr.is_loopback() && addr.prefix == 8 && addr.index > 0), "{addrs:?}");
+        assert!(
+            addrs.iter().any(|addr| addr.addr.is_loopback() && addr.prefix == 8 && addr.index > 0),
+            "{addrs:?}"
+        );
         assert_eq!(interfaces.changed(), None);
     }
 
@@ -156,6 +162,9 @@ mod tests {
     async fn sockets_bound_to_one_address_use_the_interface_of_that_address_only() {
         let bound = InterfaceFilter::new(Vec::new(), None, &["127.0.0.1".parse().unwrap()]);
         let addrs = Interfaces::new(Arc::new(bound)).changed().unwrap();
-        assert_eq!(addrs.iter().map(|addr| addr.addr).collect::<Vec<_>>(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            addrs.iter().map(|addr| addr.addr).collect::<Vec<_>>(),
+            ["127.0.0.1".parse::<IpAddr>().unwrap()]
+        );
     }
 }

@@ -163,7 +163,9 @@ impl StateDir {
         let path = self.path.join(SECRET_FILE);
         match statefile::read(&path) {
             Ok(None) => return Ok(None),
-            Err(error) if error.kind() != io::ErrorKind::InvalidData => return Err(failed("read", &path)(error)),
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+                return Err(failed("read", &path)(error));
+            }
             _ => {}
         }
         let _ = self.tighten(&path);
@@ -204,7 +206,8 @@ impl StateDir {
             Ok(false) => return None,
             Ok(true) => (
                 format!("others could read {}; now they cannot", path.display()),
-                "if somebody may have copied it, stop the daemon, remove it and start again with a new one".to_owned(),
+                "if somebody may have copied it, stop the daemon, remove it and start again with a new one"
+                    .to_owned(),
             ),
             Err(error) => (
                 format!("others can read {}, and that cannot be changed: {error}", path.display()),

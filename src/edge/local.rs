@@ -191,11 +191,17 @@ impl Connection {
         let written = self.poll_write(cx, app)?;
         let empty = app.node.output(app.client).is_empty();
         let overdue = self.closing.as_mut().is_some_and(|closing| closing.as_mut().poll(cx).is_ready());
-        let over = (self.closing.is_some() && empty) || (self.finished && !self.held && app.node.is_idle(app.client));
+        let over = (self.closing.is_some() && empty)
+            || (self.finished && !self.held && app.node.is_idle(app.client));
         if over || overdue { Err(Gone) } else { Ok(read || written) }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, app: &mut App<'_>, memory: &mut Vec<u8>) -> Result<bool, Gone> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        app: &mut App<'_>,
+        memory: &mut Vec<u8>,
+    ) -> Result<bool, Gone> {
         if self.closing.is_some() || !app.node.accepts(app.client) {
             return Ok(false);
         }

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use mdns_sd::{
-    DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo,
+    DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
+    ServiceInfo,
 };
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -197,7 +198,9 @@ impl Mdns {
             self.daemon.unregister(old)?;
             self.registered = None;
         }
-        let (Some(advert), Some(info), Some(fullname)) = (self.advert.clone(), info, fullname) else { return Ok(()) };
+        let (Some(advert), Some(info), Some(fullname)) = (self.advert.clone(), info, fullname) else {
+            return Ok(());
+        };
         self.daemon.register(info)?;
         self.registered = Some((advert, fullname));
         self.hearing = Hearing::Unknown(0);
@@ -207,7 +210,8 @@ impl Mdns {
     fn service_info(&self, advert: &Advert) -> mdns_sd::Result<ServiceInfo> {
         let host = format!("{}.local.", advert.host);
         let properties = advert.txt.properties();
-        let mut info = ServiceInfo::new(SERVICE, &advert.label, &host, "", advert.port, &properties[..])?.enable_addr_auto();
+        let mut info = ServiceInfo::new(SERVICE, &advert.label, &host, "", advert.port, &properties[..])?
+            .enable_addr_auto();
         info.set_requires_probe(self.probe);
         let used = Arc::clone(&self.filter);
         info.set_interfaces(vec![IfKind::Predicate(IfPredicate::new(move |interface| used.uses(interface)))]);
@@ -287,9 +291,15 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
 fn forward_sightings(events: &Receiver<ServiceEvent>, to_loop: &mpsc::Sender<Heard>) {
     for event in events.iter() {
         let sighting = match event {
-            ServiceEvent::ServiceResolved(service) => seen(&service),
-            ServiceEvent::ServiceRemoved(_, fullname) => label(&fullname).map(|label| Sighting::Lost { label }),
-            _ => None,
+            ServiceEvent::ServiceResolved(service) => seen(*service),
+            ServiceEvent::ServiceRemoved(_, fullname) => {
+                label(&fullname).map(|label| Sighting::Lost { label })
+            }
+            // Progress of the search, and kinds that later versions may add.
+            ServiceEvent::SearchStarted(_)
+            | ServiceEvent::ServiceFound(..)
+            | ServiceEvent::SearchStopped(_)
+            | _ => None,
         };
         if let Some(sighting) = sighting
             && to_loop.try_send(Heard::Sighting(sighting)).is_err()
@@ -302,14 +312,17 @@ fn forward_sightings(events: &Receiver<ServiceEvent>, to_loop: &mpsc::Sender<Hea
 fn forward_failures(events: &Receiver<DaemonEvent>, to_loop: &mpsc::Sender<Heard>) {
     for event in events.iter() {
         if let DaemonEvent::Error(error) = event
-            && matches!(to_loop.try_send(Heard::Failure(error.to_string())), Err(mpsc::error::TrySendError::Closed(_)))
+            && matches!(
+                to_loop.try_send(Heard::Failure(error.to_string())),
+                Err(mpsc::error::TrySendError::Closed(_))
+            )
         {
             return;
         }
     }
 }
 
-fn seen(service: &ResolvedService) -> Option<Sighting> {
+fn seen(service: ResolvedService) -> Option<Sighting> {
     let label = label(service.get_fullname())?;
     let txt = match Txt::parse(|key| service.get_property_val_str(key)) {
         Ok(txt) => txt,
@@ -318,10 +331,11 @@ fn seen(service: &ResolvedService) -> Option<Sighting> {
             return None;
         }
     };
-    let mut addrs: Vec<IpAddrScoped> = service.get_addresses().iter().filter_map(scoped).collect();
-    // A set has no order of its own; equal adverts shall be equal inputs.
+    let mut addrs: Vec<IpAddrScoped> =
+        service.addresses.into_iter().filter_map(|addr| scoped(&addr)).collect();
+    // A hash set has no order of its own; equal adverts shall be equal inputs.
     addrs.sort_unstable();
-    Some(Sighting::Seen { label, port: service.get_port(), txt, addrs })
+    Some(Sighting::Seen { label, port: service.port, txt, addrs })
 }
 
 fn scoped(addr: &ScopedIp) -> Option<IpAddrScoped> {
@@ -361,7 +375,12 @@ mod tests {
 
     fn advert(number: u8, name: &str) -> Advert {
         let id = NodeId([number; 32]);
-        Advert { label: format!("{name} ({})", id.short()), host: id.short(), port: 28000 + u16::from(number), txt: Txt::Open(id) }
+        Advert {
+            label: format!("{name} ({})", id.short()),
+            host: id.short(),
+            port: 28000 + u16::from(number),
+            txt: Txt::Open(id),
+        }
     }
 
     async fn sighting(mdns: &mut Mdns, wanted: impl Fn(&Sighting) -> bool) -> Sighting {

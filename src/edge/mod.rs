@@ -12,6 +12,8 @@ pub mod listener;
 pub mod local;
 pub mod mdns;
 pub mod peerfile;
+mod remember;
+mod resolve;
 pub mod run;
 mod socket;
 mod statefile;

@@ -41,14 +41,19 @@ impl PeerFile {
             },
             Err(error) => error.to_string(),
         };
-        let kept = statefile::keep_aside(&self.path)
-            .map_or_else(|error| format!("it cannot be renamed: {error}"), |aside| format!("it is now {}", aside.display()));
+        let kept = statefile::keep_aside(&self.path).map_or_else(
+            |error| format!("it cannot be renamed: {error}"),
+            |aside| format!("it is now {}", aside.display()),
+        );
         tracing::warn!(file = %self.path.display(), reason, kept, "the file of known peers cannot be read");
         let health = Health {
             check: "peers-file".into(),
             state: HealthState::Warn,
-            why: format!("{} cannot be read ({reason}), so no peer of earlier runs is known; {kept}", self.path.display())
-                .into(),
+            why: format!(
+                "{} cannot be read ({reason}), so no peer of earlier runs is known; {kept}",
+                self.path.display()
+            )
+            .into(),
             fix: "nothing, unless names were pinned: then put a good copy back and restart".into(),
         };
         (Vec::new(), Some(health))

@@ -250,13 +250,23 @@ fn would_block<T>(result: &io::Result<T>) -> bool {
 }
 
 fn refuses_arguments(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::IO | Errno::ADDRNOTAVAIL | Errno::NETUNREACH))
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::INVAL | Errno::IO | Errno::ADDRNOTAVAIL | Errno::NETUNREACH)
+    )
 }
 
 fn answers_an_earlier_datagram(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
-        Some(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::PROTO | Errno::ACCESS | Errno::HOSTDOWN)
+        Some(
+            Errno::CONNREFUSED
+                | Errno::HOSTUNREACH
+                | Errno::NETUNREACH
+                | Errno::PROTO
+                | Errno::ACCESS
+                | Errno::HOSTDOWN
+        )
     )
 }
 

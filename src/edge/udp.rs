@@ -171,8 +171,12 @@ impl Udp {
                     tracing::debug!(to = %route.remote, "no socket of this family");
                     return Poll::Ready(());
                 };
-                let train =
-                    Train { to: route.remote, from: route.local, bytes, segment_bytes: transmit.segment_bytes };
+                let train = Train {
+                    to: route.remote,
+                    from: route.local,
+                    bytes,
+                    segment_bytes: transmit.segment_bytes,
+                };
                 std::task::ready!(socket.poll_send(cx, train, &mut self.sent));
                 self.sent = 0;
             }
@@ -180,8 +184,12 @@ impl Udp {
                 for interface in &self.interfaces {
                     for route in everyone_on(interface, self.hello_port) {
                         let Some(socket) = socket_for(&mut self.sessions, &route) else { continue };
-                        let train =
-                            Train { to: route.remote, from: route.local, bytes, segment_bytes: transmit.segment_bytes };
+                        let train = Train {
+                            to: route.remote,
+                            from: route.local,
+                            bytes,
+                            segment_bytes: transmit.segment_bytes,
+                        };
                         // One that finds a full socket is lost; it is said several times anyway.
                         let _ = socket.poll_send(cx, train, &mut 0);
                     }
@@ -199,7 +207,9 @@ fn bind_all(bind: &[IpAddr], port: u16) -> Result<Vec<Socket>, UdpError> {
         let port = sockets.first().map_or(port, |first| first.addr().port());
         match Socket::bind(SocketAddr::new(*addr, port), Purpose::Sessions) {
             Ok(socket) => sockets.push(socket),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::ADDRINUSE) => return Err(UdpError::Taken(port)),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::ADDRINUSE) => {
+                return Err(UdpError::Taken(port));
+            }
             Err(error) if addr.is_unspecified() && is_missing_family(&error) => {
                 missing = Some(UdpError::Bind { addr: *addr, error });
             }
@@ -213,7 +223,10 @@ fn bind_all(bind: &[IpAddr], port: u16) -> Result<Vec<Socket>, UdpError> {
 }
 
 fn is_missing_family(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::PROTONOSUPPORT))
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::PROTONOSUPPORT)
+    )
 }
 
 fn port_of(sockets: &[Socket]) -> u16 {
@@ -223,7 +236,8 @@ fn port_of(sockets: &[Socket]) -> u16 {
 /// The session socket for a way: the one that is bound to its own address, else one of its family.
 fn socket_for<'a>(sockets: &'a mut [Socket], route: &Route) -> Option<&'a mut Socket> {
     let of_family = |socket: &Socket| socket.addr().is_ipv4() == route.remote.is_ipv4();
-    let exact = sockets.iter().position(|socket| of_family(socket) && Some(socket.addr().ip()) == route.local);
+    let exact =
+        sockets.iter().position(|socket| of_family(socket) && Some(socket.addr().ip()) == route.local);
     let index = exact.or_else(|| sockets.iter().position(of_family))?;
     sockets.get_mut(index)
 }
@@ -234,7 +248,9 @@ fn everyone_on(interface: &InterfaceAddr, port: u16) -> impl Iterator<Item = Rou
     let local = Some(interface.addr);
     let (group, broadcast) = match interface.addr {
         // Loopback has no multicast, and only link-local IPv6 is needed for a link.
-        IpAddr::V4(addr) => ((!addr.is_loopback()).then_some((ALL_NODES_V4, port).into()), broadcast(addr, interface.prefix)),
+        IpAddr::V4(addr) => {
+            ((!addr.is_loopback()).then_some((ALL_NODES_V4, port).into()), broadcast(addr, interface.prefix))
+        }
         IpAddr::V6(addr) if addr.is_unicast_link_local() => {
             (Some(SocketAddrV6::new(ALL_NODES_V6, port, 0, interface.index).into()), None)
         }
@@ -261,7 +277,9 @@ mod tests {
     const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn everywhere() -> Udp {
-        let mut udp = Udp::bind(&[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)], Some(0)).unwrap();
+        let mut udp =
+            Udp::bind(&[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)], Some(0))
+                .unwrap();
         let filter = InterfaceFilter::new(Vec::new(), None, &[]);
         udp.set_interfaces(&Interfaces::new(Arc::new(filter)).changed().unwrap());
         udp
