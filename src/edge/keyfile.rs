@@ -179,7 +179,7 @@ impl StateDir {
     /// It cannot be written; the old one is still there then.
     pub fn store_network_secret(&self, secret: &NetworkSecret) -> Result<(), StateError> {
         let path = self.path.join(SECRET_FILE);
-        let line = Zeroizing::new(format!("{}\n", *secret.line()));
+        let line = Zeroizing::new(format!("{}\n", *secret.to_line()));
         statefile::write(&path, line.as_bytes()).map_err(failed("write", &path))
     }
 
@@ -338,7 +338,7 @@ mod tests {
         assert!(state.network_secret().unwrap().is_none());
         let line = format!("atonce-secret-{}", "a".repeat(52));
         state.store_network_secret(&line.parse().unwrap()).unwrap();
-        assert_eq!(*state.network_secret().unwrap().unwrap().line(), line);
+        assert_eq!(*state.network_secret().unwrap().unwrap().to_line(), line);
         fs::write(dir.path().join(SECRET_FILE), "atonce-secret-aaa").unwrap();
         assert!(matches!(state.network_secret(), Err(StateError::BadSecret { .. })));
         state.remove_network_secret().unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mdns_sd::{
     DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
-    ServiceInfo,
+    ServiceInfo, UnregisterStatus,
 };
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -43,6 +43,8 @@ pub struct Mdns {
     /// What is wished, and the full name of what is registered.
     advert: Option<Advert>,
     registered: Option<(Advert, String)>,
+    /// Answers when the first goodbye of the last one that was taken back is said.
+    goodbye: Option<Receiver<UnregisterStatus>>,
     browse: bool,
     /// The number of the browse that runs; an older one's end means nothing.
     browsing: Option<u64>,
@@ -107,6 +109,7 @@ impl Mdns {
             probe,
             advert: None,
             registered: None,
+            goodbye: None,
             browse: false,
             browsing: None,
             browses: 0,
@@ -165,10 +168,9 @@ impl Mdns {
 
     /// Takes everything back and ends, in a bounded time: two goodbyes, since `shutdown` alone says one.
     pub fn shutdown(mut self) {
-        self.advert = None;
-        if let Some((_, fullname)) = self.registered.take()
-            && let Ok(done) = self.daemon.unregister(&fullname)
-            && done.recv_timeout(GOODBYE).is_ok()
+        self.withdraw();
+        if let Some(said) = self.goodbye
+            && said.recv_timeout(GOODBYE).is_ok()
         {
             thread::sleep(SECOND_GOODBYE);
         }
@@ -195,7 +197,7 @@ impl Mdns {
         if let Some((_, old)) = &self.registered
             && Some(old) != fullname.as_ref()
         {
-            self.daemon.unregister(old)?;
+            self.goodbye = Some(self.daemon.unregister(old)?);
             self.registered = None;
         }
         let (Some(advert), Some(info), Some(fullname)) = (self.advert.clone(), info, fullname) else {
