@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 pub mod core;
 pub mod crypto;
+pub mod edge;
 pub mod id;
 pub mod limits;
 pub mod time;

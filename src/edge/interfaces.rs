@@ -1,0 +1,170 @@
+//! The machine's own addresses on the interfaces that we use, and their changes.
+//!
+//! They are read every two seconds; a routing socket, which tells at once, takes the place of that behind the same
+//! type.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use if_addrs::Interface;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::core::InterfaceAddr;
+use crate::edge::glob;
+
+/// From one look at the addresses to the next: a plugged cable should be seen while its owner still looks at it, and
+/// one look is a system call of some microseconds.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Interfaces that lead to no neighbour, unless the user says otherwise: containers, virtual machines, tunnels.
+pub const VIRTUAL: [&str; 10] =
+    ["docker*", "br-*", "veth*", "virbr*", "vmnet*", "tun*", "tap*", "wg*", "tailscale*", "zt*"];
+
+/// Which interfaces we use. Loopback is always one of them: other daemons of this host are found there.
+#[derive(Clone, Debug, Default)]
+pub struct InterfaceFilter {
+    wanted: Vec<String>,
+    ignored: Option<Vec<String>>,
+    /// The addresses that the session sockets are bound to, when they are not bound to all.
+    bound: Vec<IpAddr>,
+}
+
+impl InterfaceFilter {
+    /// `wanted`: only these patterns, if there are any. `ignored`: none of these; [`VIRTUAL`] if neither is given.
+    /// `bind`: the addresses of the session sockets.
+    pub fn new(wanted: Vec<String>, ignored: Option<Vec<String>>, bind: &[IpAddr]) -> Self {
+        let all = bind.iter().any(IpAddr::is_unspecified);
+        Self { wanted, ignored, bound: if all { Vec::new() } else { bind.to_vec() } }
+    }
+
+    /// Whether this address of this interface is used.
+    pub fn uses(&self, interface: &Interface) -> bool {
+        let bound = self.bound.is_empty() || self.bound.contains(&interface.ip());
+        bound && (interface.is_loopback() || self.uses_name(&interface.name, interface.is_p2p()))
+    }
+
+    fn uses_name(&self, name: &str, point_to_point: bool) -> bool {
+        let any = |patterns: &[String]| patterns.iter().any(|pattern| glob::matches(pattern, name));
+        if self.ignored.as_ref().is_some_and(|ignored| any(ignored)) {
+            return false;
+        }
+        if !self.wanted.is_empty() {
+            return any(&self.wanted);
+        }
+        let virtual_by_default =
+            self.ignored.is_none() && VIRTUAL.iter().any(|pattern| glob::matches(pattern, name));
+        !point_to_point && !virtual_by_default
+    }
+}
+
+/// The addresses that we use, as they are now.
+#[derive(Debug)]
+pub struct Interfaces {
+    filter: Arc<InterfaceFilter>,
+    current: BTreeSet<InterfaceAddr>,
+    look: Interval,
+}
+
+impl Interfaces {
+    /// Nothing is known before the first [`Interfaces::poll_changed`].
+    pub fn new(filter: Arc<InterfaceFilter>) -> Self {
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { filter, current: BTreeSet::new(), look }
+    }
+
+    /// The addresses, complete, whenever they have changed.
+    pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<Vec<InterfaceAddr>> {
+        loop {
+            std::task::ready!(self.look.poll_tick(cx));
+            if let Some(changed) = self.changed() {
+                return Poll::Ready(changed);
+            }
+        }
+    }
+
+    /// Looks now: the addresses, complete, if they have changed since the last look.
+    pub fn changed(&mut self) -> Option<Vec<InterfaceAddr>> {
+        match addresses(&self.filter) {
+            Ok(addrs) if addrs == self.current => None,
+            Ok(addrs) => {
+                tracing::debug!(addresses = ?addrs, "the addresses of this machine changed");
+                self.current = addrs;
+                Some(self.current.iter().cloned().collect())
+            }
+            Err(error) => {
+                tracing::warn!(reason = %error, "the addresses of this machine cannot be read");
+                None
+            }
+        }
+    }
+}
+
+fn addresses(filter: &InterfaceFilter) -> io::Result<BTreeSet<InterfaceAddr>> {
+    let used = if_addrs::get_if_addrs()?
+        .into_iter()
+        .filter(|interface| interface.is_oper_up() && filter.uses(interface));
+    Ok(used.map(address).collect())
+}
+
+fn address(interface: Interface) -> InterfaceAddr {
+    let prefix = match &interface.addr {
+        if_addrs::IfAddr::V4(addr) => addr.prefixlen,
+        if_addrs::IfAddr::V6(addr) => addr.prefixlen,
+    };
+    InterfaceAddr { addr: interface.ip(), index: interface.index.unwrap_or(0), name: interface.name, prefix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(wanted: &[&str], ignored: Option<&[&str]>) -> InterfaceFilter {
+        let owned = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        InterfaceFilter::new(owned(wanted), ignored.map(owned), &[])
+    }
+
+    #[test]
+    fn virtual_interfaces_are_left_out_until_the_user_names_them() {
+        let default = filter(&[], None);
+        assert!(default.uses_name("eth0", false));
+        assert!(default.uses_name("br0", false));
+        assert!(!default.uses_name("docker0", false));
+        assert!(!default.uses_name("veth12ab", false));
+        assert!(!default.uses_name("ppp0", true));
+
+        let named = filter(&["wg*"], None);
+        assert!(named.uses_name("wg0", true));
+        assert!(!named.uses_name("eth0", false));
+
+        let ignoring = filter(&[], Some(&["eth*"]));
+        assert!(!ignoring.uses_name("eth0", false));
+        assert!(ignoring.uses_name("docker0", false));
+        assert!(!filter(&["eth*"], Some(&["eth1"])).uses_name("eth1", false));
+    }
+
+    #[tokio::test]
+    async fn loopback_is_there_and_nothing_is_told_twice() {
+        let mut interfaces = Interfaces::new(Arc::new(filter(&[], None)));
+        let addrs = interfaces.changed().unwrap();
+        assert!(
+            addrs.iter().any(|addr| addr.addr.is_loopback() && addr.prefix == 8 && addr.index > 0),
+            "{addrs:?}"
+        );
+        assert_eq!(interfaces.changed(), None);
+    }
+
+    #[tokio::test]
+    async fn sockets_bound_to_one_address_use_the_interface_of_that_address_only() {
+        let bound = InterfaceFilter::new(Vec::new(), None, &["127.0.0.1".parse().unwrap()]);
+        let addrs = Interfaces::new(Arc::new(bound)).changed().unwrap();
+        assert_eq!(
+            addrs.iter().map(|addr| addr.addr).collect::<Vec<_>>(),
+            ["127.0.0.1".parse::<IpAddr>().unwrap()]
+        );
+    }
+}

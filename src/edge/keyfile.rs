@@ -1,0 +1,348 @@
+//! The state directory: whose it is, and the secrets in it.
+//!
+//! One daemon owns it for as long as it lives (`lock`, with its process id). `identity.key` holds the node's key with
+//! a version and a checksum, so that a cut or foreign file is told from a key; `network.secret` holds the line of the
+//! private network that an app made us join. What cannot be read is kept aside under another name and told.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use blake2::{Blake2s256, Digest};
+use data_encoding::BASE32_NOPAD;
+use getrandom::SysRng;
+use rand_core::TryRng;
+use rustix::fs::{FlockOperation, flock};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::crypto::identity::Identity;
+use crate::crypto::network::NetworkSecret;
+use crate::edge::statefile;
+use crate::id::{base32, base32_32};
+use crate::wire::local::{Health, HealthState};
+
+const KEY_FILE: &str = "identity.key";
+const KEY_VERSION: &str = "atonce-identity-1";
+const SECRET_FILE: &str = "network.secret";
+const LOCK_FILE: &str = "lock";
+
+/// The directory in which a daemon keeps what must outlive it; ours alone until this value is dropped.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// The kernel releases the lock when this is closed, whatever became of the process.
+    _lock: File,
+}
+
+/// Why the state directory cannot be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// Another daemon has it.
+    #[error(
+        "the state directory {} belongs to a running atonced{}\ntry: stop that one, or give this one its own --state-dir, --socket and --name",
+        path.display(), owner(*pid)
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner, if the lock file names one.
+        pid: Option<u32>,
+    },
+    /// The operating system refused.
+    #[error("cannot {doing} {}: {error}\ntry: a --state-dir that this user may write to, on a disk with room", path.display())]
+    Io {
+        /// What we wanted to do.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Its reason.
+        error: io::Error,
+    },
+    /// There is no randomness.
+    #[error("the operating system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// A file that the user named holds no network secret.
+    #[error(
+        "{} holds no network secret: {reason}\ntry: a file with the one line that `atonce network create` prints",
+        path.display()
+    )]
+    BadSecret {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl StateDir {
+    /// Takes possession of the directory; creates it if need be.
+    ///
+    /// # Errors
+    ///
+    /// It belongs to another daemon, or cannot be written.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        statefile::create_private_dir(path).map_err(failed("create", path))?;
+        let lock_path = path.join(LOCK_FILE);
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(failed("open", &lock_path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let _ = lock.read_to_string(&mut text);
+                return Err(StateError::Locked { path: path.to_owned(), pid: text.trim().parse().ok() });
+            }
+            Err(error) => return Err(failed("lock", &lock_path)(error.into())),
+        }
+        let pid = format!("{}\n", std::process::id());
+        lock.set_len(0).and_then(|()| lock.write_all(pid.as_bytes())).map_err(failed("write", &lock_path))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The node's key: the one of earlier runs, else a new one. Whatever a person should know comes as health.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or written. A key that is not stored would be another one at the next start, and all
+    /// that others know of this node would be void: so there is no daemon without the file.
+    pub fn identity(&self) -> Result<(Identity, Option<Health<'static>>), StateError> {
+        let path = self.path.join(KEY_FILE);
+        let text = match statefile::read(&path) {
+            Ok(text) => text.map(Zeroizing::new),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Zeroizing::new(String::new())),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let Some(text) = text else { return Ok((self.new_identity()?, None)) };
+        if let Some(key) = parse_key(&text) {
+            let health = self.tighten(&path);
+            return Ok((Identity::from_secret(*key), health));
+        }
+        let aside = statefile::keep_aside(&path).map_err(failed("rename", &path))?;
+        tracing::error!(
+            file = %path.display(),
+            aside = %aside.display(),
+            "the key file is cut or foreign: it was kept aside and a new key made; other nodes see a new peer"
+        );
+        let health = Health {
+            check: "identity".into(),
+            state: HealthState::Warn,
+            why: format!(
+                "{} was cut or foreign, so this node made a new key; the old file is {}",
+                path.display(),
+                aside.display()
+            )
+            .into(),
+            fix: format!(
+                "put a good copy of the old key back as {} and restart, or have the other nodes forget the old one",
+                path.display()
+            )
+            .into(),
+        };
+        Ok((self.new_identity()?, Some(health)))
+    }
+
+    /// The secret that an app made us store, if any. One that cannot be read is kept aside and told.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or it is damaged: a member of a private network must not fall back to the open one.
+    pub fn network_secret(&self) -> Result<Option<NetworkSecret>, StateError> {
+        let path = self.path.join(SECRET_FILE);
+        match statefile::read(&path) {
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+                return Err(failed("read", &path)(error));
+            }
+            _ => {}
+        }
+        let _ = self.tighten(&path);
+        read_secret(&path).map(Some)
+    }
+
+    /// Stores the secret of the network that we joined.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written; the old one is still there then.
+    pub fn store_network_secret(&self, secret: &NetworkSecret) -> Result<(), StateError> {
+        let path = self.path.join(SECRET_FILE);
+        let line = Zeroizing::new(format!("{}\n", *secret.to_line()));
+        statefile::write(&path, line.as_bytes()).map_err(failed("write", &path))
+    }
+
+    /// Forgets the network that we left.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be removed.
+    pub fn remove_network_secret(&self) -> Result<(), StateError> {
+        let path = self.path.join(SECRET_FILE);
+        statefile::remove(&path).map_err(failed("remove", &path))
+    }
+
+    fn new_identity(&self) -> Result<Identity, StateError> {
+        let path = self.path.join(KEY_FILE);
+        let mut secret = Zeroizing::new([0; 32]);
+        SysRng.try_fill_bytes(&mut *secret).map_err(StateError::Random)?;
+        statefile::write(&path, key_text(&secret).as_bytes()).map_err(failed("write", &path))?;
+        Ok(Identity::from_secret(*secret))
+    }
+
+    fn tighten(&self, path: &Path) -> Option<Health<'static>> {
+        let (why, fix) = match statefile::tighten(path) {
+            Ok(false) => return None,
+            Ok(true) => (
+                format!("others could read {}; now they cannot", path.display()),
+                "if somebody may have copied it, stop the daemon, remove it and start again with a new one"
+                    .to_owned(),
+            ),
+            Err(error) => (
+                format!("others can read {}, and that cannot be changed: {error}", path.display()),
+                format!("chmod 600 {}", path.display()),
+            ),
+        };
+        tracing::warn!(file = %path.display(), "a secret file was readable by others");
+        Some(Health { check: "identity".into(), state: HealthState::Warn, why: why.into(), fix: fix.into() })
+    }
+}
+
+/// The network secret in a file that the user named.
+///
+/// # Errors
+///
+/// The file cannot be read or holds something else.
+pub fn read_secret(path: &Path) -> Result<NetworkSecret, StateError> {
+    let text = match statefile::read(path) {
+        Ok(text) => text.map(Zeroizing::new),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Zeroizing::new(String::new())),
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let text = text.ok_or_else(|| failed("read", path)(io::ErrorKind::NotFound.into()))?;
+    text.parse().map_err(|error: crate::crypto::network::BadSecret| StateError::BadSecret {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {
+    move |error| StateError::Io { doing, path: path.to_owned(), error }
+}
+
+fn owner(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
+/// Three lines: what this is, the key, and a checksum that a cut or edited file does not have.
+fn key_text(secret: &[u8; 32]) -> Zeroizing<String> {
+    let key = Zeroizing::new(base32(secret));
+    Zeroizing::new(format!("{KEY_VERSION}\n{}\n{}\n", *key, checksum(&key)))
+}
+
+fn parse_key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let mut lines = text.lines();
+    let (version, key, sum) = (lines.next()?, lines.next()?, lines.next()?);
+    let whole = version == KEY_VERSION && sum == checksum(key) && lines.next().is_none();
+    if whole { base32_32(key).map(Zeroizing::new) } else { None }
+}
+
+fn checksum(key: &str) -> String {
+    let digest = Blake2s256::new().chain_update(KEY_VERSION).chain_update(key).finalize();
+    BASE32_NOPAD.encode(&digest[..10]).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+
+    fn with_key_file(change: impl FnOnce(String) -> String) -> (tempfile::TempDir, crate::id::NodeId) {
+        let dir = tempfile::tempdir().unwrap();
+        let id = StateDir::open(dir.path()).unwrap().identity().unwrap().0.id();
+        let file = dir.path().join(KEY_FILE);
+        fs::write(&file, change(fs::read_to_string(&file).unwrap())).unwrap();
+        (dir, id)
+    }
+
+    #[test]
+    fn the_key_of_the_first_start_is_the_key_of_the_second() {
+        let (dir, id) = with_key_file(|text| text);
+        let (identity, health) = StateDir::open(dir.path()).unwrap().identity().unwrap();
+        assert_eq!(identity.id(), id);
+        assert_eq!(health, None);
+        assert_eq!(fs::metadata(dir.path().join(KEY_FILE)).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_cut_or_foreign_key_file_is_kept_aside_and_told() {
+        let cuts: [fn(String) -> String; 5] = [
+            |text| text[..text.len() / 2].to_owned(),
+            |_| String::new(),
+            |_| "-----BEGIN OPENSSH PRIVATE KEY-----\n".to_owned(),
+            |text| text.replacen('a', "b", 1).replacen("btonce", "atonce", 1).to_uppercase(),
+            |text| format!("{text}more\n"),
+        ];
+        for cut in cuts {
+            let (dir, id) = with_key_file(cut);
+            let left = fs::read_to_string(dir.path().join(KEY_FILE)).unwrap();
+            let state = StateDir::open(dir.path()).unwrap();
+            let (identity, health) = state.identity().unwrap();
+            assert_ne!(identity.id(), id);
+            let health = health.unwrap();
+            assert_eq!((health.check.as_ref(), health.state), ("identity", HealthState::Warn));
+            assert!(health.why.contains("identity.key.bad-1"), "{}", health.why);
+            assert_eq!(fs::read_to_string(dir.path().join("identity.key.bad-1")).unwrap(), left);
+            assert_eq!(state.identity().unwrap().0.id(), identity.id());
+        }
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_hidden_and_told() {
+        let (dir, id) = with_key_file(|text| text);
+        let file = dir.path().join(KEY_FILE);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let (identity, health) = StateDir::open(dir.path()).unwrap().identity().unwrap();
+        assert_eq!(identity.id(), id);
+        assert_eq!(health.unwrap().check, "identity");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_second_daemon_is_told_whose_the_directory_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let error = StateDir::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+        drop(state);
+        assert!(StateDir::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_stored_secret_comes_back_and_a_damaged_one_never_becomes_the_open_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        assert!(state.network_secret().unwrap().is_none());
+        let line = format!("atonce-secret-{}", "a".repeat(52));
+        state.store_network_secret(&line.parse().unwrap()).unwrap();
+        assert_eq!(*state.network_secret().unwrap().unwrap().to_line(), line);
+        fs::write(dir.path().join(SECRET_FILE), "atonce-secret-aaa").unwrap();
+        assert!(matches!(state.network_secret(), Err(StateError::BadSecret { .. })));
+        state.remove_network_secret().unwrap();
+        state.remove_network_secret().unwrap();
+        assert!(state.network_secret().unwrap().is_none());
+    }
+}

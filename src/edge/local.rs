@@ -1,0 +1,306 @@
+//! The connections of the local apps: bytes in, cut into lines for the node; bytes out, as the node has them.
+//!
+//! Nothing is queued here. What an app sends faster than the node takes stays in the kernel's buffer of its
+//! connection, and what an app does not read stays in the node, which bounds it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::process::geteuid;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{Sleep, sleep};
+
+use crate::core::Node;
+use crate::edge::lines::{Line, Lines};
+use crate::edge::listener::Listener;
+use crate::id::ClientId;
+use crate::time::Instant;
+use crate::wire::local::{BadLine, ErrorCode, Event, Request};
+
+/// Bytes read from one connection before the others get their turn.
+const READ_BYTES: usize = 64 * 1024;
+/// Connections taken before the others get their turn.
+const ACCEPTS_IN_A_ROW: usize = 16;
+/// After a failed accept, mostly for want of descriptors, so long nothing is accepted: the failure comes at once again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// An app that is sent away has so long to read why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// All connections of apps.
+pub struct Local {
+    listener: Listener,
+    socket: UnixListener,
+    pause: Option<Pin<Box<Sleep>>>,
+    clients: BTreeMap<ClientId, Connection>,
+    next: u64,
+    euid: u32,
+    memory: Vec<u8>,
+}
+
+impl Local {
+    /// Begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot be waited for.
+    pub fn new(listener: Listener) -> io::Result<Self> {
+        let socket = listener.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket: UnixListener::from_std(socket)?,
+            listener,
+            pause: None,
+            clients: BTreeMap::new(),
+            next: 1,
+            euid: geteuid().as_raw(),
+            memory: Vec::with_capacity(READ_BYTES),
+        })
+    }
+
+    /// Where apps find us.
+    pub fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// How many apps are connected.
+    pub fn count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// The node has something for this app.
+    pub fn on_output(&mut self, client: ClientId) {
+        if let Some(connection) = self.clients.get_mut(&client) {
+            connection.writing = true;
+        }
+    }
+
+    /// Nothing more is read from this app; it is closed when it has read what there is.
+    pub fn on_close(&mut self, client: ClientId) {
+        if let Some(connection) = self.clients.get_mut(&client) {
+            connection.writing = true;
+            connection.closing.get_or_insert_with(|| Box::pin(sleep(LAST_WORDS)));
+        }
+    }
+
+    /// Serves everyone once; tells whether there was anything to do.
+    pub fn poll(&mut self, cx: &mut Context<'_>, node: &mut Node, now: Instant) -> bool {
+        let mut busy = self.poll_accept(cx, node, now);
+        let mut gone = Vec::new();
+        for (client, connection) in &mut self.clients {
+            let mut app = App { client: *client, node, now };
+            match connection.poll(cx, &mut app, &mut self.memory) {
+                Ok(served) => busy |= served,
+                Err(Gone) => gone.push(*client),
+            }
+        }
+        for client in gone {
+            self.clients.remove(&client);
+            node.handle_hangup(client, now);
+            busy = true;
+        }
+        busy
+    }
+
+    /// Writes what can be written without waiting: the last words before the end.
+    pub fn flush(&mut self, node: &mut Node, now: Instant) {
+        for (client, connection) in &mut self.clients {
+            if let Ok(bytes) = connection.stream.try_write(node.output(*client)) {
+                node.handle_written(*client, bytes, now);
+            }
+        }
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>, node: &mut Node, now: Instant) -> bool {
+        if let Some(pause) = &mut self.pause {
+            if pause.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            self.pause = None;
+        }
+        for _ in 0..ACCEPTS_IN_A_ROW {
+            match self.socket.poll_accept(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok((stream, _))) => self.welcome(stream, node, now),
+                Poll::Ready(Err(error)) => {
+                    tracing::warn!(reason = %error, "an app cannot be served");
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    fn welcome(&mut self, stream: UnixStream, node: &mut Node, now: Instant) {
+        let Ok(owner) = stream.peer_cred() else { return };
+        let client = ClientId(self.next);
+        let admin = owner.uid() == 0 || owner.uid() == self.euid;
+        if let Err(error) = node.handle_connect(client, admin, now) {
+            let _ = stream.try_write(&refusal(&error.to_string()));
+            return;
+        }
+        self.next += 1;
+        self.clients.insert(client, Connection::new(stream));
+    }
+}
+
+/// One app's connection.
+struct Connection {
+    stream: UnixStream,
+    lines: Lines,
+    /// Read and not yet handed over: the beginning of a line, or what the node does not take yet.
+    kept: Vec<u8>,
+    /// There may be whole lines in `kept`.
+    held: bool,
+    started: bool,
+    /// The app has said all; it may still read.
+    finished: bool,
+    writing: bool,
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+/// The connection is over.
+struct Gone;
+
+/// The node, as far as one connection needs it.
+struct App<'a> {
+    client: ClientId,
+    node: &'a mut Node,
+    now: Instant,
+}
+
+impl Connection {
+    const fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            lines: Lines::new(),
+            kept: Vec::new(),
+            held: false,
+            started: false,
+            finished: false,
+            writing: false,
+            closing: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, app: &mut App<'_>, memory: &mut Vec<u8>) -> Result<bool, Gone> {
+        let read = self.poll_read(cx, app, memory)?;
+        let written = self.poll_write(cx, app)?;
+        let empty = app.node.output(app.client).is_empty();
+        let overdue = self.closing.as_mut().is_some_and(|closing| closing.as_mut().poll(cx).is_ready());
+        let over = (self.closing.is_some() && empty)
+            || (self.finished && !self.held && app.node.is_idle(app.client));
+        if over || overdue { Err(Gone) } else { Ok(read || written) }
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        app: &mut App<'_>,
+        memory: &mut Vec<u8>,
+    ) -> Result<bool, Gone> {
+        if self.closing.is_some() || !app.node.accepts(app.client) {
+            return Ok(false);
+        }
+        if self.held {
+            let data = std::mem::take(&mut self.kept);
+            let used = self.hand_over(&data, app);
+            self.keep(data, used);
+            return Ok(true);
+        }
+        if self.finished || self.stream.poll_read_ready(cx).is_pending() {
+            return Ok(false);
+        }
+        // The memory of all is used while nothing is kept, so an idle connection has none of its own.
+        let shared = self.kept.is_empty();
+        let mut data = std::mem::take(if shared { memory } else { &mut self.kept });
+        data.reserve(READ_BYTES);
+        let outcome = self.stream.try_read_buf(&mut data);
+        let used = if matches!(outcome, Ok(1..)) { self.hand_over(&data, app) } else { 0 };
+        if shared {
+            self.kept.extend_from_slice(&data[used..]);
+            data.clear();
+            *memory = data;
+        } else {
+            self.keep(data, used);
+        }
+        match outcome {
+            Ok(0) => self.finished = true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Registers for the next time.
+                return Ok(self.stream.poll_read_ready(cx).is_ready());
+            }
+            Err(_) => return Err(Gone),
+            Ok(_) => {}
+        }
+        Ok(true)
+    }
+
+    fn keep(&mut self, mut data: Vec<u8>, used: usize) {
+        data.drain(..used);
+        self.kept = if data.is_empty() { Vec::new() } else { data };
+    }
+
+    /// Hands over whole lines while the node takes them; tells how many bytes are done with.
+    fn hand_over(&mut self, data: &[u8], app: &mut App<'_>) -> usize {
+        if !self.started && data.first() == Some(&b'@') {
+            app.node.handle_request(app.client, Err(BadLine::binary()), app.now);
+            self.writing = true;
+            self.closing = Some(Box::pin(sleep(LAST_WORDS)));
+            return data.len();
+        }
+        self.started = true;
+        let mut at = 0;
+        loop {
+            self.held = !app.node.accepts(app.client);
+            if self.held {
+                return at;
+            }
+            let request = match self.lines.next(data, &mut at) {
+                Some(Line::Whole(line)) => Request::parse(line),
+                Some(Line::TooLong) => Err(BadLine::too_long()),
+                None => return at,
+            };
+            app.node.handle_request(app.client, request, app.now);
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, app: &mut App<'_>) -> Result<bool, Gone> {
+        let mut written = false;
+        while self.writing {
+            let output = app.node.output(app.client);
+            if output.is_empty() {
+                self.writing = false;
+                break;
+            }
+            if self.stream.poll_write_ready(cx).is_pending() {
+                break;
+            }
+            match self.stream.try_write(output) {
+                Ok(bytes) => {
+                    app.node.handle_written(app.client, bytes, app.now);
+                    written = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(Gone),
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// The line for an app that cannot be taken.
+fn refusal(reason: &str) -> Vec<u8> {
+    let event = Event::Error {
+        id: None,
+        code: ErrorCode::Limit,
+        message: reason.into(),
+        hint: "close another app's connection first".into(),
+    };
+    let mut line = serde_json::to_vec(&event).unwrap_or_default();
+    line.push(b'\n');
+    line
+}

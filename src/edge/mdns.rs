@@ -1,0 +1,434 @@
+//! Multicast DNS: how others see us with tools that they know, and how we see them. Hints only.
+//!
+//! One type around the mdns-sd crate, which runs a thread of its own. Its events cross into our loop through a bounded
+//! channel and a small thread per browse; when either overflows, or the crate ends a subscription, we browse again,
+//! which tells all that is known anew. What was asked for is kept as a wish and asked again when the crate is busy.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Duration;
+
+use mdns_sd::{
+    DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
+    ServiceInfo, UnregisterStatus,
+};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::core::{Advert, IpAddrScoped, Sighting};
+use crate::edge::interfaces::InterfaceFilter;
+use crate::wire::local::{Health, HealthState};
+use crate::wire::txt::{SERVICE, Txt};
+
+/// Events between the crate's threads and our loop; a network of a thousand nodes fits.
+const EVENTS_QUEUED: usize = 1024;
+/// From one look at what is wished and not done to the next.
+const TEND_INTERVAL: Duration = Duration::from_millis(250);
+/// After so many looks without our own advert coming back, multicast does not work here.
+const TENDS_UNTIL_DEAF: u32 = 20;
+/// Seconds between the crate's own looks at the addresses of this machine; its default is five.
+const ADDRESS_CHECK_SECONDS: u32 = 1;
+/// How long the end may take: two goodbyes are 120 ms apart.
+const GOODBYE: Duration = Duration::from_millis(300);
+const SECOND_GOODBYE: Duration = Duration::from_millis(150);
+
+/// Our multicast DNS responder and browser.
+pub struct Mdns {
+    daemon: ServiceDaemon,
+    filter: Arc<InterfaceFilter>,
+    probe: bool,
+    /// What is wished, and the full name of what is registered.
+    advert: Option<Advert>,
+    registered: Option<(Advert, String)>,
+    /// Answers when the first goodbye of the last one that was taken back is said.
+    goodbye: Option<Receiver<UnregisterStatus>>,
+    browse: bool,
+    /// The number of the browse that runs; an older one's end means nothing.
+    browsing: Option<u64>,
+    browses: u64,
+    sender: mpsc::Sender<Heard>,
+    receiver: mpsc::Receiver<Heard>,
+    /// The number of the last browse that ended by itself.
+    ended: Arc<AtomicU64>,
+    tend: Interval,
+    hearing: Hearing,
+}
+
+/// What comes out of [`Mdns::poll`].
+#[derive(Debug)]
+pub enum MdnsEvent {
+    /// A hint for the node.
+    Sighting(Sighting),
+    /// How multicast DNS is.
+    Health(Health<'static>),
+}
+
+/// Why there is no multicast DNS.
+#[derive(Debug, Error)]
+#[error("multicast DNS cannot be started: {0}")]
+pub struct MdnsError(mdns_sd::Error);
+
+enum Heard {
+    Sighting(Sighting),
+    Failure(String),
+}
+
+/// Whether our own advert has come back to us, which is how we know that multicast works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    /// So many looks were without it.
+    Unknown(u32),
+    Yes,
+    No,
+}
+
+impl Mdns {
+    /// Starts the responder. `probe`: look for name conflicts before an advert, which takes a second.
+    ///
+    /// # Errors
+    ///
+    /// The operating system gives no thread or descriptor. A taken port shows only later, as health.
+    pub fn start(filter: Arc<InterfaceFilter>, probe: bool) -> Result<Self, MdnsError> {
+        let daemon = ServiceDaemon::new().map_err(MdnsError)?;
+        let unused = Arc::clone(&filter);
+        let unused = IfKind::Predicate(IfPredicate::new(move |interface| !unused.uses(interface)));
+        daemon.disable_interface(unused).map_err(MdnsError)?;
+        daemon.set_ip_check_interval(ADDRESS_CHECK_SECONDS).map_err(MdnsError)?;
+        let (sender, receiver) = mpsc::channel(EVENTS_QUEUED);
+        let failures = daemon.monitor().map_err(MdnsError)?;
+        let to_loop = sender.clone();
+        spawn("mdns-failures", move || forward_failures(&failures, &to_loop));
+        let mut tend = interval(TEND_INTERVAL);
+        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            daemon,
+            filter,
+            probe,
+            advert: None,
+            registered: None,
+            goodbye: None,
+            browse: false,
+            browsing: None,
+            browses: 0,
+            sender,
+            receiver,
+            ended: Arc::new(AtomicU64::new(0)),
+            tend,
+            hearing: Hearing::Unknown(0),
+        })
+    }
+
+    /// Advertises this in place of what was advertised before.
+    pub fn announce(&mut self, advert: Advert) {
+        self.advert = Some(advert);
+        self.attend();
+    }
+
+    /// Takes the advert back.
+    pub fn withdraw(&mut self) {
+        self.advert = None;
+        self.attend();
+    }
+
+    /// Browses, from the fast end of the schedule on.
+    pub fn browse(&mut self) {
+        self.browse = true;
+        self.browsing = None;
+        self.attend();
+    }
+
+    /// Browses no more.
+    pub fn stop_browse(&mut self) {
+        self.browse = false;
+        self.attend();
+    }
+
+    /// The next hint or state.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MdnsEvent> {
+        while self.tend.poll_tick(cx).is_ready() {
+            self.attend();
+            if let Some(health) = self.listen_for_ourselves() {
+                return Poll::Ready(MdnsEvent::Health(health));
+            }
+        }
+        let Poll::Ready(Some(heard)) = self.receiver.poll_recv(cx) else { return Poll::Pending };
+        match heard {
+            Heard::Failure(reason) => Poll::Ready(MdnsEvent::Health(failing(&reason))),
+            Heard::Sighting(sighting) if self.is_ours(&sighting) && self.hearing != Hearing::Yes => {
+                self.hearing = Hearing::Yes;
+                cx.waker().wake_by_ref();
+                Poll::Ready(MdnsEvent::Health(working()))
+            }
+            Heard::Sighting(sighting) => Poll::Ready(MdnsEvent::Sighting(sighting)),
+        }
+    }
+
+    /// Takes everything back and ends, in a bounded time: two goodbyes, since `shutdown` alone says one.
+    pub fn shutdown(mut self) {
+        self.withdraw();
+        if let Some(said) = self.goodbye
+            && said.recv_timeout(GOODBYE).is_ok()
+        {
+            thread::sleep(SECOND_GOODBYE);
+        }
+        if let Ok(done) = self.daemon.shutdown() {
+            let _ = done.recv_timeout(GOODBYE);
+        }
+    }
+
+    /// Does what is wished and not done yet. What the crate refuses now is tried again at the next look.
+    fn attend(&mut self) {
+        let outcome = self.attend_advert().and_then(|()| self.attend_browse());
+        match outcome {
+            Ok(()) | Err(mdns_sd::Error::Again) => {}
+            Err(error) => tracing::debug!(reason = %error, "multicast DNS refused"),
+        }
+    }
+
+    fn attend_advert(&mut self) -> mdns_sd::Result<()> {
+        if self.registered.as_ref().map(|(advert, _)| advert) == self.advert.as_ref() {
+            return Ok(());
+        }
+        let info = self.advert.as_ref().map(|advert| self.service_info(advert)).transpose()?;
+        let fullname = info.as_ref().map(|info| info.get_fullname().to_owned());
+        if let Some((_, old)) = &self.registered
+            && Some(old) != fullname.as_ref()
+        {
+            self.goodbye = Some(self.daemon.unregister(old)?);
+            self.registered = None;
+        }
+        let (Some(advert), Some(info), Some(fullname)) = (self.advert.clone(), info, fullname) else {
+            return Ok(());
+        };
+        self.daemon.register(info)?;
+        self.registered = Some((advert, fullname));
+        self.hearing = Hearing::Unknown(0);
+        Ok(())
+    }
+
+    fn service_info(&self, advert: &Advert) -> mdns_sd::Result<ServiceInfo> {
+        let host = format!("{}.local.", advert.host);
+        let properties = advert.txt.properties();
+        let mut info = ServiceInfo::new(SERVICE, &advert.label, &host, "", advert.port, &properties[..])?
+            .enable_addr_auto();
+        info.set_requires_probe(self.probe);
+        let used = Arc::clone(&self.filter);
+        info.set_interfaces(vec![IfKind::Predicate(IfPredicate::new(move |interface| used.uses(interface)))]);
+        Ok(info)
+    }
+
+    fn attend_browse(&mut self) -> mdns_sd::Result<()> {
+        if self.browsing == Some(self.ended.load(Ordering::Acquire)) {
+            self.browsing = None;
+        }
+        match (self.browse, self.browsing) {
+            (true, None) => {
+                let events = self.daemon.browse(SERVICE)?;
+                self.browses += 1;
+                self.browsing = Some(self.browses);
+                let (number, to_loop, ended) = (self.browses, self.sender.clone(), Arc::clone(&self.ended));
+                spawn("mdns-browse", move || {
+                    forward_sightings(&events, &to_loop);
+                    ended.fetch_max(number, Ordering::AcqRel);
+                });
+                Ok(())
+            }
+            (false, Some(_)) => {
+                self.daemon.stop_browse(SERVICE)?;
+                self.browsing = None;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_ours(&self, sighting: &Sighting) -> bool {
+        let Sighting::Seen { label, .. } = sighting else { return false };
+        self.registered.as_ref().is_some_and(|(advert, _)| advert.label == *label)
+    }
+
+    /// Multicast that does not even come back to us reaches nobody: the crate does not say when it cannot have its
+    /// port, so this is how we know.
+    fn listen_for_ourselves(&mut self) -> Option<Health<'static>> {
+        let Hearing::Unknown(looks) = self.hearing else { return None };
+        if self.registered.is_none() || self.browsing.is_none() {
+            return None;
+        }
+        let deaf = looks + 1 >= TENDS_UNTIL_DEAF;
+        self.hearing = if deaf { Hearing::No } else { Hearing::Unknown(looks + 1) };
+        deaf.then(|| failing("our own announcement does not come back"))
+    }
+}
+
+fn working() -> Health<'static> {
+    Health {
+        check: "mdns".into(),
+        state: HealthState::Ok,
+        why: "our own announcement comes back".into(),
+        fix: "".into(),
+    }
+}
+
+/// How it is when there is none at all.
+pub fn failing(reason: &str) -> Health<'static> {
+    tracing::warn!(reason, "multicast DNS does not work; hellos and remembered addresses still find peers");
+    Health {
+        check: "mdns".into(),
+        state: HealthState::Warn,
+        why: format!("multicast DNS does not work: {reason}").into(),
+        fix: "let UDP 5353 through the firewall, and see with `ss -lunp sport = :5353` that nobody holds it alone".into(),
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(run) {
+        tracing::warn!(reason = %error, "no thread for multicast DNS");
+    }
+}
+
+/// Until the crate ends the subscription, or our loop does not keep up: both mean to browse again.
+fn forward_sightings(events: &Receiver<ServiceEvent>, to_loop: &mpsc::Sender<Heard>) {
+    for event in events.iter() {
+        let sighting = match event {
+            ServiceEvent::ServiceResolved(service) => seen(*service),
+            ServiceEvent::ServiceRemoved(_, fullname) => {
+                label(&fullname).map(|label| Sighting::Lost { label })
+            }
+            // Progress of the search, and kinds that later versions may add.
+            ServiceEvent::SearchStarted(_)
+            | ServiceEvent::ServiceFound(..)
+            | ServiceEvent::SearchStopped(_)
+            | _ => None,
+        };
+        if let Some(sighting) = sighting
+            && to_loop.try_send(Heard::Sighting(sighting)).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn forward_failures(events: &Receiver<DaemonEvent>, to_loop: &mpsc::Sender<Heard>) {
+    for event in events.iter() {
+        if let DaemonEvent::Error(error) = event
+            && matches!(
+                to_loop.try_send(Heard::Failure(error.to_string())),
+                Err(mpsc::error::TrySendError::Closed(_))
+            )
+        {
+            return;
+        }
+    }
+}
+
+fn seen(service: ResolvedService) -> Option<Sighting> {
+    let label = label(service.get_fullname())?;
+    let txt = match Txt::parse(|key| service.get_property_val_str(key)) {
+        Ok(txt) => txt,
+        Err(reason) => {
+            tracing::debug!(label, %reason, "an advert cannot be read");
+            return None;
+        }
+    };
+    let mut addrs: Vec<IpAddrScoped> =
+        service.addresses.into_iter().filter_map(|addr| scoped(&addr)).collect();
+    // A hash set has no order of its own; equal adverts shall be equal inputs.
+    addrs.sort_unstable();
+    Some(Sighting::Seen { label, port: service.port, txt, addrs })
+}
+
+fn scoped(addr: &ScopedIp) -> Option<IpAddrScoped> {
+    match addr {
+        ScopedIp::V4(v4) => Some(IpAddrScoped { addr: (*v4.addr()).into(), scope: 0 }),
+        ScopedIp::V6(v6) => {
+            let scope = if v6.addr().is_unicast_link_local() { v6.scope_id().index } else { 0 };
+            Some(IpAddrScoped { addr: (*v6.addr()).into(), scope })
+        }
+        _ => None,
+    }
+}
+
+/// The instance label of a full name. The crate hands labels over as they came, without escapes.
+fn label(fullname: &str) -> Option<String> {
+    let at = fullname.len().checked_sub(SERVICE.len() + 1)?;
+    let (label, rest) = fullname.split_at_checked(at)?;
+    (rest.strip_prefix('.')?.eq_ignore_ascii_case(SERVICE) && !label.is_empty()).then(|| label.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::id::NodeId;
+
+    #[test]
+    fn the_label_is_what_stands_before_the_service() {
+        assert_eq!(label("pi (k7q3m2fd)._atonce._udp.local.").as_deref(), Some("pi (k7q3m2fd)"));
+        assert_eq!(label("pi.attic._ATONCE._udp.local.").as_deref(), Some("pi.attic"));
+        assert_eq!(label("_atonce._udp.local."), None);
+        assert_eq!(label("._atonce._udp.local."), None);
+        assert_eq!(label("pi._other._udp.local."), None);
+        assert_eq!(label("é"), None);
+    }
+
+    fn advert(number: u8, name: &str) -> Advert {
+        let id = NodeId([number; 32]);
+        Advert {
+            label: format!("{name} ({})", id.short()),
+            host: id.short(),
+            port: 28000 + u16::from(number),
+            txt: Txt::Open(id),
+        }
+    }
+
+    async fn sighting(mdns: &mut Mdns, wanted: impl Fn(&Sighting) -> bool) -> Sighting {
+        loop {
+            if let MdnsEvent::Sighting(sighting) = poll_fn(|cx| mdns.poll(cx)).await
+                && wanted(&sighting)
+            {
+                return sighting;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn two_daemons_of_one_host_see_each_other_come_and_go() {
+        let filter = Arc::new(InterfaceFilter::default());
+        let mut left = Mdns::start(Arc::clone(&filter), false).unwrap();
+        let mut right = Mdns::start(filter, false).unwrap();
+        left.browse();
+        right.announce(advert(201, "küche.test"));
+        let found = sighting(&mut left, |seen| matches!(seen, Sighting::Seen { port: 28201, .. })).await;
+        let Sighting::Seen { label, txt, addrs, .. } = found else { panic!() };
+        assert_eq!(label, advert(201, "küche.test").label);
+        assert_eq!(txt, Txt::Open(NodeId([201; 32])));
+        assert!(!addrs.is_empty());
+
+        right.announce(advert(202, "other"));
+        sighting(&mut left, |seen| matches!(seen, Sighting::Seen { port: 28202, .. })).await;
+        left.browse();
+        sighting(&mut left, |seen| matches!(seen, Sighting::Seen { port: 28202, .. })).await;
+        let gone = advert(202, "other").label;
+        right.shutdown();
+        sighting(&mut left, |seen| *seen == Sighting::Lost { label: gone.clone() }).await;
+        left.shutdown();
+    }
+
+    #[tokio::test]
+    async fn our_own_advert_that_comes_back_shows_that_multicast_works() {
+        let mut mdns = Mdns::start(Arc::new(InterfaceFilter::default()), false).unwrap();
+        mdns.browse();
+        mdns.announce(advert(203, "self"));
+        loop {
+            if let MdnsEvent::Health(health) = poll_fn(|cx| mdns.poll(cx)).await {
+                assert_eq!(health.state, HealthState::Ok, "{}", health.why);
+                break;
+            }
+        }
+        mdns.shutdown();
+    }
+}

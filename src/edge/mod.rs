@@ -1,0 +1,21 @@
+//! All that touches the world: clock, files, sockets, multicast DNS, the service manager. It decides nothing.
+//!
+//! [`run`] drives one [`Node`](crate::core::Node); every other file is one of the things that it holds.
+
+pub mod clock;
+pub mod config;
+mod glob;
+pub mod interfaces;
+pub mod keyfile;
+mod lines;
+pub mod listener;
+pub mod local;
+pub mod mdns;
+pub mod peerfile;
+mod remember;
+mod resolve;
+pub mod run;
+mod socket;
+mod statefile;
+pub mod systemd;
+pub mod udp;

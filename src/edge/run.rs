@@ -1,0 +1,390 @@
+//! The one loop that drives the node.
+//!
+//! One task owns the node and everything that it talks to. Each round goes through the inputs in a fixed order, takes a
+//! bounded piece of each, and then drains what the node has to say; so time comes first, and a flood on one input
+//! delays the others by no more than a round.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, Sleep, interval, sleep, timeout};
+
+use crate::core::{Config, Event, NetworkChange, Node, Transmit};
+use crate::crypto::network::NetworkKeys;
+use crate::edge::clock::Clock;
+use crate::edge::config::Settings;
+use crate::edge::interfaces::Interfaces;
+use crate::edge::keyfile::{self, StateDir, StateError};
+use crate::edge::listener::{ListenError, Listener};
+use crate::edge::local::Local;
+use crate::edge::mdns::{self, Mdns, MdnsEvent};
+use crate::edge::peerfile::{self, PeerFile};
+use crate::edge::remember::Remembering;
+use crate::edge::resolve::StaticPeers;
+use crate::edge::systemd::ServiceManager;
+use crate::edge::udp::{Udp, UdpError};
+use crate::time::Instant;
+
+/// Rounds in a row before the runtime's other work (names, files, signals) gets its turn.
+const ROUNDS: usize = 32;
+/// Hints of multicast DNS taken in one round.
+const HINTS_IN_A_ROW: usize = 32;
+/// From one reading of the wall clock to the next: it is only shown, and drifts little.
+const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the goodbyes may wait for room in a socket.
+const GOODBYES: Duration = Duration::from_millis(200);
+
+/// A daemon that has all it needs and serves as soon as [`Daemon::run`] is awaited.
+pub struct Daemon {
+    clock: Clock,
+    node: Node,
+    udp: Udp,
+    mdns: Option<Mdns>,
+    local: Local,
+    interfaces: Interfaces,
+    static_peers: StaticPeers,
+    remembering: Remembering,
+    state: StateDir,
+    /// Whether the user named the network in a file, which an app cannot change.
+    network_is_given: bool,
+    manager: ServiceManager,
+    signals: [Signal; 2],
+    alarm: Alarm,
+    wall_clock: Interval,
+    watchdog: Option<Interval>,
+    sending: Option<Transmit>,
+    buffer: Vec<u8>,
+}
+
+/// Why the daemon does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The state directory, or a secret.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The sockets of the sessions.
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    /// The socket of the apps.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The operating system refused something that every process may have.
+    #[error("the operating system refused: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Daemon {
+    /// Takes possession of all that the daemon needs. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Something that it cannot do without is not to be had.
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        let clock = Clock;
+        let state = StateDir::open(&settings.state_dir)?;
+        let (identity, identity_health) = state.identity()?;
+        let (network, network_source) = network(&settings, &state)?;
+        let network_is_given = settings.network_secret_file.is_some();
+        let peer_file = PeerFile::new(state.path());
+        let (known, peers_health) = peer_file.load();
+        let listener = Listener::open(settings.socket.as_deref())?;
+        // Bound before anything is announced: who hears of us may write at once.
+        let mut udp = Udp::bind(&settings.bind, settings.port)?;
+        let config = Config {
+            name: settings.name,
+            network,
+            network_source,
+            udp: udp.addrs(),
+            known,
+            mdns: settings.mdns,
+            hello: settings.hello,
+        };
+        let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+
+        let filter = Arc::new(settings.interfaces);
+        let mut node = Node::new(config, identity, Box::new(UnwrapErr(SysRng)), clock.now());
+        node.handle_wall_clock(clock.since_1970(), clock.now());
+        for health in identity_health.into_iter().chain(peers_health) {
+            node.handle_health(health);
+        }
+        if settings.hello {
+            node.handle_health(udp.open_hellos());
+        }
+        let mdns = settings.mdns.then(|| Mdns::start(Arc::clone(&filter), settings.mdns_probe));
+        let mdns = mdns.and_then(|started| {
+            started.map_err(|error| node.handle_health(mdns::failing(&error.to_string()))).ok()
+        });
+        let mut interfaces = Interfaces::new(filter);
+        if let Some(addrs) = interfaces.changed() {
+            udp.set_interfaces(&addrs);
+            node.handle_interfaces(&addrs, clock.now());
+        }
+        let manager = ServiceManager::from_env();
+        Ok(Self {
+            clock,
+            node,
+            udp,
+            mdns,
+            local: Local::new(listener)?,
+            interfaces,
+            static_peers: StaticPeers::new(settings.peers),
+            remembering: Remembering::new(peer_file),
+            state,
+            network_is_given,
+            watchdog: manager.ping_interval().map(patient_interval),
+            manager,
+            signals,
+            alarm: Alarm::default(),
+            wall_clock: patient_interval(WALL_CLOCK_INTERVAL),
+            sending: None,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// The line by which a person or a script learns that the daemon is ready, and where.
+    pub fn ready_line(&self) -> String {
+        format!(
+            "atonced: {} ({}) ready, udp {}, socket {}",
+            self.node.name(),
+            self.node.id().short(),
+            self.udp.port(),
+            self.local.listener().path().display()
+        )
+    }
+
+    /// Serves until the process is asked to end, and then says goodbye.
+    pub async fn run(mut self) {
+        self.manager.ready();
+        poll_fn(|cx| self.poll(cx)).await;
+        self.end().await;
+    }
+
+    async fn end(mut self) {
+        tracing::info!("ending");
+        self.manager.stopping();
+        let now = self.clock.now();
+        self.node.handle_shutdown(now);
+        let goodbyes = poll_fn(|cx| {
+            self.drain(cx, now);
+            if self.sending.is_none() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let _ = timeout(GOODBYES, goodbyes).await;
+        self.local.flush(&mut self.node, now);
+        if let Err(error) = self.remembering.finish(&self.node.known_peers()).await {
+            tracing::warn!(reason = %error, "known peers cannot be kept");
+        }
+        self.local.listener().remove();
+        if let Some(mdns) = self.mdns {
+            mdns.shutdown();
+        }
+    }
+
+    /// Ready when the process is asked to end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS {
+            let now = self.clock.now();
+            let mut busy = self.poll_time(cx, now);
+            busy |= self.poll_network(cx, now);
+            busy |= self.poll_hints(cx, now);
+            busy |= self.local.poll(cx, &mut self.node, now);
+            busy |= self.poll_files(cx);
+            if self.signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+                return Poll::Ready(());
+            }
+            busy |= self.drain(cx, now);
+            if !busy && self.alarm.poll(cx, self.clock, self.node.poll_timeout()).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.wall_clock.poll_tick(cx).is_ready() {
+            self.node.handle_wall_clock(self.clock.since_1970(), now);
+        }
+        if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.poll_tick(cx).is_ready()) {
+            self.manager.ping();
+        }
+        let due = self.node.poll_timeout().is_some_and(|(deadline, _)| deadline <= now);
+        if due {
+            self.node.handle_timeout(now);
+        }
+        due
+    }
+
+    fn poll_network(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let node = &mut self.node;
+        let received = self.udp.poll_recv(cx, |route, datagram| {
+            if let Err(reason) = node.handle_datagram(route, datagram, now) {
+                tracing::trace!(from = %route.remote, %reason, "a datagram was dropped");
+            }
+        });
+        let Poll::Ready(remote) = self.udp.poll_unreachable(cx) else { return received.is_ready() };
+        self.node.handle_unreachable(remote, now);
+        true
+    }
+
+    fn poll_hints(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut busy = false;
+        if let Some(mdns) = &mut self.mdns {
+            for _ in 0..HINTS_IN_A_ROW {
+                match mdns.poll(cx) {
+                    Poll::Ready(MdnsEvent::Sighting(sighting)) => self.node.handle_sighting(sighting, now),
+                    Poll::Ready(MdnsEvent::Health(health)) => self.node.handle_health(health),
+                    Poll::Pending => break,
+                }
+                busy = true;
+            }
+        }
+        if let Poll::Ready(addrs) = self.interfaces.poll_changed(cx) {
+            self.udp.set_interfaces(&addrs);
+            self.node.handle_interfaces(&addrs, now);
+            busy = true;
+        }
+        if let Poll::Ready(addrs) = self.static_peers.poll(cx) {
+            self.node.handle_static_peers(&addrs, now);
+            busy = true;
+        }
+        busy
+    }
+
+    fn poll_files(&mut self, cx: &mut Context<'_>) -> bool {
+        let node = &self.node;
+        let Poll::Ready(outcome) = self.remembering.poll(cx, || node.known_peers()) else { return false };
+        if let Err(error) = &outcome {
+            tracing::warn!(reason = %error, "known peers cannot be kept");
+        }
+        self.node.handle_health(peerfile::stored_health(&outcome, self.state.path()));
+        true
+    }
+
+    /// Does what the node wants and sends what it has; tells whether there was anything.
+    fn drain(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(event) = self.node.poll_event() {
+            any = true;
+            self.on_event(event, now);
+        }
+        loop {
+            if self.sending.is_none() {
+                self.sending = self.node.poll_transmit(&mut self.buffer);
+            }
+            let Some(transmit) = &self.sending else { break };
+            // A full socket holds up the rest: the node's queue is bounded, the kernel's is empty within a moment.
+            if self.udp.poll_send(cx, transmit, &self.buffer).is_pending() {
+                break;
+            }
+            self.sending = None;
+            any = true;
+        }
+        if any {
+            self.manager.status(format!("{} apps", self.local.count()));
+        }
+        any
+    }
+
+    fn on_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Output(client) => self.local.on_output(client),
+            Event::Close(client) => self.local.on_close(client),
+            Event::Remember => self.remembering.changed(),
+            Event::Network { client, id, change } => {
+                let outcome = self.change_network(change);
+                self.node.handle_network(client, id, outcome, now);
+            }
+            Event::Announce(advert) => self.with_mdns(|mdns| mdns.announce(advert)),
+            Event::Withdraw => self.with_mdns(Mdns::withdraw),
+            Event::Browse => self.with_mdns(Mdns::browse),
+            Event::StopBrowse => self.with_mdns(Mdns::stop_browse),
+        }
+    }
+
+    fn with_mdns(&mut self, act: impl FnOnce(&mut Mdns)) {
+        if let Some(mdns) = &mut self.mdns {
+            act(mdns);
+        }
+    }
+
+    fn change_network(&self, change: NetworkChange) -> Result<(NetworkKeys, Option<String>), String> {
+        if self.network_is_given {
+            return Err(
+                "the network secret comes from the file that the daemon was started with (--network-secret-file): \
+                 change that, and restart the daemon"
+                    .to_owned(),
+            );
+        }
+        match change {
+            NetworkChange::Join(secret) => {
+                self.state.store_network_secret(&secret).map_err(|error| error.to_string())?;
+                Ok((NetworkKeys::private(&secret), Some(STATE_SOURCE.to_owned())))
+            }
+            NetworkChange::Leave => {
+                self.state.remove_network_secret().map_err(|error| error.to_string())?;
+                Ok((NetworkKeys::open(), None))
+            }
+        }
+    }
+}
+
+/// What `network show` says of a secret that an app made us store.
+const STATE_SOURCE: &str = "state";
+
+/// The network that the user named, else the one that was joined, else the open one; and where its secret is.
+fn network(settings: &Settings, state: &StateDir) -> Result<(NetworkKeys, Option<String>), StateError> {
+    if let Some(path) = &settings.network_secret_file {
+        let secret = keyfile::read_secret(path)?;
+        return Ok((NetworkKeys::private(&secret), Some(path.display().to_string())));
+    }
+    Ok(match state.network_secret()? {
+        Some(secret) => (NetworkKeys::private(&secret), Some(STATE_SOURCE.to_owned())),
+        None => (NetworkKeys::open(), None),
+    })
+}
+
+/// One that does not catch up on what it missed while the machine slept.
+fn patient_interval(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Wakes the loop at the node's next deadline.
+#[derive(Default)]
+struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Instant>,
+}
+
+impl Alarm {
+    /// Ready when the deadline has come, or the clock must be read again.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: Clock,
+        next: Option<(Instant, &'static str)>,
+    ) -> Poll<()> {
+        let deadline = next.map(|(deadline, _)| deadline);
+        if self.sleep.is_none() || self.deadline != deadline {
+            self.deadline = deadline;
+            let duration = clock.sleep_until(deadline);
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(tokio::time::Instant::now() + duration),
+                None => self.sleep = Some(Box::pin(sleep(duration))),
+            }
+        }
+        let Some(sleep) = &mut self.sleep else { return Poll::Pending };
+        ready!(sleep.as_mut().poll(cx));
+        self.sleep = None;
+        Poll::Ready(())
+    }
+}

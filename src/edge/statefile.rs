@@ -1,0 +1,121 @@
+//! Files of the state directory: readable by nobody else, written whole or not at all, never silently replaced.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes of the largest file that we read: 4096 peers with ten addresses each stay below it.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Creates a directory, and those above it, for nobody but ourselves. One that exists stays as it is.
+pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Replaces the file by `bytes`. Whenever this is interrupted, the old or the new content is there, whole.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let temporary = temporary(path)?;
+    remove(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    fs::rename(&temporary, path)?;
+    // Without this the rename itself may be lost with the power.
+    File::open(dir)?.sync_all()
+}
+
+/// The file's text; `None` if there is none. An error of kind `InvalidData` means that it is none of ours.
+pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => Err(io::ErrorKind::InvalidData.into()),
+        Ok(_) => fs::read_to_string(path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the file if it is there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a file that we cannot read another name, so that nothing is lost, and tells which.
+pub(super) fn keep_aside(path: &Path) -> io::Result<PathBuf> {
+    for number in 1..=u32::MAX {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(format!(".bad-{number}"));
+        let aside = PathBuf::from(aside);
+        if fs::symlink_metadata(&aside).is_err() {
+            fs::rename(path, &aside)?;
+            return Ok(aside);
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Takes away what others may do with the file; tells whether there was anything to take.
+pub(super) fn tighten(path: &Path) -> io::Result<bool> {
+    let open = fs::metadata(path)?.mode() & 0o077 != 0;
+    if open {
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    }
+    Ok(open)
+}
+
+fn temporary(path: &Path) -> io::Result<PathBuf> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    name.push(".new");
+    Ok(path.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_was_cut_before_its_rename_leaves_the_old_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write(&path, b"old").unwrap();
+        fs::write(temporary(&path).unwrap(), b"ne").unwrap();
+
+        assert_eq!(read(&path).unwrap().as_deref(), Some("old"));
+        write(&path, b"new").unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some("new"));
+        assert!(!temporary(&path).unwrap().exists());
+    }
+
+    #[test]
+    fn a_file_is_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write(&path, b"x").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(!tighten(&path).unwrap());
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        assert!(tighten(&path).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_kept_aside_replaces_nothing_that_was_kept_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for number in 1..=3 {
+            write(&path, format!("{number}").as_bytes()).unwrap();
+            let aside = keep_aside(&path).unwrap();
+            assert!(aside.to_str().unwrap().ends_with(&format!("file.bad-{number}")));
+            assert_eq!(read(&aside).unwrap(), Some(number.to_string()));
+        }
+        assert_eq!(read(&path).unwrap(), None);
+    }
+}

@@ -1,0 +1,381 @@
+//! All our UDP sockets: those of the sessions, one per family and all on one port, and those that hear hellos, which
+//! every daemon of this host shares.
+//!
+//! Everything is sent from the session sockets, hellos too, so that who hears one knows where to answer.
+
+use std::collections::BTreeSet;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::task::{Context, Poll};
+
+use quinn_udp::RecvMeta;
+use rustix::io::Errno;
+use thiserror::Error;
+
+use crate::core::{Destination, HELLO_PORT, InterfaceAddr, Route, Transmit};
+use crate::edge::config::DEFAULT_PORT;
+use crate::edge::socket::{Purpose, Socket, Train};
+use crate::wire::local::{Health, HealthState};
+
+/// Buffers of one receive call. Each holds up to 64 equal datagrams of one sender.
+const RECV_BUFFERS: usize = 8;
+/// Bytes of each: the largest thing that the kernel may put in.
+const RECV_BYTES: usize = 65_536;
+/// Free ports tried until one is free in both families.
+const PORTS_TRIED: usize = 16;
+/// All nodes of a link: every switch floods these two, and no membership is needed.
+const ALL_NODES_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
+const ALL_NODES_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// The sockets.
+pub struct Udp {
+    sessions: Vec<Socket>,
+    hellos: Vec<Socket>,
+    hello_port: u16,
+    interfaces: Vec<InterfaceAddr>,
+    own: BTreeSet<IpAddr>,
+    memory: Box<[u8]>,
+    /// How much of the transmit at hand is sent.
+    sent: usize,
+}
+
+/// Why there is no socket for sessions.
+#[derive(Debug, Error)]
+pub enum UdpError {
+    /// The user named a port, and it is not free.
+    #[error("UDP port {0} is taken\ntry: another --port, or leave it out and any free one is used")]
+    Taken(u16),
+    /// The operating system refused.
+    #[error("cannot bind UDP on {addr}: {error}\ntry: a --bind address that this machine has")]
+    Bind {
+        /// Which address.
+        addr: IpAddr,
+        /// Its reason.
+        error: io::Error,
+    },
+}
+
+impl Udp {
+    /// Binds the session sockets. Without a port: the usual one, and any free one if that is taken. A family that
+    /// this machine does not have is left out, unless one of its addresses was named.
+    ///
+    /// # Errors
+    ///
+    /// A named port or address cannot be had.
+    pub fn bind(bind: &[IpAddr], port: Option<u16>) -> Result<Self, UdpError> {
+        let usual = port.unwrap_or(DEFAULT_PORT);
+        let mut bound = bind_all(bind, usual);
+        if port.is_none() && matches!(bound, Err(UdpError::Taken(_))) {
+            for _ in 0..PORTS_TRIED {
+                bound = bind_all(bind, 0);
+                if !matches!(bound, Err(UdpError::Taken(_))) {
+                    break;
+                }
+            }
+            if let Ok(sockets) = &bound {
+                tracing::info!(taken = usual, port = port_of(sockets), "the usual UDP port is taken");
+            }
+        }
+        Ok(Self {
+            sessions: bound?,
+            hellos: Vec::new(),
+            hello_port: HELLO_PORT,
+            interfaces: Vec::new(),
+            own: BTreeSet::new(),
+            memory: vec![0; RECV_BUFFERS * RECV_BYTES].into_boxed_slice(),
+            sent: 0,
+        })
+    }
+
+    /// What the session sockets are bound to.
+    pub fn addrs(&self) -> Vec<SocketAddr> {
+        self.sessions.iter().map(Socket::addr).collect()
+    }
+
+    /// The port of all of them.
+    pub fn port(&self) -> u16 {
+        port_of(&self.sessions)
+    }
+
+    /// Begins to hear hellos; tells how that went.
+    pub fn open_hellos(&mut self) -> Health<'static> {
+        self.open_hellos_at(HELLO_PORT)
+    }
+
+    fn open_hellos_at(&mut self, port: u16) -> Health<'static> {
+        self.hello_port = port;
+        let mut failure = None;
+        for addr in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+            match Socket::bind(SocketAddr::new(addr, port), Purpose::Hellos) {
+                Ok(socket) => self.hellos.push(socket),
+                Err(error) if is_missing_family(&error) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        let (state, why, fix) = match failure {
+            None => (HealthState::Ok, format!("hellos are heard on UDP {port}"), String::new()),
+            Some(error) => (
+                HealthState::Warn,
+                format!("UDP {port} cannot be bound ({error}), so hellos of others are not heard"),
+                format!("see who has it with `ss -lunp sport = :{port}`; until then mDNS finds the others"),
+            ),
+        };
+        if state != HealthState::Ok {
+            tracing::warn!(reason = why, "hellos are not heard");
+        }
+        Health { check: "hello".into(), state, why: why.into(), fix: fix.into() }
+    }
+
+    /// The machine's addresses that are used, complete.
+    pub fn set_interfaces(&mut self, interfaces: &[InterfaceAddr]) {
+        self.interfaces = interfaces.to_vec();
+        self.own = interfaces.iter().map(|interface| interface.addr).collect();
+    }
+
+    /// Hands over what has arrived, at most one batch of each socket; ready if there was anything.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>, mut each: impl FnMut(Route, &mut [u8])) -> Poll<()> {
+        let mut any = Poll::Pending;
+        for socket in self.sessions.iter().chain(&self.hellos) {
+            let mut meta = [RecvMeta::default(); RECV_BUFFERS];
+            let mut chunks = self.memory.chunks_mut(RECV_BYTES);
+            let mut buffers = [(); RECV_BUFFERS].map(|()| IoSliceMut::new(chunks.next().unwrap_or_default()));
+            let Poll::Ready(count) = socket.poll_recv(cx, &mut buffers, &mut meta) else { continue };
+            any = Poll::Ready(());
+            for (meta, buffer) in meta.iter().zip(&mut buffers).take(count) {
+                // To a group or to all: then the answer's source is the kernel's choice.
+                let local = meta.dst_ip.filter(|addr| self.own.contains(addr));
+                let route = Route { remote: meta.addr, local };
+                for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
+                    each(route, datagram);
+                }
+            }
+        }
+        any
+    }
+
+    /// An address of which the network said that nobody can be reached there.
+    pub fn poll_unreachable(&mut self, cx: &mut Context<'_>) -> Poll<SocketAddr> {
+        for socket in &mut self.sessions {
+            if let Poll::Ready(addr) = socket.poll_unreachable(cx) {
+                return Poll::Ready(addr);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Sends; while it is pending it must be called again with the same.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit, bytes: &[u8]) -> Poll<()> {
+        match transmit.to {
+            Destination::One(route) => {
+                let Some(socket) = socket_for(&mut self.sessions, &route) else {
+                    tracing::debug!(to = %route.remote, "no socket of this family");
+                    return Poll::Ready(());
+                };
+                let train = Train {
+                    to: route.remote,
+                    from: route.local,
+                    bytes,
+                    segment_bytes: transmit.segment_bytes,
+                };
+                std::task::ready!(socket.poll_send(cx, train, &mut self.sent));
+                self.sent = 0;
+            }
+            Destination::Everyone => {
+                for interface in &self.interfaces {
+                    for route in everyone_on(interface, self.hello_port) {
+                        let Some(socket) = socket_for(&mut self.sessions, &route) else { continue };
+                        let train = Train {
+                            to: route.remote,
+                            from: route.local,
+                            bytes,
+                            segment_bytes: transmit.segment_bytes,
+                        };
+                        // One that finds a full socket is lost; it is said several times anyway.
+                        let _ = socket.poll_send(cx, train, &mut 0);
+                    }
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+fn bind_all(bind: &[IpAddr], port: u16) -> Result<Vec<Socket>, UdpError> {
+    let mut sockets: Vec<Socket> = Vec::new();
+    let mut missing = None;
+    for addr in bind {
+        let port = sockets.first().map_or(port, |first| first.addr().port());
+        match Socket::bind(SocketAddr::new(*addr, port), Purpose::Sessions) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::ADDRINUSE) => {
+                return Err(UdpError::Taken(port));
+            }
+            Err(error) if addr.is_unspecified() && is_missing_family(&error) => {
+                missing = Some(UdpError::Bind { addr: *addr, error });
+            }
+            Err(error) => return Err(UdpError::Bind { addr: *addr, error }),
+        }
+    }
+    match missing {
+        Some(error) if sockets.is_empty() => Err(error),
+        _ => Ok(sockets),
+    }
+}
+
+fn is_missing_family(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::PROTONOSUPPORT)
+    )
+}
+
+fn port_of(sockets: &[Socket]) -> u16 {
+    sockets.first().map_or(0, |socket| socket.addr().port())
+}
+
+/// The session socket for a way: the one that is bound to its own address, else one of its family.
+fn socket_for<'a>(sockets: &'a mut [Socket], route: &Route) -> Option<&'a mut Socket> {
+    let of_family = |socket: &Socket| socket.addr().is_ipv4() == route.remote.is_ipv4();
+    let exact =
+        sockets.iter().position(|socket| of_family(socket) && Some(socket.addr().ip()) == route.local);
+    let index = exact.or_else(|| sockets.iter().position(of_family))?;
+    sockets.get_mut(index)
+}
+
+/// The ways by which all who are on an interface's link are reached. The source address makes Linux choose the
+/// interface; IPv6 names it in the destination.
+fn everyone_on(interface: &InterfaceAddr, port: u16) -> impl Iterator<Item = Route> {
+    let local = Some(interface.addr);
+    let (group, broadcast) = match interface.addr {
+        // Loopback has no multicast, and only link-local IPv6 is needed for a link.
+        IpAddr::V4(addr) => {
+            ((!addr.is_loopback()).then_some((ALL_NODES_V4, port).into()), broadcast(addr, interface.prefix))
+        }
+        IpAddr::V6(addr) if addr.is_unicast_link_local() => {
+            (Some(SocketAddrV6::new(ALL_NODES_V6, port, 0, interface.index).into()), None)
+        }
+        IpAddr::V6(_) => (None, None),
+    };
+    let broadcast = broadcast.map(|addr| SocketAddr::new(addr, port));
+    group.into_iter().chain(broadcast).map(move |remote| Route { remote, local })
+}
+
+/// The address of all hosts of a subnet; there is none where a link has two ends only (RFC 3021).
+fn broadcast(addr: Ipv4Addr, prefix: u8) -> Option<IpAddr> {
+    let hosts = u32::MAX.checked_shr(prefix.into())?;
+    (prefix > 0 && prefix < 31).then_some(IpAddr::V4(Ipv4Addr::from_bits(addr.to_bits() | hosts)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::edge::interfaces::{InterfaceFilter, Interfaces};
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn everywhere() -> Udp {
+        let mut udp =
+            Udp::bind(&[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)], Some(0))
+                .unwrap();
+        let filter = InterfaceFilter::new(Vec::new(), None, &[]);
+        udp.set_interfaces(&Interfaces::new(Arc::new(filter)).changed().unwrap());
+        udp
+    }
+
+    async fn say(udp: &mut Udp, to: Destination, bytes: &[u8]) {
+        let transmit = Transmit { to, segment_bytes: bytes.len() };
+        poll_fn(|cx| udp.poll_send(cx, &transmit, bytes)).await;
+    }
+
+    async fn hear(udp: &mut Udp) -> Vec<(Route, Vec<u8>)> {
+        let mut heard = Vec::new();
+        poll_fn(|cx| udp.poll_recv(cx, |route, datagram| heard.push((route, datagram.to_vec())))).await;
+        heard
+    }
+
+    /// A port that no daemon of this machine uses for hellos.
+    fn free_port() -> u16 {
+        std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn every_daemon_of_one_host_hears_a_hello_and_knows_where_to_answer() {
+        let port = free_port();
+        let (mut left, mut right, mut third) = (everywhere(), everywhere(), everywhere());
+        for udp in [&mut left, &mut right, &mut third] {
+            assert_eq!(udp.open_hellos_at(port).state, HealthState::Ok);
+        }
+        say(&mut third, Destination::Everyone, b"hello").await;
+        for udp in [&mut left, &mut right] {
+            let (route, bytes) = hear(udp).await.remove(0);
+            assert_eq!(bytes, b"hello");
+            assert_eq!(route.remote.port(), third.port());
+            say(udp, Destination::One(route), b"answer").await;
+        }
+        let answers = async {
+            let mut answers = 0;
+            while answers < 2 {
+                answers += hear(&mut third).await.iter().filter(|(_, bytes)| bytes == b"answer").count();
+            }
+        };
+        answers.await;
+    }
+
+    #[tokio::test]
+    async fn a_hello_is_heard_on_each_address_by_everyone() {
+        let port = free_port();
+        let (mut left, mut right, mut third) = (everywhere(), everywhere(), everywhere());
+        left.open_hellos_at(port);
+        right.open_hellos_at(port);
+        third.hello_port = port;
+        for interface in third.interfaces.clone() {
+            for route in everyone_on(&interface, port) {
+                say(&mut third, Destination::One(route), b"hello").await;
+                for udp in [&mut left, &mut right] {
+                    let (heard, _) = hear(udp).await.remove(0);
+                    assert_eq!(heard.remote.ip(), interface.addr, "{route:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_from_the_address_that_was_asked() {
+        let mut asked = everywhere();
+        let mut asker = Udp::bind(&[LOCALHOST], None).unwrap();
+        let port = asked.port();
+        asked.own.insert("127.0.0.9".parse().unwrap());
+        let to = Route { remote: SocketAddr::new("127.0.0.9".parse().unwrap(), port), local: None };
+        say(&mut asker, Destination::One(to), b"?").await;
+        let (route, _) = hear(&mut asked).await.remove(0);
+        assert_eq!(route.local, Some("127.0.0.9".parse().unwrap()));
+        say(&mut asked, Destination::One(route), b"!").await;
+        assert_eq!(hear(&mut asker).await.remove(0).0.remote, to.remote);
+    }
+
+    #[tokio::test]
+    async fn both_families_have_one_port_and_a_taken_one_is_replaced_unless_it_was_asked_for() {
+        let first = everywhere();
+        let port = first.port();
+        assert!(first.addrs().iter().all(|addr| addr.port() == port));
+        let again = Udp::bind(&[IpAddr::V4(Ipv4Addr::UNSPECIFIED)], Some(port));
+        assert!(matches!(again, Err(UdpError::Taken(taken)) if taken == port));
+
+        let one = Udp::bind(&[LOCALHOST], None).unwrap();
+        let other = Udp::bind(&[LOCALHOST], None).unwrap();
+        assert_ne!(one.port(), other.port());
+    }
+
+    #[test]
+    fn a_subnet_has_one_broadcast_address_and_a_link_of_two_has_none() {
+        let of = |addr: &str, prefix| broadcast(addr.parse().unwrap(), prefix).map(|addr| addr.to_string());
+        assert_eq!(of("192.168.1.7", 24).as_deref(), Some("192.168.1.255"));
+        assert_eq!(of("10.0.3.1", 22).as_deref(), Some("10.0.3.255"));
+        assert_eq!(of("127.0.0.1", 8).as_deref(), Some("127.255.255.255"));
+        assert_eq!(of("10.0.0.1", 31), None);
+        assert_eq!(of("10.0.0.1", 32), None);
+    }
+}

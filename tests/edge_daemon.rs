@@ -1,0 +1,209 @@
+//! The daemon as a process: how it starts, refuses to start, serves apps and ends.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running daemon, which ends with the test.
+struct Daemon {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    ready: String,
+}
+
+impl Daemon {
+    fn start(dir: &Path, args: &[&str]) -> Self {
+        let mut child = command(dir, args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        output.read_line(&mut ready).unwrap();
+        Self { child, output, ready }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atonced"));
+    command.env_clear().arg("--state-dir").arg(dir.join("state")).arg("--socket").arg(dir.join("a.sock"));
+    command.args(["--name", "test-node", "--bind", "127.0.0.1", "--no-mdns", "--no-hello", "--log", "warn"]);
+    command.args(args);
+    command
+}
+
+fn failed(mut command: Command) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+fn connect(dir: &Path) -> (UnixStream, BufReader<UnixStream>) {
+    let stream = UnixStream::connect(dir.join("a.sock")).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let reader = BufReader::new(stream.try_clone().unwrap());
+    (stream, reader)
+}
+
+fn line(reader: &mut impl BufRead) -> serde_json::Value {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+}
+
+#[test]
+fn it_says_where_it_is_and_ends_cleanly_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut daemon = Daemon::start(dir.path(), &[]);
+        let socket = dir.path().join("a.sock");
+        assert!(daemon.ready.starts_with("atonced: test-node ("), "{}", daemon.ready);
+        assert!(daemon.ready.contains(") ready, udp "), "{}", daemon.ready);
+        assert!(daemon.ready.ends_with(&format!(", socket {}\n", socket.display())), "{}", daemon.ready);
+        kill_process(daemon.pid(), signal).unwrap();
+        assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+        assert!(!socket.exists());
+        let mut rest = String::new();
+        daemon.output.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "");
+    }
+}
+
+#[test]
+fn a_second_daemon_is_told_whose_the_place_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &[]);
+    let owner = format!("(pid {})", daemon.child.id());
+
+    let (code, error) = failed(command(dir.path(), &[]));
+    assert_eq!(code, Some(1));
+    assert!(error.starts_with("atonced: the state directory ") && error.contains(&owner), "{error}");
+
+    let other_state = dir.path().join("other");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atonced"));
+    command.env_clear().arg("--state-dir").arg(other_state).arg("--socket").arg(dir.path().join("a.sock"));
+    let (code, error) = failed(command);
+    assert_eq!(code, Some(1));
+    assert!(error.starts_with("atonced: the socket ") && error.contains(&owner), "{error}");
+}
+
+#[test]
+fn what_a_killed_daemon_left_behind_does_not_hinder_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Daemon::start(dir.path(), &[]);
+    let name = first.ready.clone();
+    drop(first);
+    let second = Daemon::start(dir.path(), &[]);
+    let id = |ready: &str| ready.split(['(', ')']).nth(1).map(str::to_owned);
+    assert_eq!(id(&second.ready), id(&name));
+}
+
+#[test]
+fn mistakes_are_told_with_their_exit_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(failed(command(dir.path(), &["--porty", "1"])).0, Some(2));
+    assert_eq!(failed(command(dir.path(), &["--port", "x"])).0, Some(2));
+
+    let config = dir.path().join("a.toml");
+    std::fs::write(&config, "nmae = \"x\"\n").unwrap();
+    let config = config.to_str().unwrap();
+    let (code, error) = failed(command(dir.path(), &["--check", "--config", config]));
+    assert_eq!((code, error.contains("unknown key `nmae`\ntry: `name`")), (Some(1), true), "{error}");
+    std::fs::write(config, "port = 0\n").unwrap();
+    assert_eq!(failed(command(dir.path(), &["--check", "--config", config])).0, Some(0));
+    assert!(!dir.path().join("state").exists());
+
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "no secret\n").unwrap();
+    let (code, error) = failed(command(dir.path(), &["--network-secret-file", secret.to_str().unwrap()]));
+    assert_eq!(code, Some(1));
+    assert!(error.contains("holds no network secret") && !error.contains("no secret\n"), "{error}");
+}
+
+#[test]
+fn the_environment_counts_where_no_flag_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atonced"));
+    command
+        .env_clear()
+        .env("ATONCE_STATE_DIR", dir.path().join("state"))
+        .env("ATONCE_SOCKET", dir.path().join("b.sock"));
+    command.env("ATONCE_NAME", "from-env").env("ATONCE_BIND", "127.0.0.1,::1").env("ATONCE_NO_MDNS", "1");
+    command.env("ATONCE_NO_HELLO", "true").arg("--name").arg("from-flag").stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(ready.starts_with("atonced: from-flag ("), "{ready}");
+    assert!(ready.ends_with("/b.sock\n"), "{ready}");
+}
+
+#[test]
+fn an_app_that_has_said_all_still_reads_its_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(dir.path(), &[]);
+    let (mut app, mut answers) = connect(dir.path());
+    app.write_all(b"\n{\"op\":\"hello\",\"id\":1}\n{\"op\":\"peers\",\"id\":2}\n{\"op\":\"hello\",\"id\":3}")
+        .unwrap();
+    app.shutdown(Shutdown::Write).unwrap();
+    let first = line(&mut answers);
+    assert_eq!((first["ev"].as_str(), first["id"].as_u64()), (Some("ok"), Some(1)));
+    let mut rest = String::new();
+    answers.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("\"id\":2") && !rest.contains("\"id\":3"), "{rest}");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_told_and_the_connection_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(dir.path(), &[]);
+    let (mut app, mut answers) = connect(dir.path());
+    let mut long = vec![b'x'; 300_000];
+    long.extend_from_slice(b"\n{\"op\":\"hello\",\"id\":4}\n");
+    app.write_all(&long).unwrap();
+    let error = line(&mut answers);
+    assert_eq!((error["ev"].as_str(), error["code"].as_str()), (Some("error"), Some("too-long")));
+    assert_eq!(line(&mut answers)["id"], 4);
+}
+
+#[test]
+fn the_binary_preface_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(dir.path(), &[]);
+    let (mut app, mut answers) = connect(dir.path());
+    app.write_all(b"@ONCE\0\0\x01").unwrap();
+    assert_eq!(line(&mut answers)["code"], "bad-request");
+    assert_eq!(answers.read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_named() {
+    if rustix::process::geteuid().is_root() {
+        // Root may write everywhere; a path below a file is refused to everybody.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("state"), "").unwrap();
+        let (code, error) = failed(command(dir.path(), &[]));
+        assert_eq!(code, Some(1));
+        assert!(error.contains("atonced: cannot create ") && error.contains("--state-dir"), "{error}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o500)).unwrap();
+    let (code, error) = failed(command(dir.path(), &[]));
+    assert_eq!(code, Some(1));
+    assert!(error.contains("atonced: cannot create ") && error.contains("--state-dir"), "{error}");
+}
