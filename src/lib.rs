@@ -1,8 +1,11 @@
 //! atonce
 #![forbid(unsafe_code)]
+pub mod client;
 pub mod core;
 pub mod crypto;
 pub mod id;
 pub mod limits;
 pub mod time;
 pub mod wire;
+
+pub use client::Client;
