@@ -45,6 +45,7 @@ struct Arguments {
 
 /// What every command understands.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Globals {
     /// The daemon's socket [default: $ATONCE_SOCKET, /run/atonce/atonced.sock when it exists,
     /// $XDG_RUNTIME_DIR/atonce/atonced.sock, /tmp/atonce-$UID/atonced.sock]
