@@ -1,5 +1,6 @@
 //! atonce
 #![forbid(unsafe_code)]
+pub mod client;
 pub mod core;
 pub mod crypto;
 pub mod edge;
@@ -7,3 +8,5 @@ pub mod id;
 pub mod limits;
 pub mod time;
 pub mod wire;
+
+pub use client::Client;

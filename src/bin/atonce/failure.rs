@@ -1,0 +1,203 @@
+//! Why a command ends without what was asked for: what failed, why, and what to try.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use atonce::client::{Error, ErrorCode};
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// What is told on standard error, and the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// What failed; empty if nothing is left to say.
+    pub(crate) what: String,
+    pub(crate) why: Vec<String>,
+    pub(crate) tries: Option<String>,
+    /// The daemon's word for it, for programs.
+    pub(crate) code: Option<ErrorCode>,
+}
+
+/// A failure as the socket tells it.
+#[derive(Serialize)]
+struct Told<'a> {
+    code: ErrorCode,
+    message: &'a str,
+    hint: &'a str,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), why: Vec::new(), tries: None, code: None }
+    }
+
+    /// Ends without a word.
+    pub(crate) fn silent(exit: Exit) -> Self {
+        Self::new(exit, "")
+    }
+
+    pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
+        self.why.push(why.into());
+        self
+    }
+
+    pub(crate) fn try_this(mut self, command: impl Into<String>) -> Self {
+        self.tries = Some(command.into());
+        self
+    }
+
+    pub(crate) fn with_code(mut self, code: ErrorCode) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// Tells it, to programs only what the daemon says or would say.
+    pub(crate) fn report(self, output: &Output) -> Exit {
+        if let Some(code) = self.code
+            && output.is_json()
+        {
+            let hint = self.tries.as_deref().unwrap_or_default();
+            // It fails already.
+            let _ = output.event("error", &Told { code, message: &self.what, hint });
+        }
+        if !self.what.is_empty() {
+            output.error(&self.what, &self.why, self.tries.as_deref());
+        }
+        self.exit
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let what = error.to_string();
+        match error {
+            Error::Unreachable { path, source } => unreachable(&path, &source),
+            Error::Refused { code, hint, .. } => {
+                let failure = Self::new(exit_of(code), what).with_code(code);
+                if hint.is_empty() { failure } else { failure.try_this(hint) }
+            }
+            Error::TooBig { .. } => Self::new(Exit::Refused, what).try_this("sending it in pieces"),
+            Error::Closed => Self::new(Exit::Unreachable, what)
+                .because("it stopped, or this program did not read fast enough")
+                .try_this("atonce status"),
+            Error::Timeout(_) => Self::new(Exit::TimedOut, what)
+                .because("it is very busy, or stopped by a signal")
+                .try_this("a longer --timeout"),
+            Error::Protocol(_) => Self::new(Exit::Other, what)
+                .because("is it the socket of another program, or of an atonced of another version?")
+                .try_this("atonce --version; atonced --version"),
+            Error::Behind => Self::new(Exit::Other, what),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            // Whoever read our output has enough.
+            return Self::silent(Exit::Ok);
+        }
+        Self::new(Exit::Other, error.to_string())
+    }
+}
+
+fn exit_of(code: ErrorCode) -> Exit {
+    match code {
+        ErrorCode::NoPeer | ErrorCode::Ambiguous => Exit::NoPeer,
+        ErrorCode::Denied => Exit::Denied,
+        ErrorCode::Limit | ErrorCode::TooLong => Exit::Refused,
+        ErrorCode::BadJson
+        | ErrorCode::UnknownOp
+        | ErrorCode::BadRequest
+        | ErrorCode::SlowConsumer
+        | ErrorCode::Internal => Exit::Other,
+    }
+}
+
+fn unreachable(path: &Path, source: &io::Error) -> Failure {
+    let at = path.display().to_string();
+    let kind = source.kind();
+    if kind == io::ErrorKind::PermissionDenied {
+        return Failure::new(Exit::Denied, format!("permission denied on {at}"))
+            .because(
+                "only its owner and the members of its group, usually \"atonce\", may talk to the daemon",
+            )
+            .try_this("sudo usermod -aG atonce $USER   (then log in again)");
+    }
+    if kind == io::ErrorKind::NotFound {
+        let how = if service().is_some() {
+            "the service is installed but not running"
+        } else {
+            "it is not running"
+        };
+        return unreached(&at, "no such file")
+            .because(format!("{how}, or its socket is elsewhere (--socket PATH)"))
+            .try_this(how_to_start());
+    }
+    if kind == io::ErrorKind::ConnectionRefused {
+        return unreached(&at, "connection refused")
+            .because("a daemon left its socket behind: it does not run any more")
+            .try_this(how_to_start());
+    }
+    unreached(&at, &source.to_string())
+}
+
+fn unreached(path: &str, why: &str) -> Failure {
+    Failure::new(Exit::Unreachable, format!("cannot reach the daemon at {path} ({why})"))
+}
+
+fn how_to_start() -> &'static str {
+    match service() {
+        Some(_) => "sudo systemctl start atonced",
+        None => "atonced &",
+    }
+}
+
+/// The service's unit file, if the daemon is installed as one.
+fn service() -> Option<PathBuf> {
+    let directories = [
+        "/etc/systemd/system",
+        "/usr/local/lib/systemd/system",
+        "/usr/lib/systemd/system",
+        "/lib/systemd/system",
+    ];
+    directories
+        .iter()
+        .map(|directory| Path::new(directory).join("atonced.service"))
+        .find(|unit| unit.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: ErrorCode) -> Exit {
+        Failure::from(Error::Refused { code, message: "no".into(), hint: String::new() }).exit
+    }
+
+    #[test]
+    fn each_refusal_of_the_daemon_has_its_exit_code() {
+        assert_eq!(refused(ErrorCode::NoPeer), Exit::NoPeer);
+        assert_eq!(refused(ErrorCode::Ambiguous), Exit::NoPeer);
+        assert_eq!(refused(ErrorCode::Denied), Exit::Denied);
+        assert_eq!(refused(ErrorCode::Limit), Exit::Refused);
+        assert_eq!(refused(ErrorCode::Internal), Exit::Other);
+    }
+
+    #[test]
+    fn an_unreachable_daemon_and_a_forbidden_one_are_told_apart() {
+        let failure = |kind: io::ErrorKind| {
+            Failure::from(Error::Unreachable { path: "/x".into(), source: io::Error::from(kind) })
+        };
+        assert_eq!(failure(io::ErrorKind::NotFound).exit, Exit::Unreachable);
+        assert_eq!(failure(io::ErrorKind::NotFound).what, "cannot reach the daemon at /x (no such file)");
+        assert_eq!(
+            failure(io::ErrorKind::ConnectionRefused).what,
+            "cannot reach the daemon at /x (connection refused)"
+        );
+        assert_eq!(failure(io::ErrorKind::PermissionDenied).exit, Exit::Denied);
+    }
+}

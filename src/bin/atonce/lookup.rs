@@ -1,0 +1,166 @@
+//! Whom a person means: an exact name or id, or the unique beginning of one.
+
+use std::borrow::Cow;
+
+use atonce::Client;
+use atonce::client::{ErrorCode, PeerInfo, PeerRef, PeerState};
+use jiff::Timestamp;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::human;
+
+/// Characters that the beginning of an id must have.
+const ID_PREFIX: usize = 4;
+/// Matches that an error lists.
+const LISTED: usize = 10;
+
+/// The peer that was meant, or this node.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) peer: PeerRef<'static>,
+    /// Why it may not be reachable.
+    pub(crate) absence: Option<String>,
+}
+
+/// Asks the daemon for its peers and finds the one that `text` means, this node included.
+pub(crate) async fn find(client: &mut Client, text: &str) -> Result<Found, Failure> {
+    let peers = client.peers().await?;
+    let all: Vec<Candidate> = std::iter::once(Candidate::own(&client.hello().node))
+        .chain(peers.iter().map(|peer| Candidate { peer: reference(peer), pretender: peer.conflict }))
+        .collect();
+    let peer = choose(text, &all)?;
+    let absence = peers.iter().find(|info| info.id == peer.id).and_then(absence);
+    Ok(Found { peer, absence })
+}
+
+/// Whether `text` may mean this peer: its name or id, or the beginning of one.
+pub(crate) fn may_mean(text: &str, peer: &PeerRef<'_>) -> bool {
+    peer.name.starts_with(text) || begins_id(text, peer)
+}
+
+/// One of those that can be meant.
+#[derive(Debug)]
+struct Candidate {
+    peer: PeerRef<'static>,
+    /// Another peer had its name first.
+    pretender: bool,
+}
+
+impl Candidate {
+    fn own(node: &PeerRef<'static>) -> Self {
+        Self { peer: node.clone(), pretender: false }
+    }
+}
+
+fn choose(text: &str, all: &[Candidate]) -> Result<PeerRef<'static>, Failure> {
+    let ways: [&dyn Fn(&Candidate) -> bool; 4] = [
+        &|known| known.peer.name == text && !known.pretender,
+        &|known| known.peer.id.to_string() == text.to_ascii_lowercase(),
+        &|known| known.peer.name.starts_with(text) && !text.is_empty(),
+        &|known| begins_id(text, &known.peer),
+    ];
+    for way in ways {
+        let matches: Vec<_> = all.iter().filter(|known| way(known)).collect();
+        match matches[..] {
+            [] => {}
+            [only] => return Ok(only.peer.clone()),
+            // This node itself comes first: a peer with its name is a pretender to it.
+            [own, ..] if own.peer.name == text => return Ok(own.peer.clone()),
+            _ => return Err(ambiguous(text, &matches)),
+        }
+    }
+    Err(Failure::new(Exit::NoPeer, format!("no peer is called {text}"))
+        .because("nobody with such a name or id has been seen by this node")
+        .try_this("atonce peers --all")
+        .with_code(ErrorCode::NoPeer))
+}
+
+fn ambiguous(text: &str, matches: &[&Candidate]) -> Failure {
+    let failure = Failure::new(Exit::NoPeer, format!("{text} may be one of {}", matches.len()))
+        .with_code(ErrorCode::Ambiguous)
+        .try_this("a longer part of the name, or the id");
+    let listed = matches.iter().take(LISTED).map(|known| format!("{}  {}", known.peer.name, known.peer.id));
+    let more = (matches.len() > LISTED).then(|| format!("and {} more", matches.len() - LISTED));
+    listed.chain(more).fold(failure, Failure::because)
+}
+
+fn begins_id(text: &str, peer: &PeerRef<'_>) -> bool {
+    text.len() >= ID_PREFIX && peer.id.to_string().starts_with(&text.to_ascii_lowercase())
+}
+
+fn reference(peer: &PeerInfo<'_>) -> PeerRef<'static> {
+    PeerRef { name: Cow::Owned(peer.name.clone().into_owned()), id: peer.id }
+}
+
+fn absence(peer: &PeerInfo<'_>) -> Option<String> {
+    let state = match peer.state {
+        PeerState::Online => return None,
+        PeerState::Connecting => "connecting",
+        PeerState::Offline => "offline",
+    };
+    let seen = peer.last_seen.as_deref().and_then(|time| human::age(time, Timestamp::now()));
+    let mut text = format!("it is {state}");
+    match seen.as_deref() {
+        Some("now") => text.push_str(", last seen just now"),
+        Some(age) => text.push_str(&format!(", last seen {age} ago")),
+        None => {}
+    }
+    match peer.why.as_deref() {
+        Some(why) if !why.is_empty() => text.push_str(&format!(": {why}")),
+        _ => {}
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atonce::id::NodeId;
+
+    fn known() -> Vec<Candidate> {
+        let node = |name: &str, byte, pretender| {
+            let peer = PeerRef { name: Cow::Owned(name.to_owned()), id: NodeId([byte; 32]) };
+            Candidate { peer, pretender }
+        };
+        vec![
+            node("here", 1, false),
+            node("pi", 2, false),
+            node("pi-attic", 3, false),
+            node("pi-attic", 4, true),
+            node("garage", 5, false),
+            node("here", 6, true),
+        ]
+    }
+
+    fn chosen(text: &str) -> Result<u8, (Option<ErrorCode>, usize)> {
+        match choose(text, &known()) {
+            Ok(peer) => Ok(peer.id.as_bytes()[0]),
+            Err(failure) => Err((failure.code, failure.why.len())),
+        }
+    }
+
+    #[test]
+    fn an_exact_name_goes_before_a_beginning_and_to_who_had_it_first() {
+        assert_eq!(chosen("pi"), Ok(2));
+        assert_eq!(chosen("pi-attic"), Ok(3));
+        assert_eq!(chosen("here"), Ok(1));
+    }
+
+    #[test]
+    fn the_unique_beginning_of_a_name_or_id_is_enough() {
+        assert_eq!(chosen("gar"), Ok(5));
+        let id = NodeId([4; 32]).to_string();
+        assert_eq!(chosen(&id), Ok(4));
+        assert_eq!(chosen(&id[..4]), Ok(4));
+        assert_eq!(chosen(&id.to_uppercase()), Ok(4));
+        assert_eq!(chosen(&id[..3]), Err((Some(ErrorCode::NoPeer), 1)));
+    }
+
+    #[test]
+    fn an_ambiguous_beginning_lists_all_that_fit() {
+        assert_eq!(chosen("pi-"), Err((Some(ErrorCode::Ambiguous), 2)));
+        assert_eq!(chosen("nobody"), Err((Some(ErrorCode::NoPeer), 1)));
+        assert_eq!(chosen(""), Err((Some(ErrorCode::NoPeer), 1)));
+    }
+}

@@ -1,0 +1,155 @@
+//! `atonce network`: make a secret, and show or change the network that this node belongs to.
+//!
+//! The secret is read from a file, a prompt or standard input, and never from the command line, where every user of the
+//! host could see it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::path::PathBuf;
+
+use atonce::Client;
+use atonce::client::NetworkInfo;
+use atonce::crypto::network::NetworkSecret;
+use clap::{Args, Subcommand};
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::input::blocking;
+use crate::output::{Output, escape};
+
+/// Bytes that a file with a secret has at most: it is one line.
+const SECRET_FILE_BYTES: u64 = 4096;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print a new secret; changes nothing, and needs no daemon
+    Create,
+    /// Become a member of the private network whose secret stands in FILE, or is given when asked
+    Join(Join),
+    /// Tell which network this node belongs to
+    Show,
+    /// Go back to the open network
+    Leave,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// A file with the line that `atonce network create` printed [default: a prompt, or standard input]
+    file: Option<PathBuf>,
+}
+
+/// Prints a new secret: exactly one line, and the same one for programs.
+pub(crate) fn create(output: &Output) -> Result<Exit, Failure> {
+    let secret = NetworkSecret::generate(&mut UnwrapErr(SysRng));
+    let line = secret.to_line();
+    output.bytes(Zeroizing::new(format!("{}\n", *line)).as_bytes())?;
+    Ok(Exit::Ok)
+}
+
+pub(crate) async fn run(
+    client: &mut Client,
+    command: &Command,
+    secret: Option<Zeroizing<String>>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let info = match command {
+        Command::Create | Command::Show => client.network().await?,
+        Command::Join(_) => client.join_network(&secret.unwrap_or_default()).await?,
+        Command::Leave => client.leave_network().await?,
+    };
+    if output.is_json() {
+        output.object(&info)?;
+    } else {
+        show(&info, output)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn show(info: &NetworkInfo<'_>, output: &Output) -> io::Result<()> {
+    let row = |label: &str, text: &str| output.line(&format!("{label:<14} {}", escape(text)));
+    row("network", &info.kind)?;
+    row("fingerprint", info.fingerprint.as_deref().unwrap_or("-"))?;
+    row("secret from", info.source.as_deref().unwrap_or("-"))
+}
+
+/// Reads the secret's line before anything is asked of the daemon.
+pub(crate) async fn read_secret(options: &Join, output: &Output) -> Result<Zeroizing<String>, Failure> {
+    let text = match &options.file {
+        Some(path) => {
+            let failed = |error: io::Error| {
+                Failure::new(Exit::Other, format!("cannot read {}: {error}", path.display()))
+            };
+            let file = File::open(path).map_err(failed)?;
+            blocking(move || first_line(BufReader::new(file))).await.map_err(failed)?
+        }
+        None if io::stdin().is_terminal() => {
+            let _silence = Silence::begin();
+            output.prompt("secret (not shown): ");
+            let text = blocking(|| first_line(io::stdin().lock())).await;
+            output.prompt("\n");
+            text?
+        }
+        None => blocking(|| first_line(io::stdin().lock())).await?,
+    };
+    if text.is_empty() {
+        return Err(Failure::new(Exit::Other, "there is no secret to read")
+            .because("the first line is empty")
+            .try_this("atonce network create > FILE; atonce network join FILE"));
+    }
+    Ok(text)
+}
+
+/// The first line that is not empty, without white space around it.
+fn first_line(input: impl BufRead) -> io::Result<Zeroizing<String>> {
+    let mut input = input.take(SECRET_FILE_BYTES);
+    let mut line = Zeroizing::new(String::with_capacity(SECRET_FILE_BYTES as usize));
+    while line.trim().is_empty() {
+        line.clear();
+        if input.read_line(&mut line)? == 0 {
+            break;
+        }
+    }
+    Ok(Zeroizing::new(line.trim().to_owned()))
+}
+
+/// While it lives, the terminal does not show what is typed.
+struct Silence(Option<Termios>);
+
+impl Silence {
+    fn begin() -> Self {
+        let Ok(before) = tcgetattr(io::stdin()) else { return Self(None) };
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &silent);
+        Self(Some(before))
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_the_first_line_with_something_on_it() {
+        assert_eq!(*first_line(&b"\n  atonce-secret-abc \r\nrest"[..]).unwrap(), "atonce-secret-abc");
+        assert_eq!(*first_line(&b""[..]).unwrap(), "");
+    }
+
+    #[test]
+    fn an_endless_file_is_not_read_to_its_end() {
+        let endless = BufReader::new(io::repeat(b'a'));
+        assert_eq!(first_line(endless).unwrap().len() as u64, SECRET_FILE_BYTES);
+    }
+}

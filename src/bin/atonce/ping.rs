@@ -1,0 +1,111 @@
+//! `atonce ping`: how long the way to a peer and back takes, and which way that is.
+
+use std::io;
+use std::time::Duration;
+
+use atonce::Client;
+use atonce::client::{Outcome, PingOptions, Pinged, Pong};
+use clap::Args;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::lookup;
+use crate::output::{Output, escape};
+use crate::peers::path_word;
+use crate::{human, send};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// A name or an id, or the beginning of one
+    peer: String,
+    /// How many times, once a second
+    #[arg(short = 'c', value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+}
+
+pub(crate) async fn run(
+    client: &mut Client,
+    options: &Options,
+    timeout: Duration,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let found = lookup::find(client, &options.peer).await?;
+    let how = PingOptions { count: options.count, timeout, ..PingOptions::default() };
+    let mut written: io::Result<()> = Ok(());
+    let mut last_error = None;
+    let each = |pong: Pong| {
+        last_error = pong.error;
+        if written.is_ok() {
+            written = write(&pong, &found.peer.name, timeout, output);
+        }
+    };
+    let pinged = client.ping(&found.peer.id.to_string(), how, each).await?;
+    written?;
+    if output.is_json() {
+        output.event("result", &pinged)?;
+    } else {
+        output.line(&summary(&pinged))?;
+    }
+    if pinged.received > 0 {
+        return Ok(Exit::Ok);
+    }
+    let why = found.absence.unwrap_or_else(|| match last_error {
+        Some(Outcome::Unreachable) => "no way to it was found".to_owned(),
+        _ => "it was asked and did not answer".to_owned(),
+    });
+    Err(Failure::new(Exit::TimedOut, format!("no answer from {}", found.peer.name))
+        .because(why)
+        .try_this("atonce peers --all"))
+}
+
+fn write(pong: &Pong, name: &str, timeout: Duration, output: &Output) -> io::Result<()> {
+    if output.is_json() {
+        return output.event("pong", pong);
+    }
+    output.line(&line(pong, name, timeout))
+}
+
+fn line(pong: &Pong, name: &str, timeout: Duration) -> String {
+    let name = escape(name);
+    let Some(microseconds) = pong.rtt_us else {
+        let why = pong.error.map_or("no answer", send::outcome_words);
+        return format!("{name}: {why} within {}", human::duration(timeout));
+    };
+    let path = pong.path.map_or("-", path_word);
+    let addr = pong.addr.map(|addr| format!(" {addr}")).unwrap_or_default();
+    format!("{name}: {} via {path}{addr}", human::fine_round_trip(microseconds))
+}
+
+fn summary(pinged: &Pinged) -> String {
+    let counts = format!("{} sent, {} received", pinged.sent, pinged.received);
+    let Some(trips) = pinged.rtt_us else { return counts };
+    let [min, p50, max] = [trips.min, trips.p50, trips.max].map(human::fine_round_trip);
+    format!("{counts}, min {min}, median {p50}, max {max}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atonce::client::PathKind;
+
+    #[test]
+    fn an_answer_is_told_with_the_way_that_it_took() {
+        let pong = Pong {
+            peer: None,
+            seq: 1,
+            rtt_us: Some(412),
+            path: Some(PathKind::Lan),
+            addr: Some("192.168.1.40:28282".parse().unwrap()),
+            error: None,
+        };
+        let line = line(&pong, "pi-kitchen", Duration::from_secs(5));
+        assert_eq!(line, "pi-kitchen: 0.41 ms via lan 192.168.1.40:28282");
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_told_with_its_reason() {
+        let error = Some(Outcome::Unreachable);
+        let pong = Pong { peer: None, seq: 1, rtt_us: None, path: None, addr: None, error };
+        assert_eq!(line(&pong, "pi", Duration::from_millis(500)), "pi: unreachable within 500ms");
+    }
+}

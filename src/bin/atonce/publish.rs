@@ -1,0 +1,53 @@
+//! `atonce publish`: one message to every peer that listens to a topic.
+
+use std::time::Duration;
+
+use atonce::Client;
+use atonce::client::{Outcome, PeerOutcome, SendOptions};
+use clap::Args;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::send::outcome_words;
+use crate::{human, input};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// What the apps listen to
+    #[arg(value_parser = input::parse_topic)]
+    topic: String,
+    /// The message; without it, or with -, standard input byte for byte
+    text: Option<String>,
+    /// Wait for what becomes of each copy
+    #[arg(long)]
+    ack: bool,
+}
+
+pub(crate) async fn run(
+    client: &mut Client,
+    options: &Options,
+    timeout: Duration,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let message = input::message(options.text.as_deref(), client.hello().payload_bytes, output).await?;
+    let how = SendOptions { ack: options.ack, timeout, ..SendOptions::default() };
+    let published = client.publish(&options.topic, &message, how).await?;
+    if output.is_json() {
+        output.event("result", &published)?;
+    } else {
+        output.line(&format!("sent to {}", human::counted(published.sent, "peer")))?;
+    }
+    if published.sent == 0 {
+        output.note(&format!("no other node listens to {} now", options.topic));
+    }
+    let failed = |copy: &&PeerOutcome<'_>| copy.outcome != Outcome::Delivered;
+    let failed: Vec<_> = published.outcomes.iter().flatten().filter(failed).collect();
+    if failed.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    let count = human::counted(failed.len() as u64, "peer");
+    let failure = Failure::new(Exit::Refused, format!("{count} of {} did not get it", published.sent));
+    let each = failed.iter().map(|copy| format!("{}: {}", copy.peer.name, outcome_words(copy.outcome)));
+    Err(each.fold(failure, Failure::because))
+}

@@ -1,0 +1,86 @@
+//! `atonce status`: how this node is; and a bare `atonce`: that, and what to try next.
+
+use std::io;
+
+use atonce::Client;
+use atonce::client::{Health, HealthState, Status};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::human;
+use crate::output::{Output, escape};
+
+pub(crate) async fn run(client: &mut Client, output: &Output) -> Result<Exit, Failure> {
+    let status = client.status().await?;
+    if output.is_json() {
+        output.object(&status)?;
+    } else {
+        show(&status, output)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The status, and what to try next.
+pub(crate) async fn overview(client: &mut Client, output: &Output) -> Result<Exit, Failure> {
+    let exit = run(client, output).await?;
+    if !output.is_json() {
+        output.advice(NEXT);
+    }
+    Ok(exit)
+}
+
+const NEXT: &str = "
+try: atonce peers                  who is there
+     atonce listen chat            read the messages of a topic
+     atonce send PEER chat hello   and write one, from another host
+     atonce help                   all commands
+";
+
+fn show(status: &Status<'_>, output: &Output) -> io::Result<()> {
+    output.line(&format!(
+        "atonce {}   {}   id {}   network {}",
+        escape(&status.version),
+        escape(&status.name),
+        status.id.short(),
+        escape(&status.network)
+    ))?;
+    row(output, "daemon", &format!("running {}", human::uptime(status.uptime_s)))?;
+    let udp: Vec<String> = status.udp.iter().map(ToString::to_string).collect();
+    row(output, "udp", &list(&udp))?;
+    let addrs =
+        status.interfaces.iter().flat_map(|own| own.addrs.iter().map(|addr| format!("{} {addr}", own.name)));
+    row(output, "interfaces", &list(&addrs.collect::<Vec<_>>()))?;
+    let peers = status.peers;
+    let counts = [(peers.online, "online"), (peers.connecting, "connecting"), (peers.offline, "offline")];
+    let counts: Vec<String> = counts.iter().map(|(count, state)| format!("{count} {state}")).collect();
+    row(output, "peers", &list(&counts))?;
+    row(output, "apps", &format!("{} connected", status.apps))?;
+    health(&status.health, output)
+}
+
+fn health(checks: &[Health<'_>], output: &Output) -> io::Result<()> {
+    let mut trouble = checks.iter().filter(|check| check.state != HealthState::Ok).peekable();
+    if trouble.peek().is_none() {
+        return row(output, "health", "ok");
+    }
+    for check in trouble {
+        let state = match check.state {
+            HealthState::Ok => "ok",
+            HealthState::Warn => "warn",
+            HealthState::Fail => "FAIL",
+        };
+        row(output, "health", &format!("{state}  {}: {}", check.check, check.why))?;
+        if !check.fix.is_empty() {
+            row(output, "", &format!("try: {}", check.fix))?;
+        }
+    }
+    Ok(())
+}
+
+fn row(output: &Output, label: &str, text: &str) -> io::Result<()> {
+    output.line(&format!("{label:<14} {}", escape(text)))
+}
+
+fn list(items: &[String]) -> String {
+    if items.is_empty() { "-".to_owned() } else { items.join(", ") }
+}

@@ -1,0 +1,840 @@
+//! The library for apps: one connection to the daemon of this host.
+//!
+//! A [`Client`] asks, one question at a time, and hands out what happens meanwhile. While it waits for an answer it
+//! keeps the events that arrive, and [`Client::next_event`] gives them in their order before it reads new ones. What it
+//! keeps is bounded: after [`limits::CLIENT_QUEUE_MESSAGES`] messages or [`limits::CLIENT_QUEUE_BYTES`] of them the next
+//! ones are dropped, and told as [`Event::Lost`] in their place; presence is never dropped, so an app that has
+//! [`PRESENCE_KEPT`] unread changes gets [`Error::Behind`]. An app that calls `next_event` in a loop sees neither.
+//!
+//! Every future may be dropped before it is done, as in `tokio::select!`: a line is always read and written whole.
+//! Needs a tokio runtime with I/O and time.
+//!
+//! ```no_run
+//! use atonce::client::{Client, Event, SendOptions};
+//!
+//! # async fn run() -> Result<(), atonce::client::Error> {
+//! let mut client = Client::connect().await?;
+//! client.listen("chat").await?;
+//! client.send("pi-attic", "chat", b"anyone there?", SendOptions::default()).await?;
+//! loop {
+//!     if let Event::Message(message) = client.next_event().await? {
+//!         client.send(&message.from.id.to_string(), "chat", &message.payload, SendOptions::default()).await?;
+//!     }
+//! }
+//! # }
+//! ```
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroize;
+
+use crate::id::RequestId;
+use crate::limits;
+use crate::wire::local;
+pub use crate::wire::local::{
+    ErrorCode, Health, HealthState, Hello, InterfaceInfo, NetworkInfo, Outcome, PathInfo, PathKind,
+    PeerCounts, PeerInfo, PeerOutcome, PeerRef, PeerState, RoundTrips, Status, WhenFull,
+};
+
+/// Changes of presence that are kept while an answer is awaited: the whole state of a network of 4096 peers with 15
+/// topics each.
+pub const PRESENCE_KEPT: usize = 65_536;
+/// How long the answer to a message may take beyond the message's own deadline.
+const GRACE: Duration = Duration::from_secs(2);
+/// Where the daemon listens when systemd runs it.
+const SYSTEM_SOCKET: &str = "/run/atonce/atonced.sock";
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+    hello: Hello<'static>,
+    timeout: Duration,
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    /// The part of a line that has come so far.
+    line: Vec<u8>,
+    /// What has not been written yet.
+    output: Vec<u8>,
+    waiting: Waiting,
+    last_id: u64,
+}
+
+/// How a message is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct SendOptions {
+    /// Ask for the outcome; without it the message leaves once, and nobody tells what became of it.
+    pub ack: bool,
+    /// When to give up.
+    pub timeout: Duration,
+    /// What to do when it cannot leave at once.
+    pub when_full: WhenFull,
+}
+
+impl Default for SendOptions {
+    fn default() -> Self {
+        Self { ack: true, timeout: limits::DEFAULT_TIMEOUT, when_full: WhenFull::Wait }
+    }
+}
+
+/// How a peer is to be asked for signs of life.
+#[derive(Clone, Copy, Debug)]
+pub struct PingOptions {
+    /// How many times, at least once.
+    pub count: u32,
+    /// From one to the next.
+    pub interval: Duration,
+    /// How long to wait for each answer.
+    pub timeout: Duration,
+}
+
+impl Default for PingOptions {
+    fn default() -> Self {
+        Self { count: 1, interval: Duration::from_secs(1), timeout: limits::DEFAULT_TIMEOUT }
+    }
+}
+
+/// What became of a message to one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// The outcome. A message that was not delivered is no [`Error`].
+    pub outcome: Outcome,
+    /// To whom it was.
+    pub peer: PeerRef<'static>,
+    /// How it went, if it did.
+    pub path: Option<PathKind>,
+    /// From its first departure to the answer, in microseconds.
+    pub rtt_us: Option<u64>,
+}
+
+/// What became of a publication.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// How many peers it was sent to; apps of this node are not counted.
+    pub sent: u64,
+    /// What became of each copy, if [`SendOptions::ack`] asked for it; the failures first, and of a very long list only
+    /// the beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<Vec<PeerOutcome<'static>>>,
+}
+
+/// One answer to a ping, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pong {
+    /// Who answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PeerRef<'static>>,
+    /// Which question, from 1.
+    pub seq: u64,
+    /// How long it took, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+    /// How it went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathKind>,
+    /// The far address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addr: Option<SocketAddr>,
+    /// Why there is no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Outcome>,
+}
+
+/// All answers to a ping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinged {
+    /// Whom we asked.
+    pub peer: PeerRef<'static>,
+    /// How many questions.
+    pub sent: u64,
+    /// How many answers.
+    pub received: u64,
+    /// How long they took, if any came.
+    pub rtt_us: Option<RoundTrips>,
+}
+
+/// Something that happened without being asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "ev", rename_all = "kebab-case")]
+pub enum Event {
+    /// A message on a topic that we listen to.
+    Message(Message),
+    /// A peer is there.
+    Enter {
+        /// Which.
+        peer: PeerRef<'static>,
+        /// How we reach it.
+        path: PathKind,
+        /// It was there before we asked.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        snapshot: bool,
+    },
+    /// A peer is gone.
+    Exit {
+        /// Which.
+        peer: PeerRef<'static>,
+        /// How we reached it last.
+        path: PathKind,
+    },
+    /// A peer is reached in another way.
+    Path {
+        /// Which.
+        peer: PeerRef<'static>,
+        /// How.
+        path: PathKind,
+    },
+    /// An app there listens to a topic.
+    Listen {
+        /// Where.
+        peer: PeerRef<'static>,
+        /// To what.
+        topic: String,
+        /// It did before we asked.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        snapshot: bool,
+    },
+    /// No app there listens to it any more.
+    Unlisten {
+        /// Where.
+        peer: PeerRef<'static>,
+        /// To what.
+        topic: String,
+    },
+    /// We did not read fast enough; this much was dropped here.
+    Lost {
+        /// How many messages.
+        messages: u64,
+        /// How many bytes of payload.
+        bytes: u64,
+    },
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// Who sent it; its id is proved, its name is only what it calls itself.
+    pub from: PeerRef<'static>,
+    /// On which topic.
+    pub topic: String,
+    /// The bytes.
+    #[serde(flatten, serialize_with = "text_or_data")]
+    pub payload: Vec<u8>,
+    /// How it came.
+    pub path: PathKind,
+    /// When it came, RFC 3339.
+    pub at: String,
+}
+
+/// Why something could not be had from the daemon.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Nobody answers at the socket. The kind of `source` says why: not found, permission denied, connection refused.
+    #[error("cannot reach the daemon at {}: {source}", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The daemon refused.
+    #[error("{message}")]
+    Refused {
+        /// What kind of trouble.
+        code: ErrorCode,
+        /// What failed and why.
+        message: String,
+        /// What to try.
+        hint: String,
+    },
+    /// The message cannot be sent in one piece.
+    #[error("a message has at most {most} bytes, this one has {bytes}")]
+    TooBig {
+        /// Bytes of the message.
+        bytes: usize,
+        /// Bytes that a message may have.
+        most: usize,
+    },
+    /// The daemon closed the connection.
+    #[error("the daemon closed the connection")]
+    Closed,
+    /// The daemon said nothing for that long.
+    #[error("the daemon did not answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// What the daemon says is not our protocol.
+    #[error("the daemon said something that is not understood: {0}")]
+    Protocol(String),
+    /// There are [`PRESENCE_KEPT`] unread changes of presence.
+    #[error("too many events wait to be read")]
+    Behind,
+}
+
+/// The daemon's socket, where nothing else was said: `$ATONCE_SOCKET`, `/run/atonce/atonced.sock` when it exists,
+/// `$XDG_RUNTIME_DIR/atonce/atonced.sock`, `/tmp/atonce-$UID/atonced.sock`.
+pub fn default_socket() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = set("ATONCE_SOCKET") {
+        return path;
+    }
+    let system = PathBuf::from(SYSTEM_SOCKET);
+    if !matches!(system.try_exists(), Ok(false)) {
+        return system;
+    }
+    let directory = set("XDG_RUNTIME_DIR").map_or_else(shared_directory, |runtime| runtime.join("atonce"));
+    directory.join("atonced.sock")
+}
+
+fn shared_directory() -> PathBuf {
+    PathBuf::from(format!("/tmp/atonce-{}", rustix::process::getuid().as_raw()))
+}
+
+impl Client {
+    /// Connects to the daemon of this host at [`default_socket`].
+    pub async fn connect() -> Result<Self, Error> {
+        Self::connect_to(&default_socket(), limits::DEFAULT_TIMEOUT).await
+    }
+
+    /// Connects to the daemon at `socket`. `timeout` is how long to wait for it, and later for each of its answers,
+    /// beyond what the request itself may take.
+    pub async fn connect_to(socket: &Path, timeout: Duration) -> Result<Self, Error> {
+        let stream = open(socket, timeout).await?;
+        let (reader, writer) = stream.into_split();
+        let mut client = Self {
+            socket: socket.to_owned(),
+            hello: unknown(),
+            timeout,
+            reader: BufReader::with_capacity(64 * 1024, reader),
+            writer,
+            line: Vec::new(),
+            output: Vec::new(),
+            waiting: Waiting::default(),
+            last_id: 0,
+        };
+        client.hello = client.ask(Line::op("hello"), timeout, |event, _| hello_of(event)).await?;
+        Ok(client)
+    }
+
+    /// Where it is connected to.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What the daemon said of itself: its node, its version, its limits.
+    pub const fn hello(&self) -> &Hello<'static> {
+        &self.hello
+    }
+
+    /// Asks for the messages of a topic.
+    pub async fn listen(&mut self, topic: &str) -> Result<(), Error> {
+        self.ask_ok(Line { topic: Some(topic), ..Line::op("listen") }).await
+    }
+
+    /// No more messages of a topic, please.
+    pub async fn unlisten(&mut self, topic: &str) -> Result<(), Error> {
+        self.ask_ok(Line { topic: Some(topic), ..Line::op("unlisten") }).await
+    }
+
+    /// Sends one message to the listeners of a topic on one peer, and waits for what becomes of it.
+    ///
+    /// `to` is an exact name or id. A name that nobody ever had is an [`Error::Refused`]; that a known peer did not get
+    /// the message is an outcome.
+    pub async fn send(
+        &mut self,
+        to: &str,
+        topic: &str,
+        payload: &[u8],
+        options: SendOptions,
+    ) -> Result<Sent, Error> {
+        let request = Line { to: Some(to), ..Line::message("send", topic, options) };
+        self.ask_message(request, payload, options, |event, _| {
+            let local::Event::Result { ending: local::Ending::Send { outcome, peer, path, rtt_us }, .. } =
+                event
+            else {
+                return unfit(&event);
+            };
+            Found::Break(Ok(Sent { outcome, peer: owned(peer), path, rtt_us }))
+        })
+        .await
+    }
+
+    /// Sends one message to the listeners of a topic on every peer. With [`SendOptions::ack`] it waits for what becomes of
+    /// each copy, without it is best effort and done at once.
+    pub async fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        options: SendOptions,
+    ) -> Result<Published, Error> {
+        let request = Line::message("publish", topic, options);
+        self.ask_message(request, payload, options, |event, _| {
+            let local::Event::Result { ending: local::Ending::Publish { sent, outcomes }, .. } = event else {
+                return unfit(&event);
+            };
+            let each = |copy: PeerOutcome<'_>| PeerOutcome { peer: owned(copy.peer), outcome: copy.outcome };
+            let outcomes = outcomes.map(|all| all.into_iter().map(each).collect());
+            Found::Break(Ok(Published { sent, outcomes }))
+        })
+        .await
+    }
+
+    /// Measures the way to a peer, an exact name or id; `each` is called with every answer as it comes.
+    pub async fn ping(
+        &mut self,
+        to: &str,
+        options: PingOptions,
+        mut each: impl FnMut(Pong),
+    ) -> Result<Pinged, Error> {
+        let request = Line {
+            to: Some(to),
+            count: Some(options.count),
+            interval_ms: Some(milliseconds(options.interval)),
+            timeout_ms: Some(milliseconds(options.timeout)),
+            ..Line::op("ping")
+        };
+        let patience = options.timeout.max(options.interval) + GRACE;
+        self.ask(request, patience, |event, line| {
+            if let local::Event::Pong { peer, seq, rtt_us, path, addr, error, .. } = event {
+                each(Pong { peer: peer.map(owned), seq, rtt_us, path, addr, error });
+                return Found::Continue(());
+            }
+            let local::Event::Result { .. } = event else { return unfit(&event) };
+            // Read by its own name: the end of a publication has some of the same fields.
+            Found::Break(serde_json::from_slice::<Pinged>(line).map_err(odd))
+        })
+        .await
+    }
+
+    /// Lists the peers, those that are offline included, by id.
+    pub async fn peers(&mut self) -> Result<Vec<PeerInfo<'static>>, Error> {
+        let mut peers = BTreeMap::new();
+        self.ask(Line::op("peers"), self.timeout, |event, line| {
+            let local::Event::Peer(_) = event else { return ok(&event) };
+            match serde_json::from_slice::<PeerInfo<'static>>(line) {
+                Ok(info) => {
+                    peers.insert(info.id, info);
+                    Found::Continue(())
+                }
+                Err(error) => Found::Break(Err(odd(error))),
+            }
+        })
+        .await?;
+        Ok(peers.into_values().collect())
+    }
+
+    /// Asks the daemon how it is.
+    pub async fn status(&mut self) -> Result<Status<'static>, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            status: Status<'static>,
+        }
+        let read = |line: &[u8]| serde_json::from_slice::<Answer>(line).map(|answer| answer.status);
+        self.ask(Line::op("status"), self.timeout, |_, line| Found::Break(read(line).map_err(odd))).await
+    }
+
+    /// Asks to be told who and what is there, and then every change, as events.
+    pub async fn watch(&mut self) -> Result<(), Error> {
+        self.ask_ok(Line::op("watch")).await
+    }
+
+    /// Asks which network the node belongs to.
+    pub async fn network(&mut self) -> Result<NetworkInfo<'static>, Error> {
+        self.ask_network(Line { action: Some("show"), ..Line::op("network") }).await
+    }
+
+    /// Makes the node a member of the private network with this secret, the line that `atonce network create` printed.
+    pub async fn join_network(&mut self, secret: &str) -> Result<NetworkInfo<'static>, Error> {
+        let request = Line { action: Some("join"), secret: Some(secret), ..Line::op("network") };
+        let answer = self.ask_network(request).await;
+        self.output.zeroize();
+        answer
+    }
+
+    /// Makes the node a member of the open network.
+    pub async fn leave_network(&mut self) -> Result<NetworkInfo<'static>, Error> {
+        self.ask_network(Line { action: Some("leave"), ..Line::op("network") }).await
+    }
+
+    /// The next message, change of presence, or loss. Waits as long as it takes: put a `tokio::time::timeout` around
+    /// it, or a `select!`.
+    pub async fn next_event(&mut self) -> Result<Event, Error> {
+        loop {
+            if let Some(event) = self.waiting.pop() {
+                return Ok(event);
+            }
+            let line = self.read_line().await?;
+            self.sort(&line, None, |_, _| Found::<()>::Continue(()))?;
+        }
+    }
+
+    async fn ask_ok(&mut self, request: Line<'_>) -> Result<(), Error> {
+        self.ask(request, self.timeout, |event, _| ok(&event)).await
+    }
+
+    async fn ask_network(&mut self, request: Line<'_>) -> Result<NetworkInfo<'static>, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            network: NetworkInfo<'static>,
+        }
+        let read = |line: &[u8]| serde_json::from_slice::<Answer>(line).map(|answer| answer.network);
+        self.ask(request, self.timeout, |_, line| Found::Break(read(line).map_err(odd))).await
+    }
+
+    async fn ask_message<T>(
+        &mut self,
+        request: Line<'_>,
+        payload: &[u8],
+        options: SendOptions,
+        take: impl FnMut(local::Event<'_>, &[u8]) -> Found<T>,
+    ) -> Result<T, Error> {
+        let most = usize::try_from(self.hello.payload_bytes).unwrap_or(usize::MAX);
+        if payload.len() > most {
+            return Err(Error::TooBig { bytes: payload.len(), most });
+        }
+        // Text of control characters alone grows to six times its size in JSON: base64 always fits.
+        let text =
+            std::str::from_utf8(payload).ok().filter(|text| escaped_len(text) <= limits::LINE_BYTES / 2);
+        let data = text.is_none().then(|| BASE64.encode(payload));
+        let request = Line { text, data: data.as_deref(), ..request };
+        self.ask(request, options.timeout + GRACE, take).await
+    }
+
+    /// Asks, and gives `take` each line of the answer until it has what it wants. `patience` is for each of them.
+    async fn ask<T>(
+        &mut self,
+        request: Line<'_>,
+        patience: Duration,
+        mut take: impl FnMut(local::Event<'_>, &[u8]) -> Found<T>,
+    ) -> Result<T, Error> {
+        self.last_id += 1;
+        let id = RequestId(self.last_id);
+        serde_json::to_writer(&mut self.output, &Line { id: Some(id), ..request }).map_err(odd)?;
+        self.output.push(b'\n');
+        let mut deadline = Instant::now() + patience;
+        loop {
+            let Ok(line) = timeout_at(deadline, self.read_line()).await else {
+                return Err(Error::Timeout(patience));
+            };
+            match self.sort(&line?, Some(id), &mut take)? {
+                Sorted::Done(answer) => return answer,
+                Sorted::Part => deadline = Instant::now() + patience,
+                Sorted::Other => {}
+            }
+        }
+    }
+
+    /// Puts a line where it belongs: to the events that wait, to the answer to `id`, or nowhere.
+    fn sort<T>(
+        &mut self,
+        line: &[u8],
+        id: Option<RequestId>,
+        mut take: impl FnMut(local::Event<'_>, &[u8]) -> Found<T>,
+    ) -> Result<Sorted<T>, Error> {
+        let event = match serde_json::from_slice::<local::Event<'_>>(line) {
+            Ok(event) => event,
+            Err(error) if is_of_a_newer_daemon(line, id) => {
+                tracing::debug!(%error, "a line of an unknown kind is skipped");
+                return Ok(Sorted::Other);
+            }
+            Err(error) => return Err(odd(error)),
+        };
+        let ours = match &event {
+            local::Event::Error { id: None, .. } => true,
+            local::Event::Error { id: of, .. }
+            | local::Event::Ok { id: of, .. }
+            | local::Event::Result { id: of, .. }
+            | local::Event::Pong { id: of, .. } => id.is_some() && *of == id,
+            local::Event::Peer(_) => id.is_some(),
+            local::Event::Message { .. }
+            | local::Event::Enter { .. }
+            | local::Event::Exit { .. }
+            | local::Event::Path { .. }
+            | local::Event::Listen { .. }
+            | local::Event::Unlisten { .. }
+            | local::Event::Lost { .. } => {
+                let Some(event) = event_of(event)? else { return Ok(Sorted::Other) };
+                return self.waiting.push(event).map(|()| Sorted::Other);
+            }
+        };
+        if !ours {
+            // The late answer to a question that nobody waits for any more.
+            return Ok(Sorted::Other);
+        }
+        if let local::Event::Error { code, message, hint, .. } = event {
+            return Err(Error::Refused { code, message: message.into_owned(), hint: hint.into_owned() });
+        }
+        Ok(match take(event, line) {
+            Found::Break(answer) => Sorted::Done(answer),
+            Found::Continue(()) => Sorted::Part,
+        })
+    }
+
+    /// The next line, without its newline. Meanwhile writes what there is to write: the daemon stops reading an app
+    /// that does not read.
+    async fn read_line(&mut self) -> Result<Vec<u8>, Error> {
+        loop {
+            tokio::select! {
+                available = self.reader.fill_buf() => {
+                    let Ok(available) = available else { return Err(Error::Closed) };
+                    if available.is_empty() {
+                        return Err(Error::Closed);
+                    }
+                    let end = available.iter().position(|byte| *byte == b'\n');
+                    let taken = end.unwrap_or(available.len());
+                    self.line.extend_from_slice(&available[..taken]);
+                    self.reader.consume(end.map_or(taken, |end| end + 1));
+                    if self.line.len() >= limits::LINE_BYTES {
+                        return Err(Error::Protocol(format!("a line of more than {} bytes", limits::LINE_BYTES)));
+                    }
+                    if end.is_some() {
+                        return Ok(std::mem::take(&mut self.line));
+                    }
+                }
+                written = self.writer.write(&self.output), if !self.output.is_empty() => match written {
+                    Ok(written) => drop(self.output.drain(..written)),
+                    // The daemon's last words may still be there to be read.
+                    Err(_) => self.output.clear(),
+                }
+            }
+        }
+    }
+}
+
+async fn open(socket: &Path, within: Duration) -> Result<UnixStream, Error> {
+    let unreachable = |source| Error::Unreachable { path: socket.to_owned(), source };
+    // Anybody may create a directory in /tmp: what another user put there is not our daemon.
+    let directory = shared_directory();
+    if socket.starts_with(&directory)
+        && let Ok(found) = std::fs::metadata(&directory)
+        && found.uid() != rustix::process::getuid().as_raw()
+    {
+        let text = format!("{} belongs to another user", directory.display());
+        return Err(unreachable(io::Error::other(text)));
+    }
+    match timeout(within, UnixStream::connect(socket)).await {
+        Ok(connected) => connected.map_err(unreachable),
+        Err(_) => Err(Error::Timeout(within)),
+    }
+}
+
+/// Done with an answer or an error, or more lines to come.
+type Found<T> = ControlFlow<Result<T, Error>>;
+
+/// Where a line belonged.
+enum Sorted<T> {
+    /// It ended the answer.
+    Done(Result<T, Error>),
+    /// It was a part of the answer.
+    Part,
+    /// It was something else.
+    Other,
+}
+
+fn ok(event: &local::Event<'_>) -> Found<()> {
+    let local::Event::Ok { .. } = event else { return unfit(event) };
+    Found::Break(Ok(()))
+}
+
+fn hello_of(event: local::Event<'_>) -> Found<Hello<'static>> {
+    let local::Event::Ok { hello: Some(hello), .. } = event else { return unfit(&event) };
+    Found::Break(Ok(Hello {
+        v: hello.v,
+        version: Cow::Owned(hello.version.into_owned()),
+        node: owned(hello.node),
+        payload_bytes: hello.payload_bytes,
+        line_bytes: hello.line_bytes,
+    }))
+}
+
+/// Until the daemon said it.
+fn unknown() -> Hello<'static> {
+    let node = PeerRef { name: Cow::Borrowed(""), id: crate::id::NodeId([0; 32]) };
+    Hello { v: 0, version: Cow::Borrowed(""), node, payload_bytes: 0, line_bytes: 0 }
+}
+
+fn unfit<T>(event: &local::Event<'_>) -> Found<T> {
+    let shown: String = format!("{event:?}").chars().take(80).collect();
+    Found::Break(Err(Error::Protocol(format!("this does not answer what was asked: {shown}"))))
+}
+
+fn odd(error: serde_json::Error) -> Error {
+    Error::Protocol(error.to_string())
+}
+
+/// Whether a line that could not be read is an event of a kind that came after this version, and nobody waits for it.
+fn is_of_a_newer_daemon(line: &[u8], id: Option<RequestId>) -> bool {
+    #[derive(Deserialize)]
+    struct Any {
+        #[serde(rename = "ev")]
+        _ev: String,
+        id: Option<serde_json::Value>,
+    }
+    let Ok(any) = serde_json::from_slice::<Any>(line) else { return false };
+    id.is_none_or(|RequestId(id)| any.id != Some(id.into()))
+}
+
+fn event_of(event: local::Event<'_>) -> Result<Option<Event>, Error> {
+    Ok(Some(match event {
+        local::Event::Message { from, topic, text, data, path, at } => {
+            let payload = match (text, data) {
+                (Some(text), _) => text.into_owned().into_bytes(),
+                (None, Some(data)) => BASE64
+                    .decode(data.as_bytes())
+                    .map_err(|error| Error::Protocol(format!("\"data\" is not base64: {error}")))?,
+                (None, None) => Vec::new(),
+            };
+            let (from, topic, at) = (owned(from), topic.into_owned(), at.into_owned());
+            Event::Message(Message { from, topic, payload, path, at })
+        }
+        local::Event::Enter { peer, path, snapshot } => Event::Enter { peer: owned(peer), path, snapshot },
+        local::Event::Exit { peer, path } => Event::Exit { peer: owned(peer), path },
+        local::Event::Path { peer, path } => Event::Path { peer: owned(peer), path },
+        local::Event::Listen { peer, topic, snapshot } => {
+            Event::Listen { peer: owned(peer), topic: topic.into_owned(), snapshot }
+        }
+        local::Event::Unlisten { peer, topic } => {
+            Event::Unlisten { peer: owned(peer), topic: topic.into_owned() }
+        }
+        local::Event::Lost { messages, bytes } => Event::Lost { messages, bytes },
+        local::Event::Ok { .. }
+        | local::Event::Error { .. }
+        | local::Event::Result { .. }
+        | local::Event::Peer(_)
+        | local::Event::Pong { .. } => return Ok(None),
+    }))
+}
+
+fn owned(peer: PeerRef<'_>) -> PeerRef<'static> {
+    PeerRef { name: Cow::Owned(peer.name.into_owned()), id: peer.id }
+}
+
+/// Bytes of a text in JSON, quotes aside.
+fn escaped_len(text: &str) -> usize {
+    let escaped = |byte| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    // At least one: no time at all is no deadline that the daemon takes.
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+fn text_or_data<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(1))?;
+    match std::str::from_utf8(payload) {
+        Ok(text) => map.serialize_entry("text", text)?,
+        Err(_) => map.serialize_entry("data", &BASE64.encode(payload))?,
+    }
+    map.end()
+}
+
+/// The events that came while an answer was awaited.
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    messages: usize,
+    bytes: usize,
+    lost_messages: u64,
+    lost_bytes: u64,
+}
+
+impl Waiting {
+    fn push(&mut self, event: Event) -> Result<(), Error> {
+        if let Event::Message(message) = &event {
+            let bytes = message.payload.len();
+            if self.messages >= limits::CLIENT_QUEUE_MESSAGES
+                || self.bytes + bytes > limits::CLIENT_QUEUE_BYTES
+            {
+                self.lost_messages += 1;
+                self.lost_bytes += bytes as u64;
+                return Ok(());
+            }
+            if let Some(lost) = self.take_lost() {
+                self.events.push_back(lost);
+            }
+            self.messages += 1;
+            self.bytes += bytes;
+        } else if self.events.len() - self.messages >= PRESENCE_KEPT {
+            return Err(Error::Behind);
+        }
+        self.events.push_back(event);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let Some(event) = self.events.pop_front() else { return self.take_lost() };
+        if let Event::Message(message) = &event {
+            self.messages -= 1;
+            self.bytes -= message.payload.len();
+        }
+        Some(event)
+    }
+
+    fn take_lost(&mut self) -> Option<Event> {
+        let messages = std::mem::take(&mut self.lost_messages);
+        let bytes = std::mem::take(&mut self.lost_bytes);
+        (messages > 0).then_some(Event::Lost { messages, bytes })
+    }
+}
+
+/// A request as it is written.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Line<'a> {
+    op: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<RequestId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    when_full: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    fn op(op: &'static str) -> Self {
+        Self { op, ..Self::default() }
+    }
+
+    fn message(op: &'static str, topic: &'a str, options: SendOptions) -> Self {
+        let when_full = match options.when_full {
+            WhenFull::Wait => None,
+            WhenFull::Drop => Some("drop"),
+        };
+        let timeout_ms = Some(milliseconds(options.timeout));
+        Self { topic: Some(topic), ack: Some(options.ack), timeout_ms, when_full, ..Self::op(op) }
+    }
+}
