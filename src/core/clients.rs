@@ -99,10 +99,6 @@ impl Clients {
         self.by_id.len()
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = ClientId> {
-        self.by_id.keys().copied()
-    }
-
     /// The apps that watch.
     pub(crate) fn watchers(&mut self) -> impl Iterator<Item = (ClientId, &mut Watch)> {
         self.by_id.iter_mut().filter_map(|(id, client)| client.watch.as_mut().map(|watch| (*id, watch)))

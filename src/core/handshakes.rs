@@ -199,8 +199,12 @@ impl Node {
         if !prospects.contains_key(&id) {
             if prospects.len() >= PROSPECTS {
                 // The newest hints come first: the oldest that came from others makes room.
-                let oldest = prospects.iter().filter(|(id, _)| !self.peers.get(id).is_some_and(|p| p.is_online()));
-                let Some(oldest) = oldest.min_by_key(|(_, prospect)| prospect.since).map(|(id, _)| *id) else { return };
+                let oldest =
+                    prospects.iter().filter(|(id, _)| !self.peers.get(id).is_some_and(|p| p.is_online()));
+                let Some(oldest) = oldest.min_by_key(|(_, prospect)| prospect.since).map(|(id, _)| *id)
+                else {
+                    return;
+                };
                 self.give_up(oldest, "too many prospects");
             }
             let candidates = known.unwrap_or_default();
@@ -226,8 +230,12 @@ impl Node {
 
     /// Seeks the peers of earlier runs where they were last.
     pub(crate) fn seek_remembered(&mut self) {
-        let known: Vec<_> =
-            self.peers.iter().filter(|(_, p)| !p.candidates.is_empty() && !p.is_online()).map(|(id, _)| *id).collect();
+        let known: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| !p.candidates.is_empty() && !p.is_online())
+            .map(|(id, _)| *id)
+            .collect();
         for id in known.into_iter().take(PROSPECTS / 2) {
             self.seek(id, None, None);
         }
@@ -337,7 +345,11 @@ impl Node {
         }
     }
 
-    pub(crate) fn on_initiation(&mut self, via: Route, packet: &[u8; size::INITIATION]) -> Result<(), Dropped> {
+    pub(crate) fn on_initiation(
+        &mut self,
+        via: Route,
+        packet: &[u8; size::INITIATION],
+    ) -> Result<(), Dropped> {
         if !handshake::check_mac1(&self.config.network, &self.id, packet) {
             return Err(Dropped::Unauthenticated);
         }
@@ -358,7 +370,8 @@ impl Node {
             return Err(Dropped::OverLimit);
         }
         self.handshakes.count_this_second(self.now).1 += 1;
-        let received = Received::read(&self.identity, &self.config.network, packet).map_err(|_| Dropped::Unauthenticated)?;
+        let received = Received::read(&self.identity, &self.config.network, packet)
+            .map_err(|_| Dropped::Unauthenticated)?;
         let peer = received.initiator;
         if peer == self.id {
             return Err(Dropped::Unexpected);
@@ -492,19 +505,16 @@ impl Node {
         let mut probe = packet.to_vec();
         half.session.open(&mut probe).map_err(|_| Dropped::Unauthenticated)?;
         packet.copy_from_slice(&probe);
-        let Some(half) = self.handshakes.half_open.remove(&index) else { return Err(Dropped::UnknownSession) };
+        let Some(half) = self.handshakes.half_open.remove(&index) else {
+            return Err(Dropped::UnknownSession);
+        };
         // Another handshake of the same life may have committed since this one began.
         if let Err(reason) = self.check_life(&half.peer, half.boot, half.counter) {
             self.handshakes.indices.remove(&index);
             return Err(reason);
         }
-        let established = Established {
-            session: half.session,
-            index,
-            since: self.now,
-            initiator: false,
-            used: false,
-        };
+        let established =
+            Established { session: half.session, index, since: self.now, initiator: false, used: false };
         let admitted = self.establish(half.peer, established, half.boot, Some(half.counter), None, via);
         Ok(admitted.then_some(half.peer))
     }
@@ -514,7 +524,8 @@ impl Node {
         let Some(Owner::Prospect(peer)) = self.handshakes.indices.get(&index).copied() else {
             return Err(Dropped::UnknownSession);
         };
-        let prospect = self.handshakes.prospects.get(&peer).and_then(|prospect| prospect.first_message.as_ref());
+        let prospect =
+            self.handshakes.prospects.get(&peer).and_then(|prospect| prospect.first_message.as_ref());
         let first = prospect.ok_or(Dropped::UnknownSession)?;
         let finished = first.initiator.finish(&self.identity, &self.config.network, packet);
         let (keys, payload) = finished.map_err(|_| Dropped::Unauthenticated)?;
@@ -564,7 +575,8 @@ impl Node {
             return Err(Dropped::UnknownSession);
         };
         let prospect = self.handshakes.prospects.get_mut(&peer);
-        let first = prospect.and_then(|prospect| prospect.first_message.as_mut()).ok_or(Dropped::UnknownSession)?;
+        let first =
+            prospect.and_then(|prospect| prospect.first_message.as_mut()).ok_or(Dropped::UnknownSession)?;
         let mut mac1 = [0; size::MAC];
         mac1.copy_from_slice(&first.packet[field::INITIATION_MAC1]);
         let cookie = cookie::open_cookie(&self.config.network, &peer, packet, &mac1);
@@ -591,7 +603,8 @@ impl Node {
 
     /// Configured peers that are no longer configured are no longer asked.
     pub(crate) fn stop_whois(&mut self, keep: &[SocketAddr]) {
-        let gone: Vec<_> = self.handshakes.whois.keys().filter(|addr| !keep.contains(addr)).copied().collect();
+        let gone: Vec<_> =
+            self.handshakes.whois.keys().filter(|addr| !keep.contains(addr)).copied().collect();
         for addr in gone {
             self.handshakes.whois.remove(&addr);
             self.timers.clear(Timer::Whois(addr));

@@ -34,11 +34,19 @@ impl Node {
             Record::About { name, peers, topics } => self.on_about(from, name, peers, topics),
             Record::Peers { entries } => self.on_introductions(from, via, &entries),
             Record::Suspect { peer } => self.on_verdict(from, peer),
-            Record::Topics { since, upto, added, removed } => self.on_topics(from, since, upto, &added, &removed),
+            Record::Topics { since, upto, added, removed } => {
+                self.on_topics(from, since, upto, &added, &removed)
+            }
             Record::TopicsHave { upto, ask } => self.on_topics_have(from, upto, ask),
             Record::Message { topic, payload } => self.on_message(from, via, topic, payload),
             Record::Tracked { number, after, open, topic, payload } => {
-                self.on_tracked(from, via, crate::core::delivery::Numbered { number, after, open }, topic, payload);
+                self.on_tracked(
+                    from,
+                    via,
+                    crate::core::delivery::Numbered { number, after, open },
+                    topic,
+                    payload,
+                );
             }
             Record::Outcome { number, fate } => self.on_outcome(from, number, fate),
         }
@@ -46,7 +54,8 @@ impl Node {
 
     /// Answers on the way that the question came by.
     fn on_ping(&mut self, from: NodeId, via: Route, token: u64) {
-        let on_path = self.peers.get(&from).and_then(|peer| peer.path).is_some_and(|path| path.remote == via.remote);
+        let on_path =
+            self.peers.get(&from).and_then(|peer| peer.path).is_some_and(|path| path.remote == via.remote);
         if on_path {
             self.tell(from, &Record::Pong { token });
         } else {

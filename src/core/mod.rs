@@ -42,8 +42,8 @@ use std::time::Duration;
 use rand_core::CryptoRng;
 
 pub use self::api::*;
-pub use self::clients::TooManyClients;
 use self::clients::Clients;
+pub use self::clients::TooManyClients;
 use self::clock_text::ClockText;
 use self::handshakes::Handshakes;
 use self::lan::Lan;
@@ -204,7 +204,12 @@ impl Node {
     /// # Errors
     ///
     /// There are as many apps as there may be.
-    pub fn handle_connect(&mut self, client: ClientId, admin: bool, now: Instant) -> Result<(), TooManyClients> {
+    pub fn handle_connect(
+        &mut self,
+        client: ClientId,
+        admin: bool,
+        now: Instant,
+    ) -> Result<(), TooManyClients> {
         self.advance(now);
         self.clients.connect(client, admin)
     }
@@ -324,7 +329,10 @@ impl Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("id", &self.id).field("peers", &self.peers.counts()).finish_non_exhaustive()
+        f.debug_struct("Node")
+            .field("id", &self.id)
+            .field("peers", &self.peers.counts())
+            .finish_non_exhaustive()
     }
 }
 

@@ -122,7 +122,12 @@ impl Train {
     }
 
     /// Closes the open datagram and queues the train.
-    pub(crate) fn flush(&mut self, session: &mut Session, route: Route, outbox: &mut Outbox) -> Result<(), Exhausted> {
+    pub(crate) fn flush(
+        &mut self,
+        session: &mut Session,
+        route: Route,
+        outbox: &mut Outbox,
+    ) -> Result<(), Exhausted> {
         if self.bytes.len() > self.open + size::DATA_HEADER {
             self.seal(session)?;
         } else {
@@ -208,7 +213,9 @@ mod tests {
             for datagram in buffer.chunks_mut(transmit.segment_bytes) {
                 assert!(datagram.len() <= limits::DATAGRAM_BYTES);
                 for record in Records::new(receiver.open(datagram).unwrap()) {
-                    let Ok(Read::Record(Record::Message { payload, .. })) = record else { panic!("{record:?}") };
+                    let Ok(Read::Record(Record::Message { payload, .. })) = record else {
+                        panic!("{record:?}")
+                    };
                     arrived.push(payload.len());
                 }
             }

@@ -252,7 +252,9 @@ mod tests {
     #[test]
     fn the_open_network_answers_only_local_networks() {
         let links = links();
-        for local in ["10.9.9.9", "172.16.0.1", "192.168.77.1", "169.254.1.1", "fd00::1", "fe80::1", "2001:db8:1::7"] {
+        for local in
+            ["10.9.9.9", "172.16.0.1", "192.168.77.1", "169.254.1.1", "fd00::1", "fe80::1", "2001:db8:1::7"]
+        {
             assert!(links.is_local_network(ip(local)), "{local}");
         }
         for foreign in ["8.8.8.8", "2001:db8:2::7", "100.64.0.1"] {

@@ -244,7 +244,8 @@ mod tests {
 
     #[test]
     fn pins_outlive_a_restart() {
-        let known = |n, pinned| KnownPeer { id: id(n), name: name("pi"), pinned, addrs: vec![], last_seen: None };
+        let known =
+            |n, pinned| KnownPeer { id: id(n), name: name("pi"), pinned, addrs: vec![], last_seen: None };
         let peers = Peers::remembered(&[known(1, false), known(2, true)]);
         assert_eq!(peers.by_name("pi"), Some(id(2)));
     }

@@ -86,7 +86,10 @@ impl Node {
             let (id, seq) = (series.id, u64::from(series.asked));
             let online = self.peers.get(&series.peer).is_some_and(|peer| peer.is_online());
             let error = Some(if online { Outcome::Timeout } else { Outcome::Unreachable });
-            self.tell_pong(client, Event::Pong { id, peer: None, seq, rtt_us: None, path: None, addr: None, error });
+            self.tell_pong(
+                client,
+                Event::Pong { id, peer: None, seq, rtt_us: None, path: None, addr: None, error },
+            );
         }
         let Some(series) = self.pings.by_number.get_mut(&(client, number)) else { return };
         if series.asked >= series.count {
@@ -137,8 +140,11 @@ impl Node {
     /// The answer to a ping: of an app's, perhaps.
     pub(crate) fn on_ping_answer(&mut self, from: NodeId, via: Route, token: u64) {
         let now = self.now;
-        let asked = |series: &Series| series.peer == from && matches!(series.open, Some((Some(t), _)) if t == token);
-        let Some(((client, number), series)) = self.pings.by_number.iter_mut().find(|(_, series)| asked(series)) else {
+        let asked =
+            |series: &Series| series.peer == from && matches!(series.open, Some((Some(t), _)) if t == token);
+        let Some(((client, number), series)) =
+            self.pings.by_number.iter_mut().find(|(_, series)| asked(series))
+        else {
             return;
         };
         let (client, number) = (*client, *number);
@@ -152,7 +158,10 @@ impl Node {
         let path = Some(self.links.kind(via.remote.ip()));
         let peer = Some(PeerRef { name: name.into(), id: from });
         let rtt_us = Some(microseconds(took));
-        self.tell_pong(client, Event::Pong { id, peer, seq, rtt_us, path, addr: Some(via.remote), error: None });
+        self.tell_pong(
+            client,
+            Event::Pong { id, peer, seq, rtt_us, path, addr: Some(via.remote), error: None },
+        );
         self.after_pong(client, number, next);
     }
 
@@ -197,7 +206,8 @@ impl Node {
     }
 
     pub(crate) fn forget_pings_of(&mut self, client: ClientId) {
-        let numbers: Vec<_> = self.pings.by_number.range((client, 0)..=(client, u64::MAX)).map(|(key, _)| *key).collect();
+        let numbers: Vec<_> =
+            self.pings.by_number.range((client, 0)..=(client, u64::MAX)).map(|(key, _)| *key).collect();
         for (client, number) in numbers {
             self.pings.by_number.remove(&(client, number));
             self.timers.clear(Timer::Ping(client, number));

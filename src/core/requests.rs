@@ -12,8 +12,8 @@ use crate::id::{ClientId, NodeId, RequestId, Topic, TopicNumber};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::{
-    BadLine, Ending, ErrorCode, Event, Hello, NetworkInfo, NetworkOp, Op, Outcome, Outgoing, PathKind, PeerOutcome,
-    PeerRef, Request, WhenFull,
+    BadLine, Ending, ErrorCode, Event, Hello, NetworkInfo, NetworkOp, Op, Outcome, Outgoing, PathKind,
+    PeerOutcome, PeerRef, Request, WhenFull,
 };
 use crate::wire::message::Fate;
 
@@ -82,7 +82,13 @@ impl Node {
         if found.is_none() {
             let shown: String = to.chars().take(limits::NAME_BYTES).collect();
             let message = format!("no peer was ever called {shown:?}");
-            self.refuse(client, id, ErrorCode::NoPeer, message.into(), "atonce peers --all lists everyone known");
+            self.refuse(
+                client,
+                id,
+                ErrorCode::NoPeer,
+                message.into(),
+                "atonce peers --all lists everyone known",
+            );
         }
         found
     }
@@ -138,19 +144,27 @@ impl Node {
         let topic = message.topic.as_str();
         let too_big = payload.len() > limits::PAYLOAD_BYTES;
         if too_big {
-            let message = format!("a message has at most {} bytes, this one {}", limits::PAYLOAD_BYTES, payload.len());
+            let message =
+                format!("a message has at most {} bytes, this one {}", limits::PAYLOAD_BYTES, payload.len());
             return self.refuse(client, id, ErrorCode::BadRequest, message.into(), "send it in pieces");
         }
         self.deliver_here(topic, payload, Some(client));
-        let listening = |peer: &crate::core::peers::Peer| peer.is_online() && peer.topics.number(topic).is_some();
+        let listening =
+            |peer: &crate::core::peers::Peer| peer.is_online() && peer.topics.number(topic).is_some();
         let to: Vec<_> = self.peers.iter().filter(|(_, peer)| listening(peer)).map(|(id, _)| *id).collect();
         let deadline = deadline(self.now, message.timeout);
         let may_wait = message.when_full == WhenFull::Wait;
         let number = self.next_publication;
         self.next_publication += 1;
         let sender = Sender { client, id, publication: message.ack.then_some(number) };
-        let mut publication =
-            Publication { client, id, bytes: payload.len(), awaited: 0, sent: to.len() as u64, outcomes: Vec::new() };
+        let mut publication = Publication {
+            client,
+            id,
+            bytes: payload.len(),
+            awaited: 0,
+            sent: to.len() as u64,
+            outcomes: Vec::new(),
+        };
         for peer in to {
             match self.dispatch(peer, topic, payload, message.ack, sender, deadline, may_wait) {
                 Some(outcome) => publication.outcomes.push((peer, outcome)),
@@ -215,7 +229,13 @@ impl Node {
         self.result(client, id, Ending::Publish { sent, outcomes: Some(named) });
     }
 
-    fn end_send(&mut self, sender: Sender, peer: NodeId, outcome: Outcome, took: Option<std::time::Duration>) {
+    fn end_send(
+        &mut self,
+        sender: Sender,
+        peer: NodeId,
+        outcome: Outcome,
+        took: Option<std::time::Duration>,
+    ) {
         let Self { clients, peers, config, links, .. } = self;
         let (Some(known), Some(_)) = (clients.get_mut(sender.client), sender.id) else { return };
         let (name, path) = match peers.get(&peer) {

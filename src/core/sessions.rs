@@ -81,7 +81,8 @@ impl Node {
         }
         let entered = !peer.is_online();
         let better = peer.path.is_none_or(|path| {
-            links.rank(via.remote.ip()) <= links.rank(path.remote.ip()) || now.since(peer.path_heard) > PATH_STALE
+            links.rank(via.remote.ip()) <= links.rank(path.remote.ip())
+                || now.since(peer.path_heard) > PATH_STALE
         });
         if better {
             peer.path = Some(via);
@@ -149,7 +150,12 @@ impl Node {
     }
 
     /// A packet in a session.
-    pub(crate) fn on_data(&mut self, via: Route, index: SessionIndex, packet: &mut [u8]) -> Result<(), Dropped> {
+    pub(crate) fn on_data(
+        &mut self,
+        via: Route,
+        index: SessionIndex,
+        packet: &mut [u8],
+    ) -> Result<(), Dropped> {
         let id = match self.handshakes.indices.get(&index) {
             Some(Owner::Peer(id)) => *id,
             Some(Owner::HalfOpen) => match self.on_first_data(via, index, packet)? {
@@ -190,7 +196,9 @@ impl Node {
     fn challenge(&mut self, id: NodeId, via: Route) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let asked = |question: &Question| question.route.remote == via.remote && now.since(question.asked) < CHALLENGE_GAP;
+        let asked = |question: &Question| {
+            question.route.remote == via.remote && now.since(question.asked) < CHALLENGE_GAP
+        };
         if peer.is_online() && !peer.liveness.questions().any(asked) {
             self.ask(id, via);
         }

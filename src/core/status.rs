@@ -124,8 +124,11 @@ impl Node {
     }
 
     fn counters(&self) -> Vec<(Cow<'static, str>, u64)> {
-        let mut counters: Vec<(Cow<'static, str>, u64)> =
-            self.dropped.iter().map(|(reason, count)| (Cow::Owned(format!("dropped-{reason}")), *count)).collect();
+        let mut counters: Vec<(Cow<'static, str>, u64)> = self
+            .dropped
+            .iter()
+            .map(|(reason, count)| (Cow::Owned(format!("dropped-{reason}")), *count))
+            .collect();
         let waiting: usize = self.peers.iter().map(|(_, peer)| peer.delivery.len()).sum();
         counters.extend([
             ("odd-records".into(), self.odd_records),

@@ -45,7 +45,8 @@ impl LocalTopics {
     /// Whether one more app may listen to `topic`.
     pub(crate) fn has_room(&self, topic: &Topic) -> bool {
         let listened = |(_, topic): &(&Topic, &LocalTopic)| !topic.listeners.is_empty();
-        self.listeners(topic).is_some() || self.by_name.iter().filter(listened).count() < limits::TOPICS_PER_NODE
+        self.listeners(topic).is_some()
+            || self.by_name.iter().filter(listened).count() < limits::TOPICS_PER_NODE
     }
 
     /// Adds a listener; says whether the list that others see changed.
@@ -105,11 +106,6 @@ impl LocalTopics {
     pub(crate) fn numbered(&self, number: TopicNumber) -> Option<(&Topic, &BTreeSet<ClientId>)> {
         let topic = self.by_number.get(&number)?;
         Some((topic, self.listeners(topic)?))
-    }
-
-    /// The names with a listener.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &Topic> {
-        self.by_name.iter().filter(|(_, entry)| !entry.listeners.is_empty()).map(|(topic, _)| topic)
     }
 
     pub(crate) const fn version(&self) -> u64 {

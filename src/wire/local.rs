@@ -246,7 +246,9 @@ impl<'a> Fields<'a> {
         let payload = match (self.text, self.data) {
             (Some(text), None) => Payload::Text(text),
             (None, Some(data)) => Payload::Data(
-                BASE64.decode(data.as_str().as_bytes()).map_err(|error| bad(&format!("\"data\" is not base64: {error}")))?,
+                BASE64
+                    .decode(data.as_str().as_bytes())
+                    .map_err(|error| bad(&format!("\"data\" is not base64: {error}")))?,
             ),
             (None, None) => return Err(bad("it needs \"text\", or \"data\" in base64")),
             (Some(_), Some(_)) => return Err(bad("it has both \"text\" and \"data\"")),
@@ -435,7 +437,7 @@ pub struct PeerOutcome<'a> {
     pub outcome: Outcome,
 }
 
-/// How a request ended.
+/// How a request ended. Read in this order: each has a field that those after it lack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Ending<'a> {
@@ -451,14 +453,6 @@ pub enum Ending<'a> {
         /// From its first departure to the answer, in microseconds.
         rtt_us: Option<u64>,
     },
-    /// Of a `publish`.
-    Publish {
-        /// How many peers it was sent to; apps of this node are not counted.
-        sent: u64,
-        /// What became of each copy, if that was asked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        outcomes: Option<Vec<PeerOutcome<'a>>>,
-    },
     /// Of a `ping`.
     Ping {
         /// Whom.
@@ -469,6 +463,14 @@ pub enum Ending<'a> {
         received: u64,
         /// How long they took, if any came.
         rtt_us: Option<RoundTrips>,
+    },
+    /// Of a `publish`.
+    Publish {
+        /// How many peers it was sent to; apps of this node are not counted.
+        sent: u64,
+        /// What became of each copy, if that was asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outcomes: Option<Vec<PeerOutcome<'a>>>,
     },
 }
 
@@ -752,7 +754,10 @@ mod tests {
         assert_eq!(refused("[]"), (ErrorCode::BadRequest, None));
         assert_eq!(refused(r#"{"id":1}"#), (ErrorCode::BadRequest, Some(RequestId(1))));
         assert_eq!(refused(r#"{"op":"dance","id":2}"#), (ErrorCode::UnknownOp, Some(RequestId(2))));
-        assert_eq!(refused(r#"{"op":"listen","topic":7,"id":3}"#), (ErrorCode::BadRequest, Some(RequestId(3))));
+        assert_eq!(
+            refused(r#"{"op":"listen","topic":7,"id":3}"#),
+            (ErrorCode::BadRequest, Some(RequestId(3)))
+        );
         for line in [
             r#"{"op":"listen"}"#,
             r#"{"op":"listen","topic":"No"}"#,
@@ -791,7 +796,15 @@ mod tests {
             json(&Event::Enter { peer: peer.clone(), path: PathKind::Lan, snapshot: true }),
             format!(r#"{{"ev":"enter","peer":{{"name":"pi","id":"{id}"}},"path":"lan","snapshot":true}}"#)
         );
-        let lost = Event::Pong { id: None, peer: None, seq: 2, rtt_us: None, path: None, addr: None, error: Some(Outcome::Timeout) };
+        let lost = Event::Pong {
+            id: None,
+            peer: None,
+            seq: 2,
+            rtt_us: None,
+            path: None,
+            addr: None,
+            error: Some(Outcome::Timeout),
+        };
         assert_eq!(json(&lost), r#"{"ev":"pong","seq":2,"error":"timeout"}"#);
     }
 

@@ -237,10 +237,21 @@ mod tests {
             Record::About { name: "pi", peers: 3, topics: 4 },
             Record::Peers { entries: vec![(NodeId([9; 32]), ([192, 168, 1, 2], 28282).into())] },
             Record::Suspect { peer: NodeId([8; 32]) },
-            Record::Topics { since: 1, upto: 2, added: vec![(TopicNumber(2), "chat")], removed: vec![TopicNumber(1)] },
+            Record::Topics {
+                since: 1,
+                upto: 2,
+                added: vec![(TopicNumber(2), "chat")],
+                removed: vec![TopicNumber(1)],
+            },
             Record::TopicsHave { upto: 2, ask: true },
             Record::Message { topic: TopicNumber(2), payload: b"hi" },
-            Record::Tracked { number: MessageNumber(300), after: 1, open: 2, topic: TopicNumber(2), payload: b"hi" },
+            Record::Tracked {
+                number: MessageNumber(300),
+                after: 1,
+                open: 2,
+                topic: TopicNumber(2),
+                payload: b"hi",
+            },
             Record::Outcome { number: MessageNumber(300), fate: Fate::Busy },
         ]
     }
