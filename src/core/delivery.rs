@@ -9,11 +9,10 @@
 //! peer has given to the topic.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use crate::core::Node;
 use crate::core::api::Route;
-use crate::core::paths::RETRY_MAX;
+use crate::core::paths::{ASK_AGAIN, RETRY_MAX};
 use crate::core::timers::Timer;
 use crate::id::{ClientId, MessageNumber, NodeId, RequestId, Topic, TopicNumber};
 use crate::limits;
@@ -38,6 +37,18 @@ pub(crate) struct Sender {
     pub(crate) id: Option<RequestId>,
     /// It is one copy of this publication.
     pub(crate) publication: Option<u64>,
+}
+
+/// A message as its app gave it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Letter<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    /// Its outcome is to be reported.
+    pub(crate) tracked: bool,
+    pub(crate) deadline: Instant,
+    /// It may be kept until it can leave.
+    pub(crate) may_wait: bool,
 }
 
 /// A message on its way to one peer.
@@ -111,16 +122,8 @@ impl Node {
     }
 
     /// Sends a message to `id`, now or as soon as that is possible. `None`: its sender will be told later.
-    pub(crate) fn dispatch(
-        &mut self,
-        id: NodeId,
-        topic: &str,
-        payload: &[u8],
-        tracked: bool,
-        sender: Sender,
-        deadline: Instant,
-        may_wait: bool,
-    ) -> Option<Outcome> {
+    pub(crate) fn dispatch(&mut self, id: NodeId, letter: Letter<'_>, sender: Sender) -> Option<Outcome> {
+        let Letter { topic, payload, tracked, deadline, may_wait } = letter;
         let now = self.now;
         self.in_use(id);
         let ready = self.may_carry_data(id);
@@ -219,10 +222,10 @@ impl Node {
             }
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let asked_lately = peer.delivery.topics_asked.is_some_and(|asked| now.since(asked) < RETRY_MAX / 4);
+        let asked_lately = peer.delivery.topics_asked.is_some_and(|asked| now.since(asked) < ASK_AGAIN);
         if unknown && !asked_lately {
             peer.delivery.topics_asked = Some(now);
-            self.timers.set_sooner(Timer::Delivery(id), now + RETRY_MAX / 4);
+            self.timers.set_sooner(Timer::Delivery(id), now + ASK_AGAIN);
             self.ask_topics(id);
         }
     }
@@ -259,6 +262,7 @@ impl Node {
             let outcome = if online { Outcome::Timeout } else { Outcome::Unreachable };
             self.conclude(id, waiting.parcel, outcome, false);
         }
+        let given_up = !unanswered.is_empty();
         for message in unanswered {
             self.conclude(id, message.parcel, Outcome::Timeout, true);
         }
@@ -266,7 +270,8 @@ impl Node {
         let mut at = 0;
         while let Some(message) = self.peers.get_mut(&id).and_then(|peer| peer.delivery.in_flight.get_mut(at))
         {
-            if message.again <= now {
+            // What was held back behind a message that is given up goes on at once: its copy tells the receiver so.
+            if message.again <= now || given_up && at == 0 {
                 let pause = (base * 2_u32.saturating_pow(message.tries.min(16))).min(RETRY_MAX);
                 message.tries += 1;
                 message.again = now + pause;
@@ -284,7 +289,7 @@ impl Node {
         let retries =
             peer.delivery.in_flight.iter().map(|message| message.again.min(message.parcel.deadline));
         let deadlines = peer.delivery.waiting.iter().map(|waiting| waiting.parcel.deadline);
-        let ask = (online && !peer.delivery.waiting.is_empty()).then(|| now + RETRY_MAX / 4);
+        let ask = (online && !peer.delivery.waiting.is_empty()).then(|| now + ASK_AGAIN);
         if let Some(next) = retries.chain(deadlines).chain(ask).min() {
             self.timers.set(Timer::Delivery(id), next);
         }
@@ -518,11 +523,6 @@ const NUMBER_MAX: u64 = 1 << 48;
 fn place(number: u64) -> (usize, u32) {
     let slot = number % limits::TRACKED_WINDOW;
     ((slot / 4) as usize, (slot % 4) as u32 * 2)
-}
-
-/// How long a message may wait for its deadline at most, from now.
-pub(crate) fn deadline(now: Instant, timeout: Duration) -> Instant {
-    now + timeout.min(limits::TIMEOUT_MAX)
 }
 
 #[cfg(test)]

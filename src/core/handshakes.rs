@@ -99,6 +99,7 @@ struct Prospect {
     /// Who told us of it, if it was another peer.
     teller: Option<NodeId>,
     since: Instant,
+    last_sent: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -208,13 +209,17 @@ impl Node {
                 self.give_up(oldest, "too many prospects");
             }
             let candidates = known.unwrap_or_default();
-            let prospect = Prospect { candidates, attempts: 0, first_message: None, teller, since: self.now };
+            let since = self.now;
+            let prospect =
+                Prospect { candidates, attempts: 0, first_message: None, teller, since, last_sent: None };
             self.handshakes.prospects.insert(id, prospect);
         }
         let Some(prospect) = self.handshakes.prospects.get_mut(&id) else { return };
         let mut fresh = prospect.attempts == 0;
         if let Some((route, source)) = route {
             fresh |= !prospect.candidates.iter().any(|candidate| candidate.route.remote == route.remote);
+            // Back-off must not make us deaf: a hint after a while says that the way may be open again.
+            fresh |= prospect.last_sent.is_some_and(|sent| self.now.since(sent) >= ONE_ADDRESS);
             prospect.candidates.add(route, source);
             // A newly seen address is worth a new series.
             if fresh && source < Source::Hearsay {
@@ -256,6 +261,7 @@ impl Node {
         let Some(prospect) = self.handshakes.prospects.get_mut(&id) else { return };
         let step = RETRY[prospect.attempts.min(ATTEMPTS - 1)];
         prospect.attempts += 1;
+        prospect.last_sent = Some(now);
         let Some(first) = &prospect.first_message else { return };
         let packet = first.packet;
         let candidates: Vec<_> = prospect.candidates.iter().copied().collect();

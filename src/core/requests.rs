@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 
 use crate::core::Node;
 use crate::core::api::{Event as NodeEvent, NetworkChange, Route};
-use crate::core::delivery::{Sender, deadline};
+use crate::core::delivery::{Letter, Sender};
 use crate::crypto::network::{NetworkKeys, NetworkSecret};
 use crate::id::{ClientId, NodeId, RequestId, Topic, TopicNumber};
 use crate::limits;
@@ -130,10 +130,7 @@ impl Node {
             let outcome = self.deliver_here(topic, payload, None);
             return self.end_send(sender, peer, outcome, Some(std::time::Duration::ZERO));
         }
-        let deadline = deadline(self.now, message.timeout);
-        let may_wait = message.when_full == WhenFull::Wait;
-        let outcome = self.dispatch(peer, topic, payload, message.ack, sender, deadline, may_wait);
-        match outcome {
+        match self.dispatch(peer, self.letter(message), sender) {
             Some(outcome) => self.end_send(sender, peer, outcome, None),
             None => self.owe(client, payload.len()),
         }
@@ -152,8 +149,7 @@ impl Node {
         let listening =
             |peer: &crate::core::peers::Peer| peer.is_online() && peer.topics.number(topic).is_some();
         let to: Vec<_> = self.peers.iter().filter(|(_, peer)| listening(peer)).map(|(id, _)| *id).collect();
-        let deadline = deadline(self.now, message.timeout);
-        let may_wait = message.when_full == WhenFull::Wait;
+        let letter = self.letter(message);
         let number = self.next_publication;
         self.next_publication += 1;
         let sender = Sender { client, id, publication: message.ack.then_some(number) };
@@ -166,7 +162,7 @@ impl Node {
             outcomes: Vec::new(),
         };
         for peer in to {
-            match self.dispatch(peer, topic, payload, message.ack, sender, deadline, may_wait) {
+            match self.dispatch(peer, letter, sender) {
                 Some(outcome) => publication.outcomes.push((peer, outcome)),
                 None => publication.awaited += usize::from(message.ack),
             }
@@ -179,6 +175,16 @@ impl Node {
         } else {
             self.owe(client, payload.len());
             self.publications.insert(number, publication);
+        }
+    }
+
+    fn letter<'a>(&self, message: &'a Outgoing<'_>) -> Letter<'a> {
+        Letter {
+            topic: message.topic.as_str(),
+            payload: message.payload.as_bytes(),
+            tracked: message.ack,
+            deadline: self.now + message.timeout,
+            may_wait: message.when_full == WhenFull::Wait,
         }
     }
 

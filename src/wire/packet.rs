@@ -167,8 +167,8 @@ impl<'a> Packet<'a> {
     }
 }
 
-fn exact<const N: usize>(datagram: &mut [u8]) -> Result<&[u8; N], BadPacket> {
-    (&*datagram).try_into().map_err(|_| BadPacket::Length)
+fn exact<const N: usize>(datagram: &[u8]) -> Result<&[u8; N], BadPacket> {
+    datagram.try_into().map_err(|_| BadPacket::Length)
 }
 
 /// The three bytes of a session index at `range`.

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use atonce::core::{
-    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, Route, Sighting, Transmit,
+    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, Route, Sighting,
+    Transmit,
 };
 use atonce::crypto::identity::Identity;
 use atonce::crypto::network::{NetworkKeys, NetworkSecret};
@@ -314,7 +315,9 @@ impl World {
             self.on_event(host, event);
         }
         let mut buffer = Vec::new();
-        while let Some(transmit) = self.hosts[host].node.as_mut().and_then(|node| node.poll_transmit(&mut buffer)) {
+        while let Some(transmit) =
+            self.hosts[host].node.as_mut().and_then(|node| node.poll_transmit(&mut buffer))
+        {
             self.transmit(host, transmit, &buffer);
         }
         let wake = self.hosts[host].node.as_ref().and_then(|node| node.poll_timeout()).map(|(at, _)| at);
@@ -334,7 +337,9 @@ impl World {
         match event {
             Event::Output(client) => {
                 let known = &mut self.hosts[host];
-                let (Some(node), Some(app)) = (known.node.as_mut(), known.apps.get_mut(&client)) else { return };
+                let (Some(node), Some(app)) = (known.node.as_mut(), known.apps.get_mut(&client)) else {
+                    return;
+                };
                 if app.deaf {
                     return;
                 }
@@ -471,7 +476,8 @@ impl World {
             let flight = self.flying.first_key_value().map(|((at, _), _)| *at);
             let wake = self.wakes.first().map(|(at, _)| *at);
             let restless = self.restless.then_some(restless_at + Duration::from_millis(10));
-            let Some(next) = flight.into_iter().chain(wake).chain(restless).min().filter(|next| *next <= end) else {
+            let Some(next) = flight.into_iter().chain(wake).chain(restless).min().filter(|next| *next <= end)
+            else {
                 self.now = end;
                 return false;
             };

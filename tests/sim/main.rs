@@ -1,0 +1,15 @@
+//! The node in a simulated world: finding, losing, delivering, and the clauses of its contract.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "nobody outside of the tests sees this"
+)]
+
+mod world;
+
+mod contract;
+mod delivery;
+mod discovery;
+mod hostile;
