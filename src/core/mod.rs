@@ -1,9 +1,9 @@
 //! The node as a state machine: everything that one `atonced` knows and decides, without a socket, a clock, a file or
 //! an operating system.
 //!
-//! This file only dispatches. What happens stands in the file of its noun: [`handshakes`] makes sessions, [`sessions`]
-//! carries records in them, [`liveness`] judges who is there, [`lan`] finds peers, [`topics`] knows who listens to
-//! what, [`delivery`] brings messages over, [`clients`] and [`requests`] serve the apps.
+//! This file only dispatches. What happens stands in the file of its noun: `handshakes` makes sessions, `sessions`
+//! carries records in them, `liveness` judges who is there, `lan` finds peers, `topics` knows who listens to
+//! what, `delivery` brings messages over, `clients` and `requests` serve the apps.
 //!
 //! The contract, each clause of it a property test in `tests/sim`:
 //!

@@ -27,7 +27,6 @@ pub(crate) struct Publication {
     pub(crate) client: ClientId,
     id: Option<RequestId>,
     bytes: usize,
-    awaited: usize,
     sent: u64,
     outcomes: Vec<(NodeId, Outcome)>,
 }
@@ -130,9 +129,10 @@ impl Node {
             let outcome = self.deliver_here(topic, payload, None);
             return self.end_send(sender, peer, outcome, Some(std::time::Duration::ZERO));
         }
-        match self.dispatch(peer, self.letter(message), sender) {
-            Some(outcome) => self.end_send(sender, peer, outcome, None),
-            None => self.owe(client, payload.len()),
+        // Owed before it is dispatched: it may be paid before that returns.
+        self.owe(client, payload.len());
+        if let Some(outcome) = self.dispatch(peer, self.letter(message), sender) {
+            self.report(sender, peer, outcome, None, payload.len());
         }
     }
 
@@ -150,31 +150,31 @@ impl Node {
             |peer: &crate::core::peers::Peer| peer.is_online() && peer.topics.number(topic).is_some();
         let to: Vec<_> = self.peers.iter().filter(|(_, peer)| listening(peer)).map(|(id, _)| *id).collect();
         let letter = self.letter(message);
+        let sent = to.len() as u64;
+        if !message.ack {
+            self.result(client, id, Ending::Publish { sent, outcomes: None });
+            let sender = Sender { client, id: None, publication: None };
+            for peer in to {
+                self.owe(client, payload.len());
+                if let Some(outcome) = self.dispatch(peer, letter, sender) {
+                    self.report(sender, peer, outcome, None, payload.len());
+                }
+            }
+            return;
+        }
+        let publication = Publication { client, id, bytes: payload.len(), sent, outcomes: Vec::new() };
+        if to.is_empty() {
+            return self.end_publication(publication);
+        }
         let number = self.next_publication;
         self.next_publication += 1;
-        let sender = Sender { client, id, publication: message.ack.then_some(number) };
-        let mut publication = Publication {
-            client,
-            id,
-            bytes: payload.len(),
-            awaited: 0,
-            sent: to.len() as u64,
-            outcomes: Vec::new(),
-        };
+        let sender = Sender { client, id, publication: Some(number) };
+        self.owe(client, payload.len());
+        self.publications.insert(number, publication);
         for peer in to {
-            match self.dispatch(peer, letter, sender) {
-                Some(outcome) => publication.outcomes.push((peer, outcome)),
-                None => publication.awaited += usize::from(message.ack),
+            if let Some(outcome) = self.dispatch(peer, letter, sender) {
+                self.report(sender, peer, outcome, None, payload.len());
             }
-        }
-        if !message.ack {
-            let sent = publication.sent;
-            self.result(client, id, Ending::Publish { sent, outcomes: None });
-        } else if publication.awaited == 0 {
-            self.end_publication(publication);
-        } else {
-            self.owe(client, payload.len());
-            self.publications.insert(number, publication);
         }
     }
 
@@ -211,7 +211,7 @@ impl Node {
         };
         let Some(publication) = self.publications.get_mut(&number) else { return };
         publication.outcomes.push((peer, outcome));
-        if publication.outcomes.len() >= publication.awaited + publication.immediate()
+        if publication.outcomes.len() as u64 >= publication.sent
             && let Some(publication) = self.publications.remove(&number)
         {
             if let Some(known) = self.clients.get_mut(sender.client) {
@@ -439,12 +439,5 @@ impl Node {
             (false, 0) => Fate::NoListener,
             (false, _) => Fate::Busy,
         }
-    }
-}
-
-impl Publication {
-    /// Copies whose outcome was known at once.
-    const fn immediate(&self) -> usize {
-        self.sent as usize - self.awaited
     }
 }

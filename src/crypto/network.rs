@@ -1,7 +1,7 @@
 //! The network: what all its members know, and what they tell each other apart from strangers with.
 //!
 //! One secret of 32 bytes, `K_net`; everything else is derived from it, one key for each use, so that nothing
-//! made for one use can be passed off as made for another (protocol.md, 6):
+//! made for one use can be passed off as made for another (protocol.md, 1.1):
 //!
 //! ```text
 //! key of a use          = BLAKE2s-256(key: K_net, "atonce 1 " || use)

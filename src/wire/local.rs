@@ -629,7 +629,7 @@ pub struct NetworkInfo<'a> {
     pub kind: Cow<'a, str>,
     /// Eight characters that are equal on all members, and tell nothing of the secret.
     pub fingerprint: Option<Cow<'a, str>>,
-    /// Where the secret comes from: `state`, or the file that was named at start.
+    /// Where the secret comes from: `state`, or the file that was named at start; none in the open network.
     pub source: Option<Cow<'a, str>>,
 }
 

@@ -229,3 +229,23 @@ fn a_ping_is_answered_and_a_dead_peer_is_not() {
     world.run(seconds(3));
     assert_eq!(world.heard(0, app, "pong").last().unwrap()["error"], "timeout");
 }
+
+#[test]
+fn every_request_is_answered_once_even_when_it_has_to_wait() {
+    let mut world = World::lan(16, 2);
+    world.run(seconds(1));
+    world.listener(1, "t");
+    world.run(seconds(1));
+    let app = world.connect(0);
+    // The first has to ask for the topic, so the others wait behind it.
+    world.send(0, app, 1, "pi-1", "unknown", "x");
+    world.say(0, app, r#"{"op":"publish","id":2,"topic":"t","text":"y"}"#);
+    world.say(0, app, r#"{"op":"publish","id":3,"topic":"t","text":"y","ack":true}"#);
+    world.say(0, app, r#"{"op":"send","id":4,"to":"pi-1","topic":"t","text":"y","ack":false}"#);
+    world.run(seconds(1));
+    let ids: Vec<_> = world.heard(0, app, "result").iter().map(|line| line["id"].as_u64().unwrap()).collect();
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, [1, 2, 3, 4], "{ids:?}");
+    assert!(world.hosts[0].node.as_ref().unwrap().is_idle(app));
+}
