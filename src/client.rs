@@ -112,7 +112,7 @@ impl Default for PingOptions {
 /// What became of a message to one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sent {
-    /// The outcome. A message that was not delivered is no [`Error`].
+    /// The outcome. A message that was not delivered is no [`enum@Error`].
     pub outcome: Outcome,
     /// To whom it was.
     pub peer: PeerRef<'static>,
