@@ -91,7 +91,7 @@ impl Lab {
     pub(crate) fn capture(&self) -> Capture {
         let path = Path::new(FILES).join("capture");
         let mut tcpdump = Command::new("tcpdump");
-        tcpdump.args(["-i", "br0", "-Z", "root", "--immediate-mode", "-U", "-w"]).arg(&path);
+        tcpdump.args(["-i", "br0", "-Z", "root", "--immediate-mode", "-B", "65536", "-U", "-w"]).arg(&path);
         let mut child = tcpdump.stderr(Stdio::piped()).spawn().unwrap();
         let mut notes = BufReader::new(child.stderr.take().unwrap());
         let mut note = String::new();
@@ -331,6 +331,8 @@ impl Capture {
         self.notes.read_to_string(&mut notes).unwrap();
         assert!(self.child.wait().unwrap().success(), "tcpdump: {notes}");
         println!("tcpdump: {}", notes.trim().replace('\n', ", "));
+        // What was not recorded proves nothing.
+        assert!(notes.contains("\n0 packets dropped by kernel"), "tcpdump: {notes}");
         let bytes = fs::read(&self.path).unwrap();
         // A header of 24 bytes; then, for each frame, 16 bytes with its length in the third word.
         let (mut rest, mut frames) = (&bytes[24..], Vec::new());

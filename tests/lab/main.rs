@@ -160,6 +160,8 @@ fn what_a_stranger_says_to_a_member() {
             }
             socket.send(&packet).unwrap();
         }
+        // Slowly enough for the recording to keep up.
+        std::thread::sleep(Duration::from_millis(2));
     }
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     println!("answered {} bytes", socket.recv(&mut [0; 2048]).unwrap_or(0));
