@@ -1,0 +1,371 @@
+//! Hosts on one bridge, made of namespaces that vanish with the process that made them.
+
+use std::cell::Cell;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// How long an event may take before the test has failed; no test measures time.
+const PATIENCE: Duration = Duration::from_secs(30);
+const INSIDE: &str = "ATONCE_LAB_INSIDE";
+/// All files of a lab; `/run` is a file system of its own in there.
+const FILES: &str = "/run/lab";
+const TOOLS: [(&str, &str, &str); 4] = [
+    ("ip", "-V", "iproute2"),
+    ("unshare", "--version", "util-linux"),
+    ("nft", "--version", "nftables"),
+    ("tcpdump", "--version", "tcpdump"),
+];
+
+/// The network of one test: a bridge, and hosts on it.
+pub(crate) struct Lab {
+    hosts: Cell<u8>,
+}
+
+impl Lab {
+    /// Runs the test called `name` in namespaces of its own, and there `body`.
+    pub(crate) fn run(name: &str, body: impl FnOnce(&Self)) {
+        if std::env::var_os(INSIDE).is_some() {
+            return body(&Self::new());
+        }
+        check_tools();
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child"]);
+        if !rustix::process::geteuid().is_root() {
+            unshare.args(["--user", "--map-root-user"]);
+        }
+        unshare.arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
+        let output = unshare.env(INSIDE, "1").stdin(Stdio::null()).output().unwrap();
+        let (seen, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        println!("{seen}");
+        if !output.status.success() {
+            println!("{log}");
+        }
+        // A name that fits no test would succeed as well.
+        assert!(output.status.success() && seen.contains("1 passed"), "{name} failed in the lab, see above");
+    }
+
+    fn new() -> Self {
+        run("mount -t proc proc /proc");
+        run("mount -t tmpfs tmpfs /run");
+        fs::create_dir(FILES).unwrap();
+        run("ip link set lo up");
+        run("ip link add br0 type bridge");
+        run("ip link set br0 up");
+        Self { hosts: Cell::new(0) }
+    }
+
+    /// Connects one more host: 10.77.0.1, 10.77.0.2, …
+    pub(crate) fn host(&self, name: &'static str) -> Host {
+        let number = self.hosts.get() + 1;
+        self.hosts.set(number);
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip link add port{number} type veth peer name eth0 netns {name}"));
+        run(&format!("ip link set port{number} master br0 up"));
+        let host = Host { name, number };
+        for settings in [
+            "link set lo up".to_owned(),
+            format!("link set eth0 address 02:00:00:77:00:{number:02x}"),
+            format!("address add {}/24 brd + dev eth0", host.ip()),
+            "link set eth0 up".to_owned(),
+        ] {
+            run(&format!("ip -n {name} {settings}"));
+        }
+        host
+    }
+
+    /// Writes a file for the hosts.
+    pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = Path::new(FILES).join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Records what passes over the bridge from now on.
+    pub(crate) fn capture(&self) -> Capture {
+        let path = Path::new(FILES).join("capture");
+        let mut tcpdump = Command::new("tcpdump");
+        tcpdump.args(["-i", "br0", "-Z", "root", "--immediate-mode", "-B", "65536", "-U", "-w"]).arg(&path);
+        let mut child = tcpdump.stderr(Stdio::piped()).spawn().unwrap();
+        let mut notes = BufReader::new(child.stderr.take().unwrap());
+        let mut note = String::new();
+        while !note.contains("listening on") {
+            assert_ne!(notes.read_line(&mut note).unwrap(), 0, "tcpdump: {note}");
+        }
+        Capture { child, path, notes: Box::new(notes) }
+    }
+}
+
+fn check_tools() {
+    let runs = |tool, version| Command::new(tool).arg(version).output().is_ok_and(|run| run.status.success());
+    let missing: Vec<_> = TOOLS.iter().filter(|(tool, version, _)| !runs(*tool, *version)).collect();
+    let names: Vec<_> = missing.iter().map(|(tool, ..)| *tool).collect();
+    let packages: Vec<_> = missing.iter().map(|(.., package)| *package).collect();
+    assert!(
+        missing.is_empty(),
+        "the lab needs {}\ntry: apt-get install {}",
+        names.join(", "),
+        packages.join(" ")
+    );
+}
+
+/// Runs a command of plain words, which must succeed.
+fn run(words: &str) {
+    let mut words_of = words.split_whitespace();
+    let output = Command::new(words_of.next().unwrap()).args(words_of).output().unwrap();
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// One host: a network namespace with an `eth0` on the bridge.
+#[derive(Clone, Copy)]
+pub(crate) struct Host {
+    pub(crate) name: &'static str,
+    number: u8,
+}
+
+impl Host {
+    pub(crate) fn ip(self) -> String {
+        format!("10.77.0.{}", self.number)
+    }
+
+    pub(crate) fn mac(self) -> [u8; 6] {
+        [2, 0, 0, 0x77, 0, self.number]
+    }
+
+    /// A program on this host.
+    pub(crate) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).env(INSIDE, "1");
+        command.args(["netns", "exec", self.name]).arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// Adds rules to the packet filter, each `input RULE` or `output RULE`.
+    pub(crate) fn filter(self, rules: &[&str]) {
+        let mut script = String::from(
+            "table inet lab { chain input { type filter hook input priority 0; }; \
+             chain output { type filter hook output priority 0; }; }\n",
+        );
+        for rule in rules {
+            script.push_str(&format!("add rule inet lab {rule}\n"));
+        }
+        let mut child = self.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "nft refused:\n{script}");
+    }
+
+    /// Starts a daemon named like the host, and waits until it says that it is ready.
+    pub(crate) fn daemon(self, args: &[&str]) -> Daemon {
+        self.daemon_named(self.name, args)
+    }
+
+    /// Starts a daemon with its own state and socket, and waits until it says that it is ready.
+    pub(crate) fn daemon_named(self, name: &str, args: &[&str]) -> Daemon {
+        let socket = Path::new(FILES).join(format!("{name}.sock"));
+        let mut command = self.command(env!("CARGO_BIN_EXE_atonced"));
+        command.args(["--name", name, "--log", "atonce=debug,info", "--state-dir"]);
+        command.arg(Path::new(FILES).join(format!("{name}.state"))).arg("--socket").arg(&socket).args(args);
+        let mut program = Program::start(command, format!("atonced {name}"));
+        let ready = program.line(|line| line.starts_with("atonced: "));
+        println!("{ready}");
+        let start = format!("atonced: {name} (");
+        let rest = ready.strip_prefix(&start).and_then(|rest| rest.split_once(") ready, udp "));
+        let port = rest.and_then(|(_, rest)| rest.strip_suffix(&format!(", socket {}", socket.display())));
+        let port = port.unwrap_or_else(|| panic!("{ready}")).parse().unwrap();
+        Daemon { host: self, name: name.to_owned(), socket, port, program }
+    }
+}
+
+/// A daemon that has said that it is ready.
+pub(crate) struct Daemon {
+    host: Host,
+    pub(crate) name: String,
+    socket: PathBuf,
+    pub(crate) port: u16,
+    program: Program,
+}
+
+impl Daemon {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_atonce"));
+        command.arg("--socket").arg(&self.socket).args(["--timeout", "30s"]).args(args);
+        command
+    }
+
+    /// Runs `atonce` here and returns its exit code and all that it printed.
+    pub(crate) fn try_atonce(&self, args: &[&str]) -> (Option<i32>, String) {
+        let output = self.command(args).output().unwrap();
+        let (out, notes) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+        println!("{}$ atonce {}\n{out}{notes}", self.name, args.join(" "));
+        (output.status.code(), out)
+    }
+
+    /// Runs `atonce` here, which must succeed, and returns what it printed.
+    pub(crate) fn atonce(&self, args: &[&str]) -> String {
+        let (code, out) = self.try_atonce(args);
+        assert_eq!(code, Some(0), "{}$ atonce {}", self.name, args.join(" "));
+        out
+    }
+
+    /// The same, with `--json`: an object a line.
+    pub(crate) fn json(&self, args: &[&str]) -> Vec<Value> {
+        let out = self.atonce(&[&["--json"], args].concat());
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The same, with these lines to read.
+    pub(crate) fn json_fed(&self, args: &[&str], input: &str) -> Vec<Value> {
+        let mut command = self.command(&[&["--json"], args].concat());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_owned();
+        let feeding = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+        let output = child.wait_with_output().unwrap();
+        let _ = feeding.join();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success(),
+            "{}$ atonce {}: {}\n{out}",
+            self.name,
+            args.join(" "),
+            output.status
+        );
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Starts `atonce` here.
+    pub(crate) fn start(&self, args: &[&str]) -> Program {
+        Program::start(self.command(args), format!("{}$ atonce {}", self.name, args.join(" ")))
+    }
+
+    /// Takes the daemon away without a goodbye.
+    pub(crate) fn kill(mut self) {
+        self.program.child.kill().unwrap();
+        self.program.child.wait().unwrap();
+    }
+}
+
+/// A running program, whose lines are read as they come.
+pub(crate) struct Program {
+    child: Child,
+    what: String,
+    lines: Receiver<String>,
+}
+
+impl Program {
+    fn start(mut command: Command, what: String) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { child, what, lines }
+    }
+
+    /// The next line for which `is_it` holds.
+    pub(crate) fn line(&mut self, is_it: impl Fn(&str) -> bool) -> String {
+        let (deadline, mut seen) = (Instant::now() + PATIENCE, Vec::new());
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("{}: what was awaited did not come; instead {seen:#?}", self.what)
+            };
+            if is_it(&line) {
+                return line;
+            }
+            seen.push(line);
+        }
+    }
+
+    /// The next event with this name of the peer with that name.
+    pub(crate) fn event(&mut self, event: &str, peer: &str) -> Value {
+        let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+        let line = self.line(|line| {
+            let line = parse(line);
+            line["ev"] == event && line["peer"]["name"] == peer
+        });
+        println!("{}\n{line}", self.what);
+        parse(&line)
+    }
+
+    /// All lines until it ends.
+    pub(crate) fn rest(&mut self) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            lines.push(line);
+        }
+        assert!(Instant::now() < deadline, "{} did not end; it said {lines:#?}", self.what);
+        lines
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A recording of the bridge that goes on.
+pub(crate) struct Capture {
+    child: Child,
+    path: PathBuf,
+    notes: Box<dyn Read>,
+}
+
+impl Capture {
+    /// Ends it and returns the frames.
+    pub(crate) fn frames(mut self) -> Vec<Frame> {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        let mut notes = String::new();
+        self.notes.read_to_string(&mut notes).unwrap();
+        assert!(self.child.wait().unwrap().success(), "tcpdump: {notes}");
+        println!("tcpdump: {}", notes.trim().replace('\n', ", "));
+        // What was not recorded proves nothing.
+        assert!(notes.contains("\n0 packets dropped by kernel"), "tcpdump: {notes}");
+        let bytes = fs::read(&self.path).unwrap();
+        // A header of 24 bytes; then, for each frame, 16 bytes with its length in the third word.
+        let (mut rest, mut frames) = (&bytes[24..], Vec::new());
+        while let Some((header, behind)) = rest.split_at_checked(16) {
+            let length = u32::from_ne_bytes(header[8..12].try_into().unwrap()) as usize;
+            let (frame, behind) = behind.split_at(length);
+            frames.push(Frame(frame.to_vec()));
+            rest = behind;
+        }
+        frames
+    }
+}
+
+/// An Ethernet frame.
+pub(crate) struct Frame(pub(crate) Vec<u8>);
+
+impl Frame {
+    pub(crate) fn is_between(&self, from: Host, to: Host) -> bool {
+        self.0.starts_with(&to.mac()) && self.0[6..].starts_with(&from.mac())
+    }
+
+    /// Whether it carries UDP, by IPv4 or IPv6.
+    pub(crate) fn is_udp(&self) -> bool {
+        const UDP: u8 = 17;
+        let protocol = match self.0[12..14] {
+            [0x08, 0x00] => self.0.get(23),
+            [0x86, 0xdd] => self.0.get(20),
+            _ => None,
+        };
+        protocol == Some(&UDP)
+    }
+
+    pub(crate) fn contains(&self, needle: &str) -> bool {
+        self.0.windows(needle.len()).any(|window| window == needle.as_bytes())
+    }
+}
