@@ -272,7 +272,7 @@ impl Program {
     }
 
     /// The next line for which `is_it` holds.
-    pub(crate) fn line(&mut self, is_it: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn line(&self, is_it: impl Fn(&str) -> bool) -> String {
         let (deadline, mut seen) = (Instant::now() + PATIENCE, Vec::new());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
