@@ -172,7 +172,7 @@ impl Host {
         let mut command = self.command(env!("CARGO_BIN_EXE_atonced"));
         command.args(["--name", name, "--log", "atonce=debug,info", "--state-dir"]);
         command.arg(Path::new(FILES).join(format!("{name}.state"))).arg("--socket").arg(&socket).args(args);
-        let mut program = Program::start(command, format!("atonced {name}"));
+        let program = Program::start(command, format!("atonced {name}"));
         let ready = program.line(|line| line.starts_with("atonced: "));
         println!("{ready}");
         let start = format!("atonced: {name} (");
@@ -287,7 +287,7 @@ impl Program {
     }
 
     /// The next event with this name of the peer with that name.
-    pub(crate) fn event(&mut self, event: &str, peer: &str) -> Value {
+    pub(crate) fn event(&self, event: &str, peer: &str) -> Value {
         let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap();
         let line = self.line(|line| {
             let line = parse(line);

@@ -60,7 +60,7 @@ fn a_killed_daemon_is_seen_to_leave_and_to_enter_again() {
     Lab::run("a_killed_daemon_is_seen_to_leave_and_to_enter_again", |lab| {
         let attic = lab.host("attic").daemon(&[]);
         let kitchen = lab.host("kitchen");
-        let mut watching = attic.start(&["watch", "--json"]);
+        let watching = attic.start(&["watch", "--json"]);
         let daemon = kitchen.daemon(&[]);
         let first = watching.event("enter", "kitchen");
         daemon.kill();
