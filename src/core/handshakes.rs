@@ -24,6 +24,7 @@ use crate::crypto::session::Session;
 use crate::id::{BootId, NodeId, NodeName, SessionIndex};
 use crate::limits;
 use crate::time::Instant;
+use crate::wire::message::{Read, Record, Records};
 use crate::wire::packet::{field, size};
 
 /// From one first message to the next (protocol.md, 3.4).
@@ -509,7 +510,9 @@ impl Node {
     ) -> Result<Option<NodeId>, Dropped> {
         let half = self.handshakes.half_open.get_mut(&index).ok_or(Dropped::UnknownSession)?;
         let mut probe = packet.to_vec();
-        half.session.open(&mut probe).map_err(|_| Dropped::Unauthenticated)?;
+        let plaintext = half.session.open(&mut probe).map_err(|_| Dropped::Unauthenticated)?;
+        // Its name stands in its first record: whoever is told that it entered is told the name too.
+        let name = name_in(plaintext);
         packet.copy_from_slice(&probe);
         let Some(half) = self.handshakes.half_open.remove(&index) else {
             return Err(Dropped::UnknownSession);
@@ -521,7 +524,8 @@ impl Node {
         }
         let established =
             Established { session: half.session, index, since: self.now, initiator: false, used: false };
-        let admitted = self.establish(half.peer, established, half.boot, Some(half.counter), None, via);
+        let admitted =
+            self.establish(half.peer, established, half.boot, Some(half.counter), name.as_ref(), via);
         Ok(admitted.then_some(half.peer))
     }
 
@@ -664,6 +668,13 @@ impl Node {
         }
         Ok(())
     }
+}
+
+fn name_in(plaintext: &[u8]) -> Option<NodeName> {
+    Records::new(plaintext).find_map(|record| match record {
+        Ok(Read::Record(Record::About { name, .. })) => name.parse().ok(),
+        _ => None,
+    })
 }
 
 fn boot_and_counter(payload: &[u8; size::INITIATION_PAYLOAD]) -> (BootId, u64) {

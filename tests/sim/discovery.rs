@@ -232,3 +232,15 @@ fn a_name_belongs_to_the_key_that_had_it_first() {
     let conflicts = world.heard(0, app, "peer").iter().filter(|peer| peer["conflict"] == true).count();
     assert_eq!(conflicts, 1);
 }
+
+#[test]
+fn who_is_told_that_a_stranger_entered_is_told_its_name() {
+    for seed in 0..50 {
+        let mut world = World::lan(seed, 1);
+        let watcher = world.watcher(0);
+        let late = world.add("late", 0);
+        world.start(late);
+        assert!(world.run_for(seconds(1), all_online));
+        assert_eq!(world.heard(0, watcher, "enter")[0]["peer"]["name"], "late", "seed {seed}");
+    }
+}
