@@ -206,3 +206,29 @@ fn a_static_peer_is_found_where_multicast_is_blocked() {
         assert!(sent.starts_with("delivered to kitchen in "), "{sent}");
     });
 }
+
+#[test]
+fn running_daemons_follow_into_a_private_network_and_back() {
+    Lab::run("running_daemons_follow_into_a_private_network_and_back", |lab| {
+        let [attic, kitchen] = ["attic", "kitchen"].map(|name| lab.host(name).daemon(&[]));
+        attic.atonce(&["wait", "kitchen"]);
+        let secret = attic.atonce(&["network", "create"]);
+        assert!(secret.starts_with("atonce-secret-") && secret.lines().count() == 1, "{secret}");
+        let file = lab.file("secret", &secret);
+        let file = file.to_str().unwrap();
+
+        let watch = attic.start(&["--json", "watch"]);
+        watch.event("enter", "kitchen");
+        attic.atonce(&["network", "join", file]);
+        watch.event("exit", "kitchen");
+        kitchen.atonce(&["network", "join", file]);
+        watch.event("enter", "kitchen");
+        assert_eq!(attic.json(&["status"])[0]["network"], "private");
+
+        kitchen.atonce(&["network", "leave"]);
+        watch.event("exit", "kitchen");
+        attic.atonce(&["network", "leave"]);
+        watch.event("enter", "kitchen");
+        assert_eq!(attic.json(&["status"])[0]["network"], "open");
+    });
+}
