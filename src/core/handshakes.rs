@@ -6,7 +6,7 @@
 //!
 //! If both sides start, the first message of the larger id stands.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::core::api::{Destination, Dropped, Route};
 use crate::core::paths::{Candidates, Source};
 use crate::core::sessions::Established;
 use crate::core::timers::Timer;
+use crate::core::whois::Whois;
 use crate::core::{Node, random};
 use crate::crypto::cookie::{self, CookieJar};
 use crate::crypto::handshake::{self, Initiator, Received};
@@ -28,7 +29,7 @@ use crate::wire::message::{Read, Record, Records};
 use crate::wire::packet::{field, size};
 
 /// From one first message to the next (protocol.md, 3.4).
-const RETRY: [Duration; 6] = [
+pub(super) const RETRY: [Duration; 6] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -38,7 +39,7 @@ const RETRY: [Duration; 6] = [
 ];
 /// A hint that leads nowhere is given up with the end of [`RETRY`]; a peer that an app waits for is sought on, every
 /// 5 s, as long as it waits.
-const ATTEMPTS: usize = RETRY.len();
+pub(super) const ATTEMPTS: usize = RETRY.len();
 /// One first message is used for this long; then a new one is made, so that an answer never meets old keys.
 const FIRST_MESSAGE_LIFE: Duration = Duration::from_secs(5);
 /// How many we seek at once; hints beyond that wait for the next time that they are heard.
@@ -57,11 +58,6 @@ const LOAD_HALF_OPEN: usize = 128;
 const LOAD_A_SECOND: u32 = 200;
 /// How long a cookie lives: WireGuard's value, long enough for any retry.
 const COOKIE_LIFE: Duration = Duration::from_secs(120);
-/// Whois questions that were answered; a repeated one gets silence.
-const WHOIS_REMEMBERED: usize = 1024;
-/// Whois answers a second.
-const WHOIS_A_SECOND: u32 = 100;
-
 /// Every handshake that is not finished.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
@@ -75,9 +71,9 @@ pub(crate) struct Handshakes {
     refilled: Instant,
     addressed: BTreeMap<SocketAddr, (Instant, NodeId)>,
     counter: u64,
+    /// This second, the first messages answered in it, and the whois questions answered in it.
     second: (u64, u32, u32),
-    whois: BTreeMap<SocketAddr, Question>,
-    answered_whois: VecDeque<[u8; size::NONCE]>,
+    pub(super) whois: Whois,
 }
 
 /// Whose a session index is.
@@ -123,12 +119,6 @@ struct HalfOpen {
     sources: Vec<SocketAddr>,
 }
 
-#[derive(Debug)]
-struct Question {
-    nonce: [u8; size::NONCE],
-    attempts: usize,
-}
-
 impl Handshakes {
     pub(crate) fn new(cookie_secret: [u8; 32]) -> Self {
         Self {
@@ -141,8 +131,7 @@ impl Handshakes {
             addressed: BTreeMap::new(),
             counter: 0,
             second: (0, 0, 0),
-            whois: BTreeMap::new(),
-            answered_whois: VecDeque::new(),
+            whois: Whois::default(),
         }
     }
 
@@ -181,7 +170,7 @@ impl Handshakes {
         free
     }
 
-    fn count_this_second(&mut self, now: Instant) -> &mut (u64, u32, u32) {
+    pub(super) fn count_this_second(&mut self, now: Instant) -> &mut (u64, u32, u32) {
         let second = now.since_origin().as_secs();
         if self.second.0 != second {
             self.second = (second, 0, 0);
@@ -394,7 +383,7 @@ impl Node {
     }
 
     /// In the open network only neighbours are answered; in a private one the membership is proved.
-    fn check_address(&self, addr: IpAddr) -> Result<(), Dropped> {
+    pub(super) fn check_address(&self, addr: IpAddr) -> Result<(), Dropped> {
         let known = || self.lan.is_static(addr);
         if self.config.network.kind() == NetworkKind::Open && !self.links.is_local_network(addr) && !known() {
             return Err(Dropped::ForeignAddress);
@@ -600,73 +589,6 @@ impl Node {
         let secret = self.random();
         self.handshakes.cookies.rotate(secret);
         self.timers.set(Timer::Cookie, self.now + COOKIE_LIFE);
-    }
-
-    /// Asks the address of a configured peer who it is.
-    pub(crate) fn ask_whois(&mut self, addr: SocketAddr) {
-        if !self.handshakes.whois.contains_key(&addr) {
-            let nonce = self.random();
-            self.handshakes.whois.insert(addr, Question { nonce, attempts: 0 });
-            self.on_whois_timer(addr);
-        }
-    }
-
-    /// Configured peers that are no longer configured are no longer asked.
-    pub(crate) fn stop_whois(&mut self, keep: &[SocketAddr]) {
-        let gone: Vec<_> =
-            self.handshakes.whois.keys().filter(|addr| !keep.contains(addr)).copied().collect();
-        for addr in gone {
-            self.handshakes.whois.remove(&addr);
-            self.timers.clear(Timer::Whois(addr));
-        }
-    }
-
-    pub(crate) fn on_whois_timer(&mut self, addr: SocketAddr) {
-        let nonce = self.random();
-        let Some(question) = self.handshakes.whois.get_mut(&addr) else { return };
-        let step = RETRY[question.attempts.min(ATTEMPTS - 1)];
-        question.attempts += 1;
-        if !self.peers.iter().any(|(_, peer)| peer.path.is_some_and(|path| path.remote == addr)) {
-            // A new nonce each time: the other side stays silent to a question that it knows.
-            question.nonce = nonce;
-            let packet = self.config.network.ask_whois(nonce);
-            self.outbox.push(Destination::One(Route { remote: addr, local: None }), &packet);
-        }
-        let retry = self.jittered(step);
-        self.timers.set(Timer::Whois(addr), self.now + retry);
-    }
-
-    pub(crate) fn on_whois(&mut self, via: Route, packet: &[u8; size::WHOIS]) -> Result<(), Dropped> {
-        let nonce = self.config.network.check_whois(packet).ok_or(Dropped::Unauthenticated)?;
-        self.check_address(via.remote.ip())?;
-        if self.handshakes.answered_whois.contains(&nonce) {
-            return Err(Dropped::Replayed);
-        }
-        let this_second = self.handshakes.count_this_second(self.now);
-        if this_second.2 >= WHOIS_A_SECOND {
-            return Err(Dropped::OverLimit);
-        }
-        this_second.2 += 1;
-        self.handshakes.answered_whois.push_back(nonce);
-        if self.handshakes.answered_whois.len() > WHOIS_REMEMBERED {
-            self.handshakes.answered_whois.pop_front();
-        }
-        let answer = self.config.network.answer_whois(&nonce, &self.id, random(&mut *self.rng));
-        self.outbox.push(Destination::One(via), &answer);
-        Ok(())
-    }
-
-    pub(crate) fn on_here_is(&mut self, via: Route, packet: &[u8; size::HERE_IS]) -> Result<(), Dropped> {
-        let question = self.handshakes.whois.get(&via.remote).ok_or(Dropped::Unexpected)?;
-        let id = self.config.network.open_here_is(packet, &question.nonce).ok_or(Dropped::Unauthenticated)?;
-        if id == self.id {
-            return Err(Dropped::Unexpected);
-        }
-        let online = self.peers.get(&id).is_some_and(|peer| peer.is_online());
-        if !online {
-            self.seek(id, Some((via, Source::Configured)), None);
-        }
-        Ok(())
     }
 }
 

@@ -33,6 +33,7 @@ mod sessions;
 mod status;
 mod timers;
 mod topics;
+mod whois;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;

@@ -1,0 +1,100 @@
+//! Asking an address without a known key who it is, and answering (protocol.md, 8).
+//!
+//! Only members of the network are answered, each question once, and never with more bytes than it had.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use crate::core::api::{Destination, Dropped, Route};
+use crate::core::handshakes::{ATTEMPTS, RETRY};
+use crate::core::paths::Source;
+use crate::core::timers::Timer;
+use crate::core::{Node, random};
+use crate::wire::packet::size;
+
+/// Whois questions that were answered; a repeated one gets silence.
+const WHOIS_REMEMBERED: usize = 1024;
+/// Whois answers a second.
+const WHOIS_A_SECOND: u32 = 100;
+
+/// What was asked, and what was answered.
+#[derive(Debug, Default)]
+pub(crate) struct Whois {
+    asked: BTreeMap<SocketAddr, Question>,
+    answered: VecDeque<[u8; size::NONCE]>,
+}
+
+#[derive(Debug)]
+struct Question {
+    nonce: [u8; size::NONCE],
+    attempts: usize,
+}
+
+impl Node {
+    /// Asks the address of a configured peer who it is.
+    pub(crate) fn ask_whois(&mut self, addr: SocketAddr) {
+        if !self.handshakes.whois.asked.contains_key(&addr) {
+            let nonce = self.random();
+            self.handshakes.whois.asked.insert(addr, Question { nonce, attempts: 0 });
+            self.on_whois_timer(addr);
+        }
+    }
+
+    /// Configured peers that are no longer configured are no longer asked.
+    pub(crate) fn stop_whois(&mut self, keep: &[SocketAddr]) {
+        let gone: Vec<_> =
+            self.handshakes.whois.asked.keys().filter(|addr| !keep.contains(addr)).copied().collect();
+        for addr in gone {
+            self.handshakes.whois.asked.remove(&addr);
+            self.timers.clear(Timer::Whois(addr));
+        }
+    }
+
+    pub(crate) fn on_whois_timer(&mut self, addr: SocketAddr) {
+        let nonce = self.random();
+        let Some(question) = self.handshakes.whois.asked.get_mut(&addr) else { return };
+        let step = RETRY[question.attempts.min(ATTEMPTS - 1)];
+        question.attempts += 1;
+        if !self.peers.iter().any(|(_, peer)| peer.path.is_some_and(|path| path.remote == addr)) {
+            // A new nonce each time: the other side stays silent to a question that it knows.
+            question.nonce = nonce;
+            let packet = self.config.network.ask_whois(nonce);
+            self.outbox.push(Destination::One(Route { remote: addr, local: None }), &packet);
+        }
+        let retry = self.jittered(step);
+        self.timers.set(Timer::Whois(addr), self.now + retry);
+    }
+
+    pub(crate) fn on_whois(&mut self, via: Route, packet: &[u8; size::WHOIS]) -> Result<(), Dropped> {
+        let nonce = self.config.network.check_whois(packet).ok_or(Dropped::Unauthenticated)?;
+        self.check_address(via.remote.ip())?;
+        if self.handshakes.whois.answered.contains(&nonce) {
+            return Err(Dropped::Replayed);
+        }
+        let this_second = self.handshakes.count_this_second(self.now);
+        if this_second.2 >= WHOIS_A_SECOND {
+            return Err(Dropped::OverLimit);
+        }
+        this_second.2 += 1;
+        self.handshakes.whois.answered.push_back(nonce);
+        if self.handshakes.whois.answered.len() > WHOIS_REMEMBERED {
+            self.handshakes.whois.answered.pop_front();
+        }
+        let answer = self.config.network.answer_whois(&nonce, &self.id, random(&mut *self.rng));
+        self.outbox.push(Destination::One(via), &answer);
+        Ok(())
+    }
+
+    pub(crate) fn on_here_is(&mut self, via: Route, packet: &[u8; size::HERE_IS]) -> Result<(), Dropped> {
+        let question = self.handshakes.whois.asked.get(&via.remote).ok_or(Dropped::Unexpected)?;
+        let id = self.config.network.open_here_is(packet, &question.nonce).ok_or(Dropped::Unauthenticated)?;
+        if id == self.id {
+            return Err(Dropped::Unexpected);
+        }
+        let online = self.peers.get(&id).is_some_and(|peer| peer.is_online());
+        if !online {
+            self.seek(id, Some((via, Source::Configured)), None);
+        }
+        Ok(())
+    }
+}
