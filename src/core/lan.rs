@@ -175,14 +175,6 @@ impl Node {
         self.seek_remembered();
     }
 
-    /// A session ended without a goodbye of ours: others may have moved with it.
-    pub(crate) fn session_lost(&mut self, id: NodeId) {
-        self.kick("session lost");
-        if self.is_awaited(id) {
-            self.seek(id, None, None);
-        }
-    }
-
     pub(crate) fn on_hello(&mut self, via: Route, packet: &[u8; size::HELLO]) -> Result<(), Dropped> {
         let (id, port) = self.config.network.open_hello(packet).ok_or(Dropped::Unauthenticated)?;
         if id == self.id {

@@ -188,7 +188,7 @@ impl Node {
     }
 
     fn condemn(&mut self, id: NodeId) {
-        self.exit(id, "it stopped answering");
+        self.lose(id, "it stopped answering");
         for other in self.peers.online() {
             self.tell(other, &Record::Suspect { peer: id });
         }

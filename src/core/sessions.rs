@@ -145,8 +145,16 @@ impl Node {
             self.forget_remote_topics(id);
             self.presence_changed(id);
             self.ring_changed();
-            self.session_lost(id);
+            if self.is_awaited(id) {
+                self.seek(id, None, None);
+            }
         }
+    }
+
+    /// The peer is gone and did not say why: perhaps the network changed, so we look for everyone again.
+    pub(crate) fn lose(&mut self, id: NodeId, reason: &'static str) {
+        self.exit(id, reason);
+        self.kick("session lost");
     }
 
     /// A packet in a session.
@@ -254,7 +262,7 @@ impl Node {
         }
         let told = peer.train.push(record, &mut current.session, path, &mut self.outbox);
         if told.is_err() {
-            self.exit(id, "session exhausted");
+            self.lose(id, "session exhausted");
         }
         told.is_ok()
     }
@@ -283,7 +291,7 @@ impl Node {
             return;
         };
         if peer.train.flush(&mut current.session, path, &mut self.outbox).is_err() {
-            self.exit(id, "session exhausted");
+            self.lose(id, "session exhausted");
         }
     }
 
@@ -307,7 +315,7 @@ impl Node {
         let Some(current) = &peer.current else { return };
         let age = now.since(current.since);
         if age >= LIFE {
-            self.exit(id, "session not renewed");
+            self.lose(id, "session not renewed");
             return;
         }
         let renew_at = current.since + if current.initiator { RENEW_IDLE } else { RENEW_IDLE + RENEW_MARGIN };

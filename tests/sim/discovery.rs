@@ -244,3 +244,16 @@ fn who_is_told_that_a_stranger_entered_is_told_its_name() {
         assert_eq!(world.heard(0, watcher, "enter")[0]["peer"]["name"], "late", "seed {seed}");
     }
 }
+
+#[test]
+fn a_node_that_leaves_greets_nobody_after_its_goodbyes() {
+    let mut world = World::lan(17, 3);
+    assert!(world.run_for(seconds(1), all_online));
+    world.run(seconds(10));
+    world.capture = Some(Vec::new());
+    world.stop(1);
+    world.run(seconds(3));
+    let greetings = world.capture.take().unwrap();
+    let greetings = greetings.iter().filter(|(_, to, _)| *to == atonce::core::Destination::Everyone).count();
+    assert_eq!(greetings, 0, "neither does anybody who heard the goodbye");
+}
