@@ -24,24 +24,32 @@
 //! # }
 //! ```
 
+mod answer;
+mod event;
+mod request;
+
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
-use thiserror::Error;
+use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroize;
+
+use answer::owned;
+pub use answer::{Error, Pinged, Pong, Published, Sent};
+pub use event::{Event, Message, PRESENCE_KEPT};
+use event::{Waiting, event_of};
+use request::{Line, milliseconds};
+pub use request::{PingOptions, SendOptions};
 
 use crate::id::RequestId;
 use crate::limits;
@@ -51,9 +59,6 @@ pub use crate::wire::local::{
     PeerCounts, PeerInfo, PeerOutcome, PeerRef, PeerState, RoundTrips, Status, WhenFull,
 };
 
-/// Changes of presence that are kept while an answer is awaited: the whole state of a network of 4096 peers with 15
-/// topics each.
-pub const PRESENCE_KEPT: usize = 65_536;
 /// How long the answer to a message may take beyond the message's own deadline.
 const GRACE: Duration = Duration::from_secs(2);
 /// Where the daemon listens when systemd runs it.
@@ -73,214 +78,6 @@ pub struct Client {
     output: Vec<u8>,
     waiting: Waiting,
     last_id: u64,
-}
-
-/// How a message is to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct SendOptions {
-    /// Ask for the outcome; without it the message leaves once, and nobody tells what became of it.
-    pub ack: bool,
-    /// When to give up.
-    pub timeout: Duration,
-    /// What to do when it cannot leave at once.
-    pub when_full: WhenFull,
-}
-
-impl Default for SendOptions {
-    fn default() -> Self {
-        Self { ack: true, timeout: limits::DEFAULT_TIMEOUT, when_full: WhenFull::Wait }
-    }
-}
-
-/// How a peer is to be asked for signs of life.
-#[derive(Clone, Copy, Debug)]
-pub struct PingOptions {
-    /// How many times, at least once.
-    pub count: u32,
-    /// From one to the next.
-    pub interval: Duration,
-    /// How long to wait for each answer.
-    pub timeout: Duration,
-}
-
-impl Default for PingOptions {
-    fn default() -> Self {
-        Self { count: 1, interval: Duration::from_secs(1), timeout: limits::DEFAULT_TIMEOUT }
-    }
-}
-
-/// What became of a message to one peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Sent {
-    /// The outcome. A message that was not delivered is no [`enum@Error`].
-    pub outcome: Outcome,
-    /// To whom it was.
-    pub peer: PeerRef<'static>,
-    /// How it went, if it did.
-    pub path: Option<PathKind>,
-    /// From its first departure to the answer, in microseconds.
-    pub rtt_us: Option<u64>,
-}
-
-/// What became of a publication.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Published {
-    /// How many peers it was sent to; apps of this node are not counted.
-    pub sent: u64,
-    /// What became of each copy, if [`SendOptions::ack`] asked for it; the failures first, and of a very long list only
-    /// the beginning.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcomes: Option<Vec<PeerOutcome<'static>>>,
-}
-
-/// One answer to a ping, or none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Pong {
-    /// Who answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer: Option<PeerRef<'static>>,
-    /// Which question, from 1.
-    pub seq: u64,
-    /// How long it took, in microseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rtt_us: Option<u64>,
-    /// How it went.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathKind>,
-    /// The far address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub addr: Option<SocketAddr>,
-    /// Why there is no answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<Outcome>,
-}
-
-/// All answers to a ping.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pinged {
-    /// Whom we asked.
-    pub peer: PeerRef<'static>,
-    /// How many questions.
-    pub sent: u64,
-    /// How many answers.
-    pub received: u64,
-    /// How long they took, if any came.
-    pub rtt_us: Option<RoundTrips>,
-}
-
-/// Something that happened without being asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "ev", rename_all = "kebab-case")]
-pub enum Event {
-    /// A message on a topic that we listen to.
-    Message(Message),
-    /// A peer is there.
-    Enter {
-        /// Which.
-        peer: PeerRef<'static>,
-        /// How we reach it.
-        path: PathKind,
-        /// It was there before we asked.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        snapshot: bool,
-    },
-    /// A peer is gone.
-    Exit {
-        /// Which.
-        peer: PeerRef<'static>,
-        /// How we reached it last.
-        path: PathKind,
-    },
-    /// A peer is reached in another way.
-    Path {
-        /// Which.
-        peer: PeerRef<'static>,
-        /// How.
-        path: PathKind,
-    },
-    /// An app there listens to a topic.
-    Listen {
-        /// Where.
-        peer: PeerRef<'static>,
-        /// To what.
-        topic: String,
-        /// It did before we asked.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        snapshot: bool,
-    },
-    /// No app there listens to it any more.
-    Unlisten {
-        /// Where.
-        peer: PeerRef<'static>,
-        /// To what.
-        topic: String,
-    },
-    /// We did not read fast enough; this much was dropped here.
-    Lost {
-        /// How many messages.
-        messages: u64,
-        /// How many bytes of payload.
-        bytes: u64,
-    },
-}
-
-/// A message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// Who sent it; its id is proved, its name is only what it calls itself.
-    pub from: PeerRef<'static>,
-    /// On which topic.
-    pub topic: String,
-    /// The bytes.
-    #[serde(flatten, serialize_with = "text_or_data")]
-    pub payload: Vec<u8>,
-    /// How it came.
-    pub path: PathKind,
-    /// When it came, RFC 3339.
-    pub at: String,
-}
-
-/// Why something could not be had from the daemon.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// Nobody answers at the socket. The kind of `source` says why: not found, permission denied, connection refused.
-    #[error("cannot reach the daemon at {}: {source}", path.display())]
-    Unreachable {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The daemon refused.
-    #[error("{message}")]
-    Refused {
-        /// What kind of trouble.
-        code: ErrorCode,
-        /// What failed and why.
-        message: String,
-        /// What to try.
-        hint: String,
-    },
-    /// The message cannot be sent in one piece.
-    #[error("a message has at most {most} bytes, this one has {bytes}")]
-    TooBig {
-        /// Bytes of the message.
-        bytes: usize,
-        /// Bytes that a message may have.
-        most: usize,
-    },
-    /// The daemon closed the connection.
-    #[error("the daemon closed the connection")]
-    Closed,
-    /// The daemon said nothing for that long.
-    #[error("the daemon did not answer within {} ms", .0.as_millis())]
-    Timeout(Duration),
-    /// What the daemon says is not our protocol.
-    #[error("the daemon said something that is not understood: {0}")]
-    Protocol(String),
-    /// There are [`PRESENCE_KEPT`] unread changes of presence.
-    #[error("too many events wait to be read")]
-    Behind,
 }
 
 /// The daemon's socket, where nothing else was said: `$ATONCE_SOCKET`, `/run/atonce/atonced.sock` when it exists,
@@ -686,41 +483,6 @@ fn is_of_a_newer_daemon(line: &[u8], id: Option<RequestId>) -> bool {
     id.is_none_or(|RequestId(id)| any.id != Some(id.into()))
 }
 
-fn event_of(event: local::Event<'_>) -> Result<Option<Event>, Error> {
-    Ok(Some(match event {
-        local::Event::Message { from, topic, text, data, path, at } => {
-            let payload = match (text, data) {
-                (Some(text), _) => text.into_owned().into_bytes(),
-                (None, Some(data)) => BASE64
-                    .decode(data.as_bytes())
-                    .map_err(|error| Error::Protocol(format!("\"data\" is not base64: {error}")))?,
-                (None, None) => Vec::new(),
-            };
-            let (from, topic, at) = (owned(from), topic.into_owned(), at.into_owned());
-            Event::Message(Message { from, topic, payload, path, at })
-        }
-        local::Event::Enter { peer, path, snapshot } => Event::Enter { peer: owned(peer), path, snapshot },
-        local::Event::Exit { peer, path } => Event::Exit { peer: owned(peer), path },
-        local::Event::Path { peer, path } => Event::Path { peer: owned(peer), path },
-        local::Event::Listen { peer, topic, snapshot } => {
-            Event::Listen { peer: owned(peer), topic: topic.into_owned(), snapshot }
-        }
-        local::Event::Unlisten { peer, topic } => {
-            Event::Unlisten { peer: owned(peer), topic: topic.into_owned() }
-        }
-        local::Event::Lost { messages, bytes } => Event::Lost { messages, bytes },
-        local::Event::Ok { .. }
-        | local::Event::Error { .. }
-        | local::Event::Result { .. }
-        | local::Event::Peer(_)
-        | local::Event::Pong { .. } => return Ok(None),
-    }))
-}
-
-fn owned(peer: PeerRef<'_>) -> PeerRef<'static> {
-    PeerRef { name: Cow::Owned(peer.name.into_owned()), id: peer.id }
-}
-
 /// Bytes of a text in JSON, quotes aside.
 fn escaped_len(text: &str) -> usize {
     let escaped = |byte| match byte {
@@ -729,112 +491,4 @@ fn escaped_len(text: &str) -> usize {
         _ => 1,
     };
     text.bytes().map(escaped).sum()
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    // At least one: no time at all is no deadline that the daemon takes.
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
-fn text_or_data<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(1))?;
-    match std::str::from_utf8(payload) {
-        Ok(text) => map.serialize_entry("text", text)?,
-        Err(_) => map.serialize_entry("data", &BASE64.encode(payload))?,
-    }
-    map.end()
-}
-
-/// The events that came while an answer was awaited.
-#[derive(Debug, Default)]
-struct Waiting {
-    events: VecDeque<Event>,
-    messages: usize,
-    bytes: usize,
-    lost_messages: u64,
-    lost_bytes: u64,
-}
-
-impl Waiting {
-    fn push(&mut self, event: Event) -> Result<(), Error> {
-        if let Event::Message(message) = &event {
-            let bytes = message.payload.len();
-            if self.messages >= limits::CLIENT_QUEUE_MESSAGES
-                || self.bytes + bytes > limits::CLIENT_QUEUE_BYTES
-            {
-                self.lost_messages += 1;
-                self.lost_bytes += bytes as u64;
-                return Ok(());
-            }
-            if let Some(lost) = self.take_lost() {
-                self.events.push_back(lost);
-            }
-            self.messages += 1;
-            self.bytes += bytes;
-        } else if self.events.len() - self.messages >= PRESENCE_KEPT {
-            return Err(Error::Behind);
-        }
-        self.events.push_back(event);
-        Ok(())
-    }
-
-    fn pop(&mut self) -> Option<Event> {
-        let Some(event) = self.events.pop_front() else { return self.take_lost() };
-        if let Event::Message(message) = &event {
-            self.messages -= 1;
-            self.bytes -= message.payload.len();
-        }
-        Some(event)
-    }
-
-    fn take_lost(&mut self) -> Option<Event> {
-        let messages = std::mem::take(&mut self.lost_messages);
-        let bytes = std::mem::take(&mut self.lost_bytes);
-        (messages > 0).then_some(Event::Lost { messages, bytes })
-    }
-}
-
-/// A request as it is written.
-#[derive(Clone, Copy, Default, Serialize)]
-struct Line<'a> {
-    op: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<RequestId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topic: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ack: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeout_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    when_full: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    count: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    interval_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<&'a str>,
-}
-
-impl<'a> Line<'a> {
-    fn op(op: &'static str) -> Self {
-        Self { op, ..Self::default() }
-    }
-
-    fn message(op: &'static str, topic: &'a str, options: SendOptions) -> Self {
-        let when_full = match options.when_full {
-            WhenFull::Wait => None,
-            WhenFull::Drop => Some("drop"),
-        };
-        let timeout_ms = Some(milliseconds(options.timeout));
-        Self { topic: Some(topic), ack: Some(options.ack), timeout_ms, when_full, ..Self::op(op) }
-    }
 }

@@ -1,0 +1,352 @@
+//! What an app asks, one line at a time (socket.md).
+//!
+//! A message is parsed without an allocation of its own as long as its text needs no unescaping.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::ErrorCode;
+use crate::id::{BadName, RequestId, Topic};
+use crate::limits;
+
+/// What an app asks.
+#[derive(Debug, PartialEq)]
+pub struct Request<'a> {
+    /// Echoed in what answers it; without it only errors are told.
+    pub id: Option<RequestId>,
+    /// What to do.
+    pub op: Op<'a>,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq)]
+pub enum Op<'a> {
+    /// Say who you are and what you can do.
+    Hello,
+    /// Give me the messages of a topic.
+    Listen {
+        /// Which.
+        topic: Topic,
+    },
+    /// No more of them.
+    Unlisten {
+        /// Which.
+        topic: Topic,
+    },
+    /// One message to the listeners on one peer.
+    Send {
+        /// Exact name or id of the peer.
+        to: Text<'a>,
+        /// What to send, and how.
+        message: Outgoing<'a>,
+    },
+    /// One message to the listeners on every peer.
+    Publish {
+        /// What to send, and how.
+        message: Outgoing<'a>,
+    },
+    /// Tell me who and what is there, and then every change.
+    Watch,
+    /// List the peers.
+    Peers,
+    /// Tell me how you are.
+    Status,
+    /// Measure the way to a peer.
+    Ping {
+        /// Exact name or id of the peer.
+        to: Text<'a>,
+        /// How many times, at least once.
+        count: u32,
+        /// From one to the next.
+        interval: Duration,
+        /// How long to wait for each answer.
+        timeout: Duration,
+    },
+    /// Show or change the network that the node belongs to.
+    Network(NetworkOp<'a>),
+}
+
+/// What to do with the network.
+#[derive(Debug, PartialEq)]
+pub enum NetworkOp<'a> {
+    /// Tell which one it is.
+    Show,
+    /// Become a member of a private one.
+    Join {
+        /// The secret's line, not yet read.
+        secret: Text<'a>,
+    },
+    /// Go back to the open one.
+    Leave,
+}
+
+/// A message on its way out of an app.
+#[derive(Debug, PartialEq)]
+pub struct Outgoing<'a> {
+    /// A legal topic name.
+    pub topic: Text<'a>,
+    /// The bytes; at most [`limits::PAYLOAD_BYTES`] can be sent.
+    pub payload: Payload<'a>,
+    /// Report the outcome.
+    pub ack: bool,
+    /// When to give up.
+    pub timeout: Duration,
+    /// What to do when it cannot leave at once.
+    pub when_full: WhenFull,
+}
+
+/// What to do with a message that cannot leave at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// Keep it until it can, or until its deadline.
+    #[default]
+    Wait,
+    /// Drop it and say so: for data that ages.
+    Drop,
+}
+
+/// A piece of JSON text, borrowed from the line where it needed no unescaping.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+impl Text<'_> {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The bytes of a message, however they were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// They came as `text`.
+    Text(Text<'a>),
+    /// They came as `data`, in base64.
+    Data(Vec<u8>),
+}
+
+impl Payload<'_> {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_str().as_bytes(),
+            Self::Data(data) => data,
+        }
+    }
+}
+
+/// Why a line is not a request: the app's mistake.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct BadLine {
+    /// The id of the request, if it could be read.
+    pub id: Option<RequestId>,
+    /// What kind of mistake.
+    pub code: ErrorCode,
+    /// The mistake in words.
+    pub message: String,
+}
+
+impl BadLine {
+    /// A line over the limit; its bytes were not kept.
+    pub fn too_long() -> Self {
+        let message = format!("a line has at most {} bytes", limits::LINE_BYTES);
+        Self { id: None, code: ErrorCode::TooLong, message }
+    }
+
+    /// The preface of the binary mode.
+    pub fn binary() -> Self {
+        let message = "this daemon speaks JSON lines only: start with {".to_owned();
+        Self { id: None, code: ErrorCode::BadRequest, message }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Reads one line, without its newline.
+    pub fn parse(line: &'a [u8]) -> Result<Self, BadLine> {
+        let fields: Fields<'a> = serde_json::from_slice(line).map_err(|error| bad_json(line, &error))?;
+        let id = fields.id;
+        let op = fields.into_op().map_err(|(code, message)| BadLine { id, code, message })?;
+        Ok(Self { id, op })
+    }
+}
+
+fn bad_json(line: &[u8], error: &serde_json::Error) -> BadLine {
+    if error.classify() != serde_json::error::Category::Data {
+        return BadLine { id: None, code: ErrorCode::BadJson, message: format!("not JSON: {error}") };
+    }
+    let id = serde_json::from_slice::<JustId>(line).ok().and_then(|line| line.id);
+    BadLine { id, code: ErrorCode::BadRequest, message: error.to_string() }
+}
+
+#[derive(Deserialize)]
+struct JustId {
+    id: Option<RequestId>,
+}
+
+/// Every field that any request has: a flat structure reads without the buffering that a tagged enum needs.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    op: Option<Text<'a>>,
+    id: Option<RequestId>,
+    to: Option<Text<'a>>,
+    topic: Option<Text<'a>>,
+    text: Option<Text<'a>>,
+    data: Option<Text<'a>>,
+    ack: Option<bool>,
+    timeout_ms: Option<u64>,
+    when_full: Option<WhenFull>,
+    count: Option<u32>,
+    interval_ms: Option<u64>,
+    action: Option<Text<'a>>,
+    secret: Option<Text<'a>>,
+}
+
+type Mistake = (ErrorCode, String);
+
+impl<'a> Fields<'a> {
+    fn into_op(self) -> Result<Op<'a>, Mistake> {
+        let op = self.op.as_ref().ok_or_else(|| bad("a request has an \"op\""))?;
+        match op.as_str() {
+            "hello" => Ok(Op::Hello),
+            "listen" => Ok(Op::Listen { topic: self.topic()? }),
+            "unlisten" => Ok(Op::Unlisten { topic: self.topic()? }),
+            "send" => {
+                let (to, message) = self.outgoing(true)?;
+                Ok(Op::Send { to: to.ok_or_else(|| bad("send needs \"to\", a name or an id"))?, message })
+            }
+            "publish" => Ok(Op::Publish { message: self.outgoing(false)?.1 }),
+            "watch" => Ok(Op::Watch),
+            "peers" => Ok(Op::Peers),
+            "status" => Ok(Op::Status),
+            "ping" => self.ping(),
+            "network" => self.network(),
+            other => Err((ErrorCode::UnknownOp, format!("no op is called {:?}", shortened(other)))),
+        }
+    }
+
+    fn topic(&self) -> Result<Topic, Mistake> {
+        let topic = self.topic.as_ref().ok_or_else(|| bad("it needs a \"topic\""))?;
+        topic.as_str().parse().map_err(|error: BadName| bad(&error.to_string()))
+    }
+
+    fn outgoing(self, ack: bool) -> Result<(Option<Text<'a>>, Outgoing<'a>), Mistake> {
+        let timeout = self.timeout()?;
+        let topic = self.topic.ok_or_else(|| bad("it needs a \"topic\""))?;
+        Topic::check(topic.as_str()).map_err(|error| bad(&error.to_string()))?;
+        let payload = match (self.text, self.data) {
+            (Some(text), None) => Payload::Text(text),
+            (None, Some(data)) => Payload::Data(
+                BASE64
+                    .decode(data.as_str().as_bytes())
+                    .map_err(|error| bad(&format!("\"data\" is not base64: {error}")))?,
+            ),
+            (None, None) => return Err(bad("it needs \"text\", or \"data\" in base64")),
+            (Some(_), Some(_)) => return Err(bad("it has both \"text\" and \"data\"")),
+        };
+        let when_full = self.when_full.unwrap_or_default();
+        Ok((self.to, Outgoing { topic, payload, ack: self.ack.unwrap_or(ack), timeout, when_full }))
+    }
+
+    fn ping(self) -> Result<Op<'a>, Mistake> {
+        let timeout = self.timeout()?;
+        let count = self.count.unwrap_or(1);
+        if count == 0 {
+            return Err(bad("\"count\" is at least 1"));
+        }
+        let interval = Duration::from_millis(self.interval_ms.unwrap_or(1000).clamp(10, 60_000));
+        let to = self.to.ok_or_else(|| bad("ping needs \"to\", a name or an id"))?;
+        Ok(Op::Ping { to, count, interval, timeout })
+    }
+
+    fn network(self) -> Result<Op<'a>, Mistake> {
+        let action = self.action.ok_or_else(|| bad("network needs an \"action\": show, join or leave"))?;
+        Ok(Op::Network(match action.as_str() {
+            "show" => NetworkOp::Show,
+            "join" => NetworkOp::Join { secret: self.secret.ok_or_else(|| bad("join needs a \"secret\""))? },
+            "leave" => NetworkOp::Leave,
+            _ => return Err(bad("\"action\" is show, join or leave")),
+        }))
+    }
+
+    fn timeout(&self) -> Result<Duration, Mistake> {
+        let Some(milliseconds) = self.timeout_ms else { return Ok(limits::DEFAULT_TIMEOUT) };
+        let timeout = Duration::from_millis(milliseconds);
+        if timeout.is_zero() || timeout > limits::TIMEOUT_MAX {
+            return Err(bad(&format!("\"timeout_ms\" is 1 to {}", limits::TIMEOUT_MAX.as_millis())));
+        }
+        Ok(timeout)
+    }
+}
+
+fn bad(message: &str) -> Mistake {
+    (ErrorCode::BadRequest, message.to_owned())
+}
+
+/// As much of an unknown word as an error should repeat.
+fn shortened(word: &str) -> String {
+    word.chars().take(32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(line: &str) -> (ErrorCode, Option<RequestId>) {
+        let error = Request::parse(line.as_bytes()).unwrap_err();
+        (error.code, error.id)
+    }
+
+    #[test]
+    fn a_send_borrows_its_text_from_the_line() {
+        let line = br#"{"op":"send","id":7,"to":"pi","topic":"chat","text":"hi","unknown":[1]}"#;
+        let Request { id, op: Op::Send { to, message } } = Request::parse(line).unwrap() else { panic!() };
+        assert_eq!(id, Some(RequestId(7)));
+        assert!(matches!(to.0, Cow::Borrowed("pi")));
+        assert!(matches!(message.payload, Payload::Text(Text(Cow::Borrowed("hi")))));
+        assert!(message.ack);
+        assert_eq!(message.timeout, limits::DEFAULT_TIMEOUT);
+    }
+
+    #[test]
+    fn each_mistake_is_answered_with_its_own_code_and_the_id_of_the_request() {
+        assert_eq!(refused("hello"), (ErrorCode::BadJson, None));
+        assert_eq!(refused("{"), (ErrorCode::BadJson, None));
+        assert_eq!(refused("[]"), (ErrorCode::BadRequest, None));
+        assert_eq!(refused(r#"{"id":1}"#), (ErrorCode::BadRequest, Some(RequestId(1))));
+        assert_eq!(refused(r#"{"op":"dance","id":2}"#), (ErrorCode::UnknownOp, Some(RequestId(2))));
+        assert_eq!(
+            refused(r#"{"op":"listen","topic":7,"id":3}"#),
+            (ErrorCode::BadRequest, Some(RequestId(3)))
+        );
+        for line in [
+            r#"{"op":"listen"}"#,
+            r#"{"op":"listen","topic":"No"}"#,
+            r#"{"op":"send","topic":"a","text":"x"}"#,
+            r#"{"op":"send","to":"pi","topic":"a"}"#,
+            r#"{"op":"send","to":"pi","topic":"a","text":"x","data":"eA=="}"#,
+            r#"{"op":"send","to":"pi","topic":"a","data":"%"}"#,
+            r#"{"op":"send","to":"pi","topic":"a","text":"x","timeout_ms":0}"#,
+            r#"{"op":"send","to":"pi","topic":"a","text":"x","when_full":"burn"}"#,
+            r#"{"op":"ping","to":"pi","count":0}"#,
+            r#"{"op":"network"}"#,
+            r#"{"op":"network","action":"join"}"#,
+        ] {
+            assert_eq!(refused(line), (ErrorCode::BadRequest, None), "{line}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic() {
+        proptest::proptest!(|(bytes: Vec<u8>)| {
+            let _ = Request::parse(&bytes);
+        });
+    }
+}
