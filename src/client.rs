@@ -247,6 +247,11 @@ impl Client {
         self.ask_ok(Line::op("watch")).await
     }
 
+    /// As [`Client::watch`], and of the topics of this node's own apps too.
+    pub async fn watch_all(&mut self) -> Result<(), Error> {
+        self.ask_ok(Line { own: Some(true), ..Line::op("watch") }).await
+    }
+
     /// Asks which network the node belongs to.
     pub async fn network(&mut self) -> Result<NetworkInfo<'static>, Error> {
         self.ask_network(Line { action: Some("show"), ..Line::op("network") }).await

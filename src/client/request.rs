@@ -59,6 +59,8 @@ pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ack: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) own: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) timeout_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) when_full: Option<&'static str>,

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use thiserror::Error;
 
 use crate::core::Node;
-use crate::core::api::Event as NodeEvent;
+use crate::core::api::{Event as NodeEvent, Route};
 use crate::core::timers::Timer;
 use crate::id::{ClientId, NodeId, RequestId, Topic};
 use crate::limits;
-use crate::wire::local::{ErrorCode, Event, PeerRef};
+use crate::wire::local::{ErrorCode, Event, PathKind, PeerRef};
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -68,10 +68,19 @@ pub(crate) struct Listing {
 /// What an app that watches has been told.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// Peers that it believes to be there, and what it believes that they listen to.
-    pub(crate) told: BTreeMap<NodeId, BTreeSet<Topic>>,
-    /// Peers of which it has to be told something; true: as a part of the state that it found.
-    pub(crate) pending: BTreeMap<NodeId, bool>,
+    /// It wants to know the topics of our own node too.
+    own: bool,
+    /// Nodes that it believes to be there.
+    told: BTreeMap<NodeId, Told>,
+    /// Nodes of which it has to be told something; true: as a part of the state that it found.
+    pending: BTreeMap<NodeId, bool>,
+}
+
+/// What an app believes of a node.
+#[derive(Debug)]
+struct Told {
+    path: PathKind,
+    topics: BTreeSet<Topic>,
 }
 
 impl Clients {
@@ -100,7 +109,7 @@ impl Clients {
     }
 
     /// The apps that watch.
-    pub(crate) fn watchers(&mut self) -> impl Iterator<Item = (ClientId, &mut Watch)> {
+    fn watchers(&mut self) -> impl Iterator<Item = (ClientId, &mut Watch)> {
         self.by_id.iter_mut().filter_map(|(id, client)| client.watch.as_mut().map(|watch| (*id, watch)))
     }
 }
@@ -219,12 +228,31 @@ impl Client {
         self.listings.pop_front();
     }
 
-    pub(crate) fn watch(&mut self, peers: impl Iterator<Item = NodeId>) {
-        self.watch = Some(Watch { told: BTreeMap::new(), pending: peers.map(|id| (id, true)).collect() });
+    /// Begins to watch the `nodes` that are there, and what comes; `own` is our node, if the app wants its topics too.
+    pub(crate) fn watch(&mut self, nodes: impl Iterator<Item = NodeId>, own: Option<NodeId>) {
+        let pending = nodes.chain(own).map(|id| (id, true)).collect();
+        self.watch = Some(Watch { own: own.is_some(), told: BTreeMap::new(), pending });
     }
 
-    pub(crate) fn watching(&mut self) -> Option<&mut Watch> {
-        self.watch.as_mut()
+    /// Writes what makes `before` to `now`. Of our own node only the topics are told: it never comes or goes.
+    fn tell_changes(&mut self, node: &PeerRef<'_>, before: Option<Told>, now: &Told, snapshot: bool) {
+        let peer = || node.clone();
+        match &before {
+            None if now.path != PathKind::Local => {
+                self.tell(&Event::Enter { peer: peer(), path: now.path, snapshot });
+            }
+            Some(before) if before.path != now.path => {
+                self.tell(&Event::Path { peer: peer(), path: now.path });
+            }
+            _ => {}
+        }
+        let before = before.map(|before| before.topics).unwrap_or_default();
+        for topic in before.difference(&now.topics) {
+            self.tell(&Event::Unlisten { peer: peer(), topic: topic.as_str().into() });
+        }
+        for topic in now.topics.difference(&before) {
+            self.tell(&Event::Listen { peer: peer(), topic: topic.as_str().into(), snapshot });
+        }
     }
 
     /// Nothing more is accepted or told.
@@ -289,12 +317,14 @@ impl Node {
         }
     }
 
-    /// Something of the peer's presence changed: who watches is told, now or when it has room.
+    /// Something of a node's presence changed: who watches is told, now or when it has room.
     pub(crate) fn presence_changed(&mut self, id: NodeId) {
         let mut waiting = Vec::new();
         for (client, watch) in self.clients.watchers() {
-            watch.pending.entry(id).or_insert(false);
-            waiting.push(client);
+            if id != self.id || watch.own {
+                watch.pending.entry(id).or_insert(false);
+                waiting.push(client);
+            }
         }
         for client in waiting {
             self.refill(client);
@@ -302,54 +332,32 @@ impl Node {
         }
     }
 
-    /// The peer is reached in a way of another kind.
-    pub(crate) fn path_changed(&mut self, id: NodeId) {
-        let Some(peer) = self.peers.get(&id) else { return };
-        let Some(path) = peer.path else { return };
-        let kind = self.links.kind(path.remote.ip());
-        let mut told = Vec::new();
-        for (client, watch) in self.clients.watchers() {
-            if watch.told.contains_key(&id) && !watch.pending.contains_key(&id) {
-                told.push(client);
-            }
-        }
-        let event = Event::Path { peer: PeerRef { name: peer.name.to_string().into(), id }, path: kind };
-        for client in told {
-            if let Some(known) = self.clients.get_mut(client) {
-                known.tell(&event);
-            }
-            self.tell_output(client);
-        }
-    }
-
     /// Writes of the lists and of the presence that an app waits for as much as it has room for.
     pub(crate) fn refill(&mut self, client: ClientId) {
         self.refill_listing(client);
-        let Self { clients, peers, links, .. } = self;
+        let Self { clients, peers, links, topics, config, .. } = self;
         let Some(known) = clients.get_mut(client) else { return };
         while known.has_room_for_state() {
-            let Some(watch) = known.watching() else { return };
+            let Some(watch) = &mut known.watch else { return };
             let Some((id, snapshot)) = watch.pending.pop_first() else { return };
-            let Some(peer) = peers.get(&id) else { continue };
-            let reference = || PeerRef { name: peer.name.as_str().into(), id };
             let before = watch.told.remove(&id);
-            let path = peer.path.map(|path| links.kind(path.remote.ip()));
-            let Some(path) = path else {
-                if before.is_some() {
-                    known.tell(&Event::Exit { peer: reference(), path: peer.last_kind });
+            let (name, now) = if id == self.id {
+                let topics = topics.listened().cloned().collect();
+                (config.name.as_str(), Some(Told { path: PathKind::Local, topics }))
+            } else {
+                let Some(peer) = peers.get(&id) else { continue };
+                let kind = |path: Route| links.kind(path.remote.ip());
+                let told = |path| Told { path: kind(path), topics: peer.topics.names().cloned().collect() };
+                if let (None, Some(_)) = (peer.path, &before) {
+                    let reference = PeerRef { name: peer.name.as_str().into(), id };
+                    known.tell(&Event::Exit { peer: reference, path: peer.last_kind });
                 }
-                continue;
+                (peer.name.as_str(), peer.path.map(told))
             };
-            let now: BTreeSet<Topic> = peer.topics.names().cloned().collect();
-            if watch.told.insert(id, now.clone()).is_none() && before.is_none() {
-                known.tell(&Event::Enter { peer: reference(), path, snapshot });
-            }
-            let before = before.unwrap_or_default();
-            for topic in before.difference(&now) {
-                known.tell(&Event::Unlisten { peer: reference(), topic: topic.as_str().into() });
-            }
-            for topic in now.difference(&before) {
-                known.tell(&Event::Listen { peer: reference(), topic: topic.as_str().into(), snapshot });
+            let Some(now) = now else { continue };
+            known.tell_changes(&PeerRef { name: name.into(), id }, before, &now, snapshot);
+            if let Some(watch) = &mut known.watch {
+                watch.told.insert(id, now);
             }
         }
     }
@@ -358,8 +366,6 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::NodeId;
-    use crate::wire::local::PathKind;
 
     fn message(text: &str) -> Event<'_> {
         Event::Message {

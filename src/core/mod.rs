@@ -1,7 +1,7 @@
 //! The node as a state machine: everything that one `atonced` knows and decides, without a socket, a clock, a file or
 //! an operating system.
 //!
-//! This file only dispatches. What happens stands in the file of its noun: `handshakes` makes sessions, `sessions`
+//! This file only dispatches. What happens stands in the file of its noun: `prospects` seeks peers, `handshakes` answers those who seek us, `sessions`
 //! carries records in them, `liveness` judges who is there, `lan` finds peers, `topics` knows who listens to
 //! what, `delivery` brings messages over, `clients` and `requests` serve the apps.
 //!
@@ -28,6 +28,7 @@ mod outbox;
 mod paths;
 mod peers;
 mod pings;
+mod prospects;
 mod requests;
 mod sessions;
 mod status;
@@ -52,6 +53,7 @@ use self::outbox::Outbox;
 use self::paths::Links;
 use self::peers::Peers;
 use self::pings::Pings;
+use self::prospects::Prospects;
 use self::requests::Publication;
 use self::timers::{Timer, Timers};
 use self::topics::LocalTopics;
@@ -75,6 +77,7 @@ pub struct Node {
     links: Links,
     peers: Peers,
     handshakes: Handshakes,
+    prospects: Prospects,
     lan: Lan,
     topics: LocalTopics,
     clients: Clients,
@@ -114,6 +117,7 @@ impl Node {
             links: Links::default(),
             peers: Peers::remembered(&config.known),
             handshakes: Handshakes::new(random(&mut *rng)),
+            prospects: Prospects::default(),
             lan: Lan::default(),
             topics: LocalTopics::default(),
             clients: Clients::default(),

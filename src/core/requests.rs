@@ -49,11 +49,11 @@ impl Node {
             Op::Unlisten { topic } => self.unlisten(client, id, &topic),
             Op::Send { to, message } => self.send(client, id, to.as_str(), &message),
             Op::Publish { message } => self.publish(client, id, &message),
-            Op::Watch => {
+            Op::Watch { own } => {
                 self.ok(client, id);
                 let online = self.peers.online();
                 if let Some(known) = self.clients.get_mut(client) {
-                    known.watch(online.into_iter());
+                    known.watch(online.into_iter(), own.then_some(self.id));
                 }
                 self.refill(client);
             }

@@ -248,7 +248,7 @@ impl Node {
             peer.liveness.heard(now);
             debug!(peer = %id.short(), path = %via.remote, "path");
             if kind_changed {
-                self.path_changed(id);
+                self.presence_changed(id);
             }
         }
     }
@@ -303,7 +303,7 @@ impl Node {
         current.used = true;
         let age = now.since(current.since);
         let due = if current.initiator { RENEW_IN_USE } else { RENEW_IN_USE + RENEW_MARGIN };
-        if age >= due && !self.handshakes.seeks(&id) {
+        if age >= due && !self.prospects.seeks(&id) {
             self.seek(id, None, None);
         }
         age < DATA_LIFE

@@ -71,7 +71,7 @@ impl Node {
     fn state_of(&self, id: &NodeId, peer: &Peer) -> PeerState {
         if peer.is_online() {
             PeerState::Online
-        } else if self.handshakes.seeks(id) {
+        } else if self.prospects.seeks(id) {
             PeerState::Connecting
         } else {
             PeerState::Offline

@@ -44,9 +44,7 @@ struct LocalTopic {
 impl LocalTopics {
     /// Whether one more app may listen to `topic`.
     pub(crate) fn has_room(&self, topic: &Topic) -> bool {
-        let listened = |(_, topic): &(&Topic, &LocalTopic)| !topic.listeners.is_empty();
-        self.listeners(topic).is_some()
-            || self.by_name.iter().filter(listened).count() < limits::TOPICS_PER_NODE
+        self.listeners(topic).is_some() || self.listened().count() < limits::TOPICS_PER_NODE
     }
 
     /// Adds a listener; says whether the list that others see changed.
@@ -95,6 +93,11 @@ impl LocalTopics {
     /// The apps that listen to `topic`.
     pub(crate) fn listeners(&self, topic: &Topic) -> Option<&BTreeSet<ClientId>> {
         self.by_name.get(topic).map(|entry| &entry.listeners).filter(|listeners| !listeners.is_empty())
+    }
+
+    /// Every topic that an app listens to.
+    pub(crate) fn listened(&self) -> impl Iterator<Item = &Topic> {
+        self.by_name.iter().filter(|(_, entry)| !entry.listeners.is_empty()).map(|(topic, _)| topic)
     }
 
     /// What others call `topic`, if an app listens to it.
@@ -161,6 +164,7 @@ impl RemoteTopics {
 impl Node {
     /// Our list changed: everyone is told.
     pub(crate) fn topics_changed(&mut self) {
+        self.presence_changed(self.id);
         for id in self.peers.online() {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.topics.retries = 0;

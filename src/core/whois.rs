@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use crate::core::api::{Destination, Dropped, Route};
-use crate::core::handshakes::{ATTEMPTS, RETRY};
 use crate::core::paths::Source;
+use crate::core::prospects::{ATTEMPTS, RETRY};
 use crate::core::timers::Timer;
 use crate::core::{Node, random};
 use crate::wire::packet::size;

@@ -145,7 +145,7 @@ mod tests {
         assert!(jar.check_mac2(&source(), &initiation));
         assert!(check_mac1(&network(), &bob().id(), &initiation));
 
-        let received = Received::read(&bob(), &network(), &initiation).unwrap();
+        let received = Received::read(&bob(), &initiation).unwrap();
         let payload = [0; size::RESPONSE_PAYLOAD];
         let (_, mut response) =
             received.respond(&network(), SessionIndex::from_bits(1), [4; 32], &payload).unwrap();

@@ -163,11 +163,7 @@ pub struct Received {
 
 impl Received {
     /// Reads an initiation that passed [`check_mac1`].
-    pub fn read(
-        identity: &Identity,
-        _network: &NetworkKeys,
-        packet: &[u8; size::INITIATION],
-    ) -> Result<Self, HandshakeError> {
+    pub fn read(identity: &Identity, packet: &[u8; size::INITIATION]) -> Result<Self, HandshakeError> {
         let mut payload = [0; size::INITIATION_PAYLOAD];
         let message =
             noise::read_message_1(PROLOGUE, identity.key_pair(), &packet[INITIATION_MESSAGE], &mut payload)?;
@@ -280,7 +276,7 @@ mod tests {
     }
 
     fn respond(initiation: &[u8; size::INITIATION]) -> (SessionKeys, [u8; size::RESPONSE]) {
-        let received = Received::read(&bob(), &network(), initiation).unwrap();
+        let received = Received::read(&bob(), initiation).unwrap();
         received.respond(&network(), index(0x060504), BOB_EPHEMERAL, &ANSWER).unwrap()
     }
 
@@ -317,7 +313,7 @@ mod tests {
     fn both_sides_get_the_payloads_and_the_same_keys() {
         let (initiator, initiation) = start();
         assert!(check_mac1(&network(), &bob().id(), &initiation));
-        let received = Received::read(&bob(), &network(), &initiation).unwrap();
+        let received = Received::read(&bob(), &initiation).unwrap();
         assert_eq!(received.initiator, alice().id());
         assert_eq!(received.payload, QUESTION);
         assert_eq!(received.sender, initiator.sender());
@@ -395,7 +391,7 @@ mod tests {
         for bit in INITIATION_MESSAGE.start * 8..INITIATION_MESSAGE.end * 8 {
             let mut forged = initiation;
             forged[bit / 8] ^= 1 << (bit % 8);
-            let read = Received::read(&bob(), &network(), &forged);
+            let read = Received::read(&bob(), &forged);
             assert_eq!(read.err(), Some(HandshakeError::Tag), "bit {bit} of the initiation");
         }
         for bit in RESPONSE_MESSAGE.start * 8..RESPONSE_MESSAGE.end * 8 {
@@ -441,13 +437,13 @@ mod tests {
     fn an_initiation_for_somebody_else_is_refused() {
         let (_, initiation) = start();
         let carol = Identity::from_secret([9; 32]);
-        assert_eq!(Received::read(&carol, &network(), &initiation).err(), Some(HandshakeError::Tag));
+        assert_eq!(Received::read(&carol, &initiation).err(), Some(HandshakeError::Tag));
     }
 
     #[test]
     fn a_responder_of_another_network_who_passes_mac1_has_the_wrong_psk() {
         let (initiator, initiation) = start();
-        let received = Received::read(&bob(), &network(), &initiation).unwrap();
+        let received = Received::read(&bob(), &initiation).unwrap();
         let (_, mut response) =
             received.respond(&NetworkKeys::open(), index(1), BOB_EPHEMERAL, &ANSWER).unwrap();
         assert_eq!(finish(&initiator, &response), Err(HandshakeError::Mac));
@@ -465,7 +461,7 @@ mod tests {
         let (_, mut response) = respond(&initiation);
         let mut forged = initiation;
         forged[field::INITIATION_EPHEMERAL].fill(0);
-        assert_eq!(Received::read(&bob(), &network(), &forged).err(), Some(HandshakeError::Key));
+        assert_eq!(Received::read(&bob(), &forged).err(), Some(HandshakeError::Key));
         response[field::RESPONSE_EPHEMERAL].fill(0);
         set_mac1(&mut response, &network(), &alice().id());
         assert_eq!(finish(&initiator, &response), Err(HandshakeError::Key));
@@ -487,7 +483,7 @@ mod tests {
     #[test]
     fn nothing_that_is_printed_tells_a_key() {
         let (initiator, initiation) = start();
-        let received = Received::read(&bob(), &network(), &initiation).unwrap();
+        let received = Received::read(&bob(), &initiation).unwrap();
         let id = alice().id().short();
         assert_eq!(
             format!("{received:?}"),
@@ -507,7 +503,7 @@ mod tests {
         ) {
             prop_assert!(!check_mac1(&network(), &bob().id(), &any_length));
             prop_assert!(!check_mac1(&network(), &bob().id(), &initiation));
-            prop_assert!(Received::read(&bob(), &network(), &initiation.try_into().unwrap()).is_err());
+            prop_assert!(Received::read(&bob(), &initiation.try_into().unwrap()).is_err());
             let (initiator, ours) = start();
             let mut response: [u8; size::RESPONSE] = response.try_into().unwrap();
             prop_assert_eq!(finish(&initiator, &response), Err(HandshakeError::Mac));

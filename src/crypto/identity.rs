@@ -35,12 +35,6 @@ impl Identity {
         Zeroizing::new(*self.0.secret())
     }
 
-    /// The key exchange with the holder of `other`; none if the result is all zero.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the rendezvous client proves its namespace with it"))]
-    pub(crate) fn dh(&self, other: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
-        self.0.dh(other)
-    }
-
     pub(crate) fn key_pair(&self) -> &KeyPair {
         &self.0
     }
@@ -67,6 +61,5 @@ mod tests {
         assert_eq!(format!("{read:?}"), format!("Identity({})", made.id().short()));
         let other = Identity::generate(&mut ChaCha20Rng::from_seed([2; 32]));
         assert_ne!(made.id(), other.id());
-        assert_eq!(made.dh(other.id().as_bytes()), other.dh(made.id().as_bytes()));
     }
 }

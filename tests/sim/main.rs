@@ -13,3 +13,4 @@ mod contract;
 mod delivery;
 mod discovery;
 mod hostile;
+mod presence;

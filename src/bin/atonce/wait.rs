@@ -29,12 +29,12 @@ struct Target<'a> {
 
 pub(crate) async fn run(client: &mut Client, options: &Options, patience: Duration) -> Result<Exit, Failure> {
     let waited = timeout(patience, arrival(client, &options.target)).await;
-    let Ok(arrived) = waited else { return Err(late(client, &options.target, patience)) };
+    let Ok(arrived) = waited else { return Err(late(&options.target, patience)) };
     arrived.map(|()| Exit::Ok)
 }
 
 async fn arrival(client: &mut Client, target: &str) -> Result<(), Failure> {
-    client.watch().await?;
+    client.watch_all().await?;
     let (peer, topic) = split(target);
     let mut target = Target { peer, topic, id: None };
     match lookup::find(client, peer).await {
@@ -72,14 +72,9 @@ fn split(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn late(client: &Client, target: &str, patience: Duration) -> Failure {
-    let (peer, topic) = split(target);
-    let failure =
-        Failure::new(Exit::TimedOut, format!("{target} did not come within {}", human::duration(patience)));
-    if topic.is_some() && lookup::may_mean(peer, &client.hello().node) {
-        return failure.because("the daemon may not tell of the topics of its own node");
-    }
-    failure.try_this("atonce peers --all, or a longer --timeout")
+fn late(target: &str, patience: Duration) -> Failure {
+    Failure::new(Exit::TimedOut, format!("{target} did not come within {}", human::duration(patience)))
+        .try_this("atonce peers --all, or a longer --timeout")
 }
 
 #[cfg(test)]

@@ -50,7 +50,10 @@ pub enum Op<'a> {
         message: Outgoing<'a>,
     },
     /// Tell me who and what is there, and then every change.
-    Watch,
+    Watch {
+        /// Of the topics of this node's apps too.
+        own: bool,
+    },
     /// List the peers.
     Peers,
     /// Tell me how you are.
@@ -201,6 +204,7 @@ struct Fields<'a> {
     text: Option<Text<'a>>,
     data: Option<Text<'a>>,
     ack: Option<bool>,
+    own: Option<bool>,
     timeout_ms: Option<u64>,
     when_full: Option<WhenFull>,
     count: Option<u32>,
@@ -223,7 +227,7 @@ impl<'a> Fields<'a> {
                 Ok(Op::Send { to: to.ok_or_else(|| bad("send needs \"to\", a name or an id"))?, message })
             }
             "publish" => Ok(Op::Publish { message: self.outgoing(false)?.1 }),
-            "watch" => Ok(Op::Watch),
+            "watch" => Ok(Op::Watch { own: self.own.unwrap_or(false) }),
             "peers" => Ok(Op::Peers),
             "status" => Ok(Op::Status),
             "ping" => self.ping(),
