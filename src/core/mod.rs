@@ -98,6 +98,8 @@ pub struct Node {
     next_publication: u64,
     /// Buffers of messages that have their fate, for the next ones.
     payloads: Vec<Vec<u8>>,
+    /// To whom the publication goes that is being sent: one list for all.
+    recipients: Vec<NodeId>,
     /// The time in words, and the apps that a message was written for: kept only for their memory.
     clock_text: String,
     touched: Vec<ClientId>,
@@ -133,6 +135,7 @@ impl Node {
             publications: BTreeMap::new(),
             next_publication: 0,
             payloads: Vec::new(),
+            recipients: Vec::new(),
             clock_text: String::new(),
             touched: Vec::new(),
             told_output: BTreeSet::new(),

@@ -148,34 +148,39 @@ impl Node {
         self.deliver_here(topic, payload, Some(client));
         let listening =
             |peer: &crate::core::peers::Peer| peer.is_online() && peer.topics.number(topic).is_some();
-        let to: Vec<_> = self.peers.iter().filter(|(_, peer)| listening(peer)).map(|(id, _)| *id).collect();
-        let letter = self.letter(message);
+        let mut to = std::mem::take(&mut self.recipients);
+        to.extend(self.peers.iter().filter(|(_, peer)| listening(peer)).map(|(id, _)| *id));
         let sent = to.len() as u64;
-        if !message.ack {
+        let sender = if message.ack {
+            let publication = Publication { client, id, bytes: payload.len(), sent, outcomes: Vec::new() };
+            self.begin_publication(publication)
+        } else {
             self.result(client, id, Ending::Publish { sent, outcomes: None });
-            let sender = Sender { client, id: None, publication: None };
-            for peer in to {
+            Sender { client, id: None, publication: None }
+        };
+        let letter = self.letter(message);
+        for peer in to.drain(..) {
+            if !message.ack {
                 self.owe(client, payload.len());
-                if let Some(outcome) = self.dispatch(peer, letter, sender) {
-                    self.report(sender, peer, outcome, None, payload.len());
-                }
             }
-            return;
-        }
-        let publication = Publication { client, id, bytes: payload.len(), sent, outcomes: Vec::new() };
-        if to.is_empty() {
-            return self.end_publication(publication);
-        }
-        let number = self.next_publication;
-        self.next_publication += 1;
-        let sender = Sender { client, id, publication: Some(number) };
-        self.owe(client, payload.len());
-        self.publications.insert(number, publication);
-        for peer in to {
             if let Some(outcome) = self.dispatch(peer, letter, sender) {
                 self.report(sender, peer, outcome, None, payload.len());
             }
         }
+        self.recipients = to;
+    }
+
+    fn begin_publication(&mut self, publication: Publication) -> Sender {
+        let Publication { client, id, .. } = publication;
+        let number = self.next_publication;
+        if publication.sent == 0 {
+            self.end_publication(publication);
+        } else {
+            self.next_publication += 1;
+            self.owe(client, publication.bytes);
+            self.publications.insert(number, publication);
+        }
+        Sender { client, id, publication: Some(number) }
     }
 
     fn letter<'a>(&self, message: &'a Outgoing<'_>) -> Letter<'a> {

@@ -1,0 +1,180 @@
+//! What a message costs: no allocation on its way from app to app, and few datagrams.
+//!
+//! Two nodes, wired to each other without a network; the allocator counts.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use allocation_counter::measure;
+use atonce::core::{Config, Destination, Event, InterfaceAddr, Node, Route};
+use atonce::crypto::identity::Identity;
+use atonce::crypto::network::NetworkKeys;
+use atonce::id::ClientId;
+use atonce::time::Instant;
+use atonce::wire::local::Request;
+use chacha20::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+const APP: ClientId = ClientId(1);
+const SEND: &[u8] = br#"{"op":"send","id":7,"to":"b","topic":"sensor","text":"21.5 degrees"}"#;
+const SEND_NO_ACK: &[u8] = br#"{"op":"send","to":"b","topic":"sensor","text":"21.5 degrees","ack":false}"#;
+const PUBLISH: &[u8] = br#"{"op":"publish","topic":"sensor","text":"21.5 degrees"}"#;
+
+#[test]
+fn an_acknowledged_message_allocates_nothing_from_app_to_app_and_back() {
+    let mut pair = Pair::connected();
+    pair.warm_up(SEND);
+    let before = pair.delivered;
+    let info = measure(|| (0..1000).for_each(|_| pair.say(SEND)));
+    assert_eq!(pair.delivered - before, 1000);
+    assert_eq!(info.count_total, 0, "{info:?}");
+}
+
+#[test]
+fn an_unacknowledged_message_allocates_nothing_from_app_to_app() {
+    let mut pair = Pair::connected();
+    pair.warm_up(SEND_NO_ACK);
+    let before = pair.delivered;
+    let info = measure(|| (0..1000).for_each(|_| pair.say(SEND_NO_ACK)));
+    assert_eq!(pair.delivered - before, 1000);
+    assert_eq!(info.count_total, 0, "{info:?}");
+}
+
+#[test]
+fn a_publication_allocates_nothing_from_app_to_app() {
+    let mut pair = Pair::connected();
+    pair.warm_up(PUBLISH);
+    let before = pair.delivered;
+    let info = measure(|| (0..1000).for_each(|_| pair.say(PUBLISH)));
+    assert_eq!(pair.delivered - before, 1000);
+    assert_eq!(info.count_total, 0, "{info:?}");
+}
+
+#[test]
+fn messages_that_are_read_together_share_datagrams() {
+    let mut pair = Pair::connected();
+    pair.warm_up(SEND_NO_ACK);
+    let (delivered, datagrams) = (pair.delivered, pair.datagrams);
+    for _ in 0..256 {
+        pair.request(SEND_NO_ACK);
+    }
+    pair.settle();
+    assert_eq!(pair.delivered - delivered, 256);
+    assert!(pair.datagrams - datagrams <= 8, "{} datagrams", pair.datagrams - datagrams);
+}
+
+/// Node `a` with an app that sends, node `b` with an app that listens to `sensor`.
+struct Pair {
+    nodes: [Node; 2],
+    now: Instant,
+    buffer: Vec<u8>,
+    flying: VecDeque<(usize, Vec<u8>)>,
+    spare: Vec<Vec<u8>>,
+    delivered: usize,
+    datagrams: usize,
+}
+
+impl Pair {
+    fn connected() -> Self {
+        let now = Instant::from_origin(Duration::from_secs(1000));
+        let nodes = [0, 1].map(|which| {
+            let config = Config {
+                name: ["a", "b"][which].parse().unwrap(),
+                network: NetworkKeys::open(),
+                network_source: None,
+                udp: vec![addr(which)],
+                known: Vec::new(),
+                mdns: false,
+                hello: true,
+            };
+            let seed = u64::try_from(which).unwrap();
+            let rng = ChaCha20Rng::seed_from_u64(seed);
+            let identity = Identity::generate(&mut ChaCha20Rng::seed_from_u64(seed + 10));
+            let mut node = Node::new(config, identity, Box::new(rng), now);
+            let eth0 = InterfaceAddr { name: "eth0".into(), index: 2, addr: addr(which).ip(), prefix: 24 };
+            node.handle_interfaces(&[eth0], now);
+            node.handle_connect(APP, true, now).unwrap();
+            node
+        });
+        let (flying, spare, buffer) = (VecDeque::new(), Vec::new(), Vec::new());
+        let mut pair = Self { nodes, now, buffer, flying, spare, delivered: 0, datagrams: 0 };
+        let listen = Request::parse(br#"{"op":"listen","topic":"sensor"}"#);
+        pair.nodes[1].handle_request(APP, listen, now);
+        // The hello repeats for 1.4 s; afterwards both know each other and their topics.
+        for _ in 0..200 {
+            pair.now = pair.now + Duration::from_millis(10);
+            for node in &mut pair.nodes {
+                node.handle_timeout(pair.now);
+            }
+            pair.settle();
+        }
+        pair
+    }
+
+    /// Lets every buffer and pool grow to the size that it needs.
+    fn warm_up(&mut self, line: &[u8]) {
+        (0..1000).for_each(|_| self.say(line));
+    }
+
+    /// The app of `a` writes a line, and everything that follows happens.
+    fn say(&mut self, line: &[u8]) {
+        self.request(line);
+        self.settle();
+    }
+
+    fn request(&mut self, line: &[u8]) {
+        self.nodes[0].handle_request(APP, Request::parse(line), self.now);
+    }
+
+    fn settle(&mut self) {
+        loop {
+            for which in 0..2 {
+                self.drain(which);
+            }
+            let Some((to, mut datagram)) = self.flying.pop_front() else { return };
+            self.now = self.now + Duration::from_micros(100);
+            let via = Route { remote: addr(1 - to), local: Some(addr(to).ip()) };
+            let _ = self.nodes[to].handle_datagram(via, &mut datagram, self.now);
+            self.spare.push(datagram);
+        }
+    }
+
+    fn drain(&mut self, which: usize) {
+        let node = &mut self.nodes[which];
+        while let Some(event) = node.poll_event() {
+            if let Event::Output(client) = event {
+                let output = node.output(client);
+                if which == 1 {
+                    self.delivered +=
+                        output.split(|byte| *byte == b'\n').filter(|line| is_message(line)).count();
+                }
+                let bytes = output.len();
+                node.handle_written(client, bytes, self.now);
+            }
+        }
+        while let Some(transmit) = node.poll_transmit(&mut self.buffer) {
+            for datagram in self.buffer.chunks(transmit.segment_bytes) {
+                let is_for_us = match transmit.to {
+                    Destination::One(route) => route.remote == addr(1 - which),
+                    Destination::Everyone => true,
+                };
+                if is_for_us {
+                    let mut copy = self.spare.pop().unwrap_or_default();
+                    copy.clear();
+                    copy.extend_from_slice(datagram);
+                    self.flying.push_back((1 - which, copy));
+                    self.datagrams += 1;
+                }
+            }
+        }
+    }
+}
+
+fn addr(which: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, [1, 2][which]], 28282))
+}
+
+fn is_message(line: &[u8]) -> bool {
+    line.starts_with(br#"{"ev":"message""#)
+}
