@@ -2,6 +2,8 @@
 //!
 //! Two nodes, wired to each other without a network; the allocator counts.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -92,7 +94,13 @@ impl Pair {
             let rng = ChaCha20Rng::seed_from_u64(seed);
             let identity = Identity::generate(&mut ChaCha20Rng::seed_from_u64(seed + 10));
             let mut node = Node::new(config, identity, Box::new(rng), now);
-            let eth0 = InterfaceAddr { name: "eth0".into(), index: 2, addr: addr(which).ip(), prefix: 24 };
+            let eth0 = InterfaceAddr {
+                name: "eth0".into(),
+                index: 2,
+                addr: addr(which).ip(),
+                prefix: 24,
+                wireless: false,
+            };
             node.handle_interfaces(&[eth0], now);
             node.handle_connect(APP, true, now).unwrap();
             node

@@ -85,6 +85,8 @@ pub struct InterfaceAddr {
     pub addr: IpAddr,
     /// How many leading bits the addresses of its link share.
     pub prefix: u8,
+    /// Its link is Wi-Fi.
+    pub wireless: bool,
 }
 
 /// What mDNS saw: a hint, never the truth.

@@ -64,17 +64,12 @@ impl Links {
         let interface = self.addrs.iter().find(|own| share_prefix(own.addr, addr, own.prefix));
         match interface {
             Some(own) if own.addr == addr => 0,
-            Some(own) if is_wireless(&own.name) => 2,
+            Some(own) if own.wireless => 2,
             Some(_) => 1,
             None if is_link_local(addr) => 1,
             None => 3,
         }
     }
-}
-
-/// By name, as the kernel and systemd give them: the driver would say that a veth named `eth0` is virtual.
-fn is_wireless(interface: &str) -> bool {
-    interface.starts_with("wl")
 }
 
 fn is_link_local(addr: IpAddr) -> bool {
@@ -220,6 +215,7 @@ mod tests {
             index: 2,
             addr: addr.parse().unwrap(),
             prefix,
+            wireless: name.starts_with("wl"),
         };
         links.replace(&[
             own("eth0", "192.168.1.2", 24),

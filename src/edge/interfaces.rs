@@ -1,13 +1,14 @@
 //! The machine's own addresses on the interfaces that we use, and their changes.
 //!
-//! They are read every two seconds; a routing socket, which tells at once, takes the place of that behind the same
-//! type.
+//! They are read when the kernel says that something changed. An IPv6 address counts when the kernel has made sure that
+//! nobody else has it: before, nothing can be sent from it.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use if_addrs::Interface;
@@ -15,10 +16,13 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::core::InterfaceAddr;
 use crate::edge::glob;
+use crate::edge::netlink::AddressChanges;
 
-/// From one look at the addresses to the next: a plugged cable should be seen while its owner still looks at it, and
-/// one look is a system call of some microseconds.
+/// From one look at the addresses to the next where the kernel does not tell of changes: a plugged cable should be seen
+/// while its owner still looks at it, and one look is some system calls of some microseconds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// `IFA_F_TENTATIVE` and `IFA_F_DADFAILED` (if_addr.h), as `/proc/net/if_inet6` shows them.
+const UNUSABLE: u8 = 0x40 | 0x08;
 
 /// Interfaces that lead to no neighbour, unless the user says otherwise: containers, virtual machines, tunnels.
 pub const VIRTUAL: [&str; 10] =
@@ -66,21 +70,38 @@ impl InterfaceFilter {
 pub struct Interfaces {
     filter: Arc<InterfaceFilter>,
     current: BTreeSet<InterfaceAddr>,
-    look: Interval,
+    cause: Cause,
+}
+
+/// What makes us look.
+#[derive(Debug)]
+enum Cause {
+    Told(AddressChanges),
+    Time(Interval),
 }
 
 impl Interfaces {
     /// Nothing is known before the first [`Interfaces::poll_changed`].
     pub fn new(filter: Arc<InterfaceFilter>) -> Self {
-        let mut look = interval(LOOK_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { filter, current: BTreeSet::new(), look }
+        let cause = match AddressChanges::subscribe() {
+            Ok(changes) => Cause::Told(changes),
+            Err(error) => {
+                tracing::info!(reason = %error, "changes of this machine's addresses are not told: they are looked for");
+                let mut look = interval(LOOK_INTERVAL);
+                look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                Cause::Time(look)
+            }
+        };
+        Self { filter, current: BTreeSet::new(), cause }
     }
 
     /// The addresses, complete, whenever they have changed.
     pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<Vec<InterfaceAddr>> {
         loop {
-            std::task::ready!(self.look.poll_tick(cx));
+            match &mut self.cause {
+                Cause::Told(changes) => ready!(changes.poll_changed(cx)),
+                Cause::Time(look) => drop(ready!(look.poll_tick(cx))),
+            }
             if let Some(changed) = self.changed() {
                 return Poll::Ready(changed);
             }
@@ -105,10 +126,27 @@ impl Interfaces {
 }
 
 fn addresses(filter: &InterfaceFilter) -> io::Result<BTreeSet<InterfaceAddr>> {
-    let used = if_addrs::get_if_addrs()?
-        .into_iter()
-        .filter(|interface| interface.is_oper_up() && filter.uses(interface));
+    let unusable =
+        std::fs::read_to_string("/proc/net/if_inet6").map(|table| unusable(&table)).unwrap_or_default();
+    let used = if_addrs::get_if_addrs()?.into_iter().filter(|interface| {
+        interface.is_oper_up()
+            && filter.uses(interface)
+            && !unusable.contains(&(interface.ip(), interface.index.unwrap_or(0)))
+    });
     Ok(used.map(address).collect())
+}
+
+/// The addresses, with the numbers of their interfaces, that the kernel has not finished to check or found taken. A line
+/// is `address index prefix scope flags name`, in hexadecimal.
+fn unusable(if_inet6: &str) -> BTreeSet<(IpAddr, u32)> {
+    let read = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let addr = u128::from_str_radix(fields.next()?, 16).ok()?;
+        let index = u32::from_str_radix(fields.next()?, 16).ok()?;
+        let flags = u8::from_str_radix(fields.nth(2)?, 16).ok()?;
+        (flags & UNUSABLE != 0).then(|| (Ipv6Addr::from(addr).into(), index))
+    };
+    if_inet6.lines().filter_map(read).collect()
 }
 
 fn address(interface: Interface) -> InterfaceAddr {
@@ -116,7 +154,20 @@ fn address(interface: Interface) -> InterfaceAddr {
         if_addrs::IfAddr::V4(addr) => addr.prefixlen,
         if_addrs::IfAddr::V6(addr) => addr.prefixlen,
     };
-    InterfaceAddr { addr: interface.ip(), index: interface.index.unwrap_or(0), name: interface.name, prefix }
+    let wireless = is_wireless(&interface.name);
+    InterfaceAddr {
+        addr: interface.ip(),
+        index: interface.index.unwrap_or(0),
+        name: interface.name,
+        prefix,
+        wireless,
+    }
+}
+
+/// By the kernel's flag, or by the name where that is hidden; never by the driver, which would say that a cable between
+/// two namespaces is no cable.
+fn is_wireless(name: &str) -> bool {
+    name.starts_with("wl") || Path::new("/sys/class/net").join(name).join("phy80211").exists()
 }
 
 #[cfg(test)]
@@ -145,6 +196,16 @@ mod tests {
         assert!(!ignoring.uses_name("eth0", false));
         assert!(ignoring.uses_name("docker0", false));
         assert!(!filter(&["eth*"], Some(&["eth1"])).uses_name("eth1", false));
+    }
+
+    #[test]
+    fn an_ipv6_address_that_the_kernel_still_checks_is_not_used() {
+        let table = "fe800000000000000000000000000001 02 40 20 c0     eth0\n\
+                     fe800000000000000000000000000002 02 40 20 80     eth0\n\
+                     fd000000000000000000000000000003 0b 40 00 88     eth1\n\
+                     garbage\n";
+        let expected = [("fe80::1", 2), ("fd00::3", 11)].map(|(addr, index)| (addr.parse().unwrap(), index));
+        assert_eq!(unusable(table), BTreeSet::from(expected));
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ mod lines;
 pub mod listener;
 pub mod local;
 pub mod mdns;
+mod netlink;
 pub mod peerfile;
 mod remember;
 mod resolve;

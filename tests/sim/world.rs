@@ -188,7 +188,7 @@ impl World {
 
     fn links(&self, host: HostId) -> Vec<InterfaceAddr> {
         let addr = self.hosts[host].addr.ip();
-        vec![InterfaceAddr { name: "eth0".into(), index: 2, addr, prefix: 24 }]
+        vec![InterfaceAddr { name: "eth0".into(), index: 2, addr, prefix: 24, wireless: false }]
     }
 
     /// Power off: no goodbye.
