@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -20,12 +20,13 @@ const TOOLS: [(&str, &str, &str); 4] = [
     ("ip", "-V", "iproute2"),
     ("unshare", "--version", "util-linux"),
     ("nft", "--version", "nftables"),
-    ("tcpdump", "--version", "tcpdump"),
+    ("python3", "--version", "python3"),
 ];
 
 /// The network of one test: a bridge, and hosts on it.
 pub(crate) struct Lab {
     hosts: Cell<u8>,
+    captures: Cell<u8>,
 }
 
 impl Lab {
@@ -58,7 +59,7 @@ impl Lab {
         run("ip link set lo up");
         run("ip link add br0 type bridge");
         run("ip link set br0 up");
-        Self { hosts: Cell::new(0) }
+        Self { hosts: Cell::new(0), captures: Cell::new(0) }
     }
 
     /// Connects one more host: 10.77.0.1, 10.77.0.2, …
@@ -89,17 +90,19 @@ impl Lab {
 
     /// Records what passes over the bridge from now on.
     pub(crate) fn capture(&self) -> Capture {
-        let path = Path::new(FILES).join("capture");
-        let mut tcpdump = Command::new("tcpdump");
-        tcpdump.args(["-i", "br0", "-Z", "root", "--immediate-mode", "-B", "65536", "-U", "-w"]).arg(&path);
-        let mut child = tcpdump.stderr(Stdio::piped()).spawn().unwrap();
-        let mut notes = BufReader::new(child.stderr.take().unwrap());
-        let mut note = String::new();
-        while !note.contains("listening on") {
-            assert_ne!(notes.read_line(&mut note).unwrap(), 0, "tcpdump: {note}");
-        }
-        Capture { child, path, notes: Box::new(notes) }
+        let path =
+            Path::new(FILES).join(format!("capture{}", self.captures.replace(self.captures.get() + 1)));
+        let mut capture = Command::new("python3");
+        capture.arg(script("capture.py")).args(["br0".as_ref(), path.as_os_str()]);
+        let program = Program::start(capture, "capture".to_owned());
+        program.line(|line| line == "recording");
+        Capture { program, path }
     }
+}
+
+/// A program of the lab that is a script.
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab").join(name)
 }
 
 fn check_tools() {
@@ -318,27 +321,20 @@ impl Drop for Program {
 
 /// A recording of the bridge that goes on.
 pub(crate) struct Capture {
-    child: Child,
+    program: Program,
     path: PathBuf,
-    notes: Box<dyn Read>,
 }
 
 impl Capture {
     /// Ends it and returns the frames.
     pub(crate) fn frames(mut self) -> Vec<Frame> {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
-        let mut notes = String::new();
-        self.notes.read_to_string(&mut notes).unwrap();
-        assert!(self.child.wait().unwrap().success(), "tcpdump: {notes}");
-        println!("tcpdump: {}", notes.trim().replace('\n', ", "));
+        kill_process(Pid::from_child(&self.program.child), Signal::INT).unwrap();
         // What was not recorded proves nothing.
-        assert!(notes.contains("\n0 packets dropped by kernel"), "tcpdump: {notes}");
+        assert_eq!(self.program.rest(), ["0 frames dropped"]);
         let bytes = fs::read(&self.path).unwrap();
-        // A header of 24 bytes; then, for each frame, 16 bytes with its length in the third word.
-        let (mut rest, mut frames) = (&bytes[24..], Vec::new());
-        while let Some((header, behind)) = rest.split_at_checked(16) {
-            let length = u32::from_ne_bytes(header[8..12].try_into().unwrap()) as usize;
-            let (frame, behind) = behind.split_at(length);
+        let (mut rest, mut frames) = (&bytes[..], Vec::new());
+        while let Some((length, behind)) = rest.split_first_chunk() {
+            let (frame, behind) = behind.split_at(u32::from_le_bytes(*length) as usize);
             frames.push(Frame(frame.to_vec()));
             rest = behind;
         }
@@ -363,6 +359,13 @@ impl Frame {
             _ => None,
         };
         protocol == Some(&UDP)
+    }
+
+    /// What its UDP datagram carries, by IPv4 without options or by IPv6.
+    pub(crate) fn payload(&self) -> &[u8] {
+        const UDP_HEADER: usize = 8;
+        let headers = if self.0[12..14] == [0x08, 0x00] { 34 } else { 54 };
+        &self.0[headers + UDP_HEADER..]
     }
 
     pub(crate) fn contains(&self, needle: &str) -> bool {
