@@ -9,18 +9,20 @@ use crate::time::Instant;
 /// What the edge said of the wall clock; 1970 until it did.
 #[derive(Debug, Default)]
 pub(crate) struct ClockText {
-    origin_since_1970: Duration,
+    origin_since_1970: Option<Duration>,
 }
 
 impl ClockText {
-    /// At `now` it is `since_1970`.
-    pub(crate) fn set(&mut self, since_1970: Duration, now: Instant) {
-        self.origin_since_1970 = since_1970.saturating_sub(now.since_origin());
+    /// At `now` it is `since_1970`. Returns how much that is ahead of what it would have been by itself.
+    pub(crate) fn set(&mut self, since_1970: Duration, now: Instant) -> Duration {
+        let origin = since_1970.saturating_sub(now.since_origin());
+        let before = self.origin_since_1970.replace(origin);
+        before.map_or(Duration::ZERO, |before| origin.saturating_sub(before))
     }
 
     /// The time since 1970 at `now`.
     pub(crate) fn since_1970(&self, now: Instant) -> Duration {
-        self.origin_since_1970 + now.since_origin()
+        self.origin_since_1970.unwrap_or_default() + now.since_origin()
     }
 
     /// Writes the time at `now` into `text`, in place of what is there.

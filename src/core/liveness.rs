@@ -71,6 +71,12 @@ impl Liveness {
         self.phase = Phase::Resting;
     }
 
+    /// Nothing is known of it but that it is to be asked now.
+    pub(crate) fn begin_anew(&mut self, now: Instant) {
+        self.outstanding.clear();
+        self.phase = Phase::Asked(now);
+    }
+
     pub(crate) const fn is_suspect(&self) -> bool {
         matches!(self.phase, Phase::Suspect(_))
     }

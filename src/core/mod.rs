@@ -34,6 +34,7 @@ mod sessions;
 mod status;
 mod timers;
 mod topics;
+mod wake;
 mod whois;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -256,10 +257,10 @@ impl Node {
         self.on_hangup(client);
     }
 
-    /// Time since 1970, for the times that people read; nothing is decided by it.
+    /// Time since 1970: shown to people, and a sign of a resumed snapshot when it jumps; else nothing is decided by it.
     pub fn handle_wall_clock(&mut self, since_1970: Duration, now: Instant) {
         self.advance(now);
-        self.clock.set(since_1970, now);
+        self.on_wall_clock(since_1970);
     }
 
     /// How something outside of the node is; takes the place of what was said of the same check before.
@@ -318,10 +319,6 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         self.timers.next()
-    }
-
-    fn advance(&mut self, now: Instant) {
-        self.now = self.now.max(now);
     }
 
     fn random<const N: usize>(&mut self) -> [u8; N] {

@@ -94,6 +94,15 @@ impl Timers {
         self.deadlines.contains_key(&timer)
     }
 
+    /// Makes everything that was due before `at` due at `at`.
+    pub(crate) fn postpone(&mut self, at: Instant) {
+        let late: Vec<_> =
+            self.ordered.iter().map_while(|(due, timer)| (*due < at).then_some(*timer)).collect();
+        for timer in late {
+            self.set(timer, at);
+        }
+    }
+
     /// Takes one that is due at `now`, the oldest first.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<Timer> {
         let (at, timer) = *self.ordered.first()?;

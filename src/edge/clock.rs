@@ -6,10 +6,6 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::time::Instant;
 
-/// tokio's timers stand still while the machine sleeps: a longer sleep is cut here and the clock read again, so that
-/// what fell due during a suspend is done soon after it.
-const SLEEP_MAX: Duration = Duration::from_secs(30);
-
 /// The machine's clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock;
@@ -23,14 +19,9 @@ impl Clock {
         Instant::from_origin(Duration::new(seconds, nanoseconds))
     }
 
-    /// The time since 1970, for people only: nothing is decided by it.
+    /// The time since 1970: it may jump either way.
     pub fn since_1970(self) -> Duration {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-    }
-
-    /// How long to sleep for `deadline`, and no longer than is safe.
-    pub fn sleep_until(self, deadline: Option<Instant>) -> Duration {
-        deadline.map_or(SLEEP_MAX, |deadline| deadline.since(self.now()).min(SLEEP_MAX))
     }
 }
 
@@ -39,12 +30,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_goes_on_and_no_sleep_is_longer_than_is_safe() {
+    fn time_goes_on() {
         let before = Clock.now();
         assert!(Clock.now() >= before);
         assert!(before.since_origin() > Duration::ZERO);
-        assert_eq!(Clock.sleep_until(None), SLEEP_MAX);
-        assert_eq!(Clock.sleep_until(Some(Clock.now() + Duration::from_secs(3600))), SLEEP_MAX);
-        assert_eq!(Clock.sleep_until(Some(Instant::default())), Duration::ZERO);
     }
 }

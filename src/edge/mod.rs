@@ -2,6 +2,7 @@
 //!
 //! [`run`] drives one [`Node`](crate::core::Node); every other file is one of the things that it holds.
 
+mod alarm;
 pub mod clock;
 pub mod config;
 mod glob;

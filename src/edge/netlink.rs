@@ -4,24 +4,23 @@
 //! understood, and a lost one (the kernel says so) is a change like any other.
 
 use std::io;
-use std::os::unix::net::UnixDatagram as StdDatagram;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
-use tokio::io::ReadBuf;
-use tokio::net::UnixDatagram;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::unix::pipe::Receiver;
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` (rtnetlink(7)).
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// Room for any message: what is longer is cut, and cut does just as well.
 const MESSAGE_BYTES: usize = 4096;
 
-/// Tells when to look at the addresses again. The socket is one that tokio knows how to wait for: both kinds receive
-/// datagrams, and nothing else is asked of it.
+/// Tells when to look at the addresses again. A netlink(7) socket, read like a pipe.
 #[derive(Debug)]
-pub(super) struct AddressChanges(UnixDatagram);
+pub(super) struct AddressChanges(Receiver);
 
 impl AddressChanges {
     /// Subscribes to changes.
@@ -33,15 +32,15 @@ impl AddressChanges {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-        Ok(Self(UnixDatagram::from_std(StdDatagram::from(socket))?))
+        Ok(Self(Receiver::from_owned_fd_unchecked(socket)?))
     }
 
     /// Ready when something changed since the last time; takes all that was said until now.
-    pub(super) fn poll_changed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut changed = false;
         loop {
             let mut message = [0; MESSAGE_BYTES];
-            match self.0.poll_recv(cx, &mut ReadBuf::new(&mut message)) {
+            match Pin::new(&mut self.0).poll_read(cx, &mut ReadBuf::new(&mut message)) {
                 Poll::Ready(Ok(())) => changed = true,
                 Poll::Ready(Err(error)) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
                     changed = true;

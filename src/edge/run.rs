@@ -4,21 +4,21 @@
 //! bounded piece of each, and then drains what the node has to say; so time comes first, and a flood on one input
 //! delays the others by no more than a round.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Interval, MissedTickBehavior, Sleep, interval, sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::core::{Config, Event, NetworkChange, Node, Transmit};
 use crate::crypto::network::NetworkKeys;
+use crate::edge::alarm::Alarm;
 use crate::edge::clock::Clock;
 use crate::edge::config::Settings;
 use crate::edge::interfaces::Interfaces;
@@ -37,8 +37,6 @@ use crate::time::Instant;
 const ROUNDS: usize = 32;
 /// Hints of multicast DNS taken in one round.
 const HINTS_IN_A_ROW: usize = 32;
-/// From one reading of the wall clock to the next: it is only shown, and drifts little.
-const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the goodbyes may wait for room in a socket.
 const GOODBYES: Duration = Duration::from_millis(200);
 
@@ -58,7 +56,6 @@ pub struct Daemon {
     manager: ServiceManager,
     signals: [Signal; 2],
     alarm: Alarm,
-    wall_clock: Interval,
     watchdog: Option<Interval>,
     sending: Option<Transmit>,
     buffer: Vec<u8>,
@@ -142,8 +139,7 @@ impl Daemon {
             watchdog: manager.ping_interval().map(patient_interval),
             manager,
             signals,
-            alarm: Alarm::default(),
-            wall_clock: patient_interval(WALL_CLOCK_INTERVAL),
+            alarm: Alarm::new()?,
             sending: None,
             buffer: Vec::new(),
         })
@@ -189,6 +185,8 @@ impl Daemon {
 
     /// Ready when the process is asked to end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Before anything is sent: its jump may mean that no key may be used again.
+        self.node.handle_wall_clock(self.clock.since_1970(), self.clock.now());
         for _ in 0..ROUNDS {
             let now = self.clock.now();
             let mut busy = self.poll_time(cx, now);
@@ -200,7 +198,9 @@ impl Daemon {
                 return Poll::Ready(());
             }
             busy |= self.drain(cx, now);
-            if !busy && self.alarm.poll(cx, self.clock, self.node.poll_timeout()).is_pending() {
+            if !busy
+                && self.alarm.poll(cx, self.node.poll_timeout().map(|(deadline, _)| deadline)).is_pending()
+            {
                 return Poll::Pending;
             }
         }
@@ -209,9 +209,6 @@ impl Daemon {
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.wall_clock.poll_tick(cx).is_ready() {
-            self.node.handle_wall_clock(self.clock.since_1970(), now);
-        }
         if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.poll_tick(cx).is_ready()) {
             self.manager.ping();
         }
@@ -356,35 +353,4 @@ fn patient_interval(period: Duration) -> Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-/// Wakes the loop at the node's next deadline.
-#[derive(Default)]
-struct Alarm {
-    sleep: Option<Pin<Box<Sleep>>>,
-    deadline: Option<Instant>,
-}
-
-impl Alarm {
-    /// Ready when the deadline has come, or the clock must be read again.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        clock: Clock,
-        next: Option<(Instant, &'static str)>,
-    ) -> Poll<()> {
-        let deadline = next.map(|(deadline, _)| deadline);
-        if self.sleep.is_none() || self.deadline != deadline {
-            self.deadline = deadline;
-            let duration = clock.sleep_until(deadline);
-            match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(tokio::time::Instant::now() + duration),
-                None => self.sleep = Some(Box::pin(sleep(duration))),
-            }
-        }
-        let Some(sleep) = &mut self.sleep else { return Poll::Pending };
-        ready!(sleep.as_mut().poll(cx));
-        self.sleep = None;
-        Poll::Ready(())
-    }
 }

@@ -14,3 +14,4 @@ mod delivery;
 mod discovery;
 mod hostile;
 mod presence;
+mod waking;

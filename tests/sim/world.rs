@@ -62,6 +62,8 @@ pub struct Host {
     pub apps: BTreeMap<ClientId, App>,
     pub sent_packets: u64,
     pub sent_bytes: u64,
+    /// It sleeps: nothing reaches it, and it does nothing.
+    pub asleep: bool,
 }
 
 /// One app: what it has read, and whether it reads at all.
@@ -143,6 +145,7 @@ impl World {
             apps: BTreeMap::new(),
             sent_packets: 0,
             sent_bytes: 0,
+            asleep: false,
         });
         id
     }
@@ -216,6 +219,15 @@ impl World {
         self.hosts[host].advert = None;
     }
 
+    /// The lid is closed, for that long, and opened again.
+    pub fn suspend(&mut self, host: HostId, duration: Duration) {
+        self.hosts[host].asleep = true;
+        self.run(duration);
+        self.hosts[host].asleep = false;
+        let now = self.now;
+        self.with(host, |node| node.handle_timeout(now));
+    }
+
     /// The host gets another address.
     pub fn renumber(&mut self, host: HostId, addr: Ipv4Addr) {
         self.hosts[host].addr.set_ip(addr.into());
@@ -272,25 +284,25 @@ impl World {
         results.iter().find(|line| line["id"] == id).and_then(|line| line["outcome"].as_str())
     }
 
-    /// How many peers `host` has a session with.
-    pub fn online(&mut self, host: HostId) -> usize {
+    /// What `atonce status` would print there.
+    pub fn status(&mut self, host: HostId) -> Value {
         let client = self.connect(host);
         self.say(host, client, r#"{"op":"status","id":1}"#);
         let status = self.lines(host, client).last().unwrap()["status"].clone();
         let now = self.now;
         self.with(host, |node| node.handle_hangup(client, now));
         self.hosts[host].apps.remove(&client);
-        status["peers"]["online"].as_u64().unwrap() as usize
+        status
+    }
+
+    /// How many peers `host` has a session with.
+    pub fn online(&mut self, host: HostId) -> usize {
+        self.status(host)["peers"]["online"].as_u64().unwrap() as usize
     }
 
     /// A counter of `status`.
     pub fn counter(&mut self, host: HostId, name: &str) -> u64 {
-        let client = self.connect(host);
-        self.say(host, client, r#"{"op":"status","id":1}"#);
-        let status = self.lines(host, client).last().unwrap()["status"].clone();
-        let now = self.now;
-        self.with(host, |node| node.handle_hangup(client, now));
-        self.hosts[host].apps.remove(&client);
+        let status = self.status(host);
         let counters = status["counters"].as_array().unwrap();
         counters.iter().find(|c| c[0] == name).map_or(0, |c| c[1].as_u64().unwrap())
     }
@@ -505,6 +517,9 @@ impl World {
     }
 
     fn arrive(&mut self, Flying { to, from, mut bytes }: Flying) {
+        if self.hosts[to].asleep {
+            return;
+        }
         let (now, local) = (self.now, self.hosts[to].addr.ip());
         self.with(to, |node| {
             let _ = node.handle_datagram(Route { remote: from, local: Some(local) }, &mut bytes, now);
@@ -514,6 +529,9 @@ impl World {
     fn wake(&mut self, host: HostId, at: Instant) {
         if self.hosts[host].wake == Some(at) {
             self.hosts[host].wake = None;
+        }
+        if self.hosts[host].asleep {
+            return;
         }
         let now = self.now;
         self.with(host, |node| node.handle_timeout(now));
