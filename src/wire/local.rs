@@ -70,6 +70,8 @@ pub enum Op<'a> {
     },
     /// Show or change the network that the node belongs to.
     Network(NetworkOp<'a>),
+    /// Read the configuration again.
+    Reload,
 }
 
 /// What to do with the network.
@@ -230,6 +232,7 @@ impl<'a> Fields<'a> {
             "status" => Ok(Op::Status),
             "ping" => self.ping(),
             "network" => self.network(),
+            "reload" => Ok(Op::Reload),
             other => Err((ErrorCode::UnknownOp, format!("no op is called {:?}", shortened(other)))),
         }
     }
@@ -492,6 +495,9 @@ pub enum Event<'a> {
         /// To `network`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         network: Option<NetworkInfo<'a>>,
+        /// To `reload`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reload: Option<Reloaded<'a>>,
     },
     /// Not done.
     Error {
@@ -631,6 +637,15 @@ pub struct NetworkInfo<'a> {
     pub fingerprint: Option<Cow<'a, str>>,
     /// Where the secret comes from: `state`, or the file that was named at start; none in the open network.
     pub source: Option<Cow<'a, str>>,
+}
+
+/// The answer to `reload`: keys of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded<'a> {
+    /// What has changed, and is so now.
+    pub changed: Vec<Cow<'a, str>>,
+    /// What has changed since the daemon started, and will be so when it is restarted.
+    pub restart: Vec<Cow<'a, str>>,
 }
 
 /// The answer to `status`.
