@@ -341,7 +341,9 @@ impl Daemon {
     fn change_network(&self, change: NetworkChange) -> Result<(NetworkKeys, Option<String>), String> {
         if let Some(path) = &self.configuration.current().network_secret_file {
             let path = path.display();
-            return Err(format!("the network secret comes from {path}: change that, and reload the daemon"));
+            return Err(format!(
+                "the network secret comes from {path}: change it there, and restart the daemon"
+            ));
         }
         match change {
             NetworkChange::Join(secret) => {

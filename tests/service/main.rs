@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(
     dead_code,
+    clippy::needless_pass_by_ref_mut,
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a test that cannot go on has failed, and tells; the lab has more than it needs"

@@ -377,7 +377,7 @@ impl World {
                 }
             }
             Event::StopBrowse => self.hosts[host].browsing = false,
-            Event::Remember | Event::Network { .. } => {}
+            Event::Remember | Event::Network { .. } | Event::Reload { .. } => {}
         }
     }
 

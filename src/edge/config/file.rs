@@ -44,10 +44,10 @@ pub(super) fn read(path: &Path, mistakes: &mut Vec<Mistake>) -> BTreeMap<String,
         Ok(text) => {
             let mut here = Vec::new();
             let said = parse(&text, path, &mut here);
-            here.sort_by_key(|mistake| match mistake.origin {
-                Origin::File { line, .. } => line,
-                _ => None,
-            });
+            let line = |mistake: &Mistake| {
+                if let Origin::File { line, .. } = mistake.origin { line } else { None }
+            };
+            here.sort_by_key(line);
             mistakes.extend(here);
             said
         }
