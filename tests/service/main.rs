@@ -141,6 +141,12 @@ fn killed_hung_or_upgraded_it_comes_back_and_nobody_is_turned_away_meanwhile() {
              printf \"[Service]\\nWatchdogSec=2\\n\" >/run/systemd/system/atonced.service.d/watchdog.conf && \
              systemctl daemon-reload && systemctl restart atonced.service");
         let third = machine.property("MainPID");
+        // It lives on beyond that time, because it says so.
+        let ping = "WatchdogTimestampMonotonic";
+        let later = machine.property(ping).parse::<u64>().unwrap() + 3_000_000;
+        machine
+            .until(&format!("test $(systemctl show --value --property {ping} atonced.service) -gt {later}"));
+        assert_eq!(machine.property("MainPID"), third);
         machine.sh("systemctl kill --signal STOP atonced.service");
         served();
         assert_ne!(machine.property("MainPID"), third);
