@@ -56,7 +56,7 @@ use crate::limits;
 use crate::wire::local;
 pub use crate::wire::local::{
     ErrorCode, Health, HealthState, Hello, InterfaceInfo, NetworkInfo, Outcome, PathInfo, PathKind,
-    PeerCounts, PeerInfo, PeerOutcome, PeerRef, PeerState, RoundTrips, Status, WhenFull,
+    PeerCounts, PeerInfo, PeerOutcome, PeerRef, PeerState, Reloaded, RoundTrips, Status, WhenFull,
 };
 
 /// How long the answer to a message may take beyond the message's own deadline.
@@ -268,6 +268,17 @@ impl Client {
     /// Makes the node a member of the open network.
     pub async fn leave_network(&mut self) -> Result<NetworkInfo<'static>, Error> {
         self.ask_network(Line { action: Some("leave"), ..Line::op("network") }).await
+    }
+
+    /// Makes the daemon read its configuration again. A mistake in it is an [`Error::Refused`], and nothing has changed.
+    pub async fn reload(&mut self) -> Result<Reloaded<'static>, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            reload: Reloaded<'static>,
+        }
+        let read = |line: &[u8]| serde_json::from_slice::<Answer>(line).map(|answer| answer.reload);
+        let request = Line::op("reload");
+        self.ask(request, self.timeout, |_, line| Found::Break(read(line).map_err(odd))).await
     }
 
     /// The next message, change of presence, or loss. Waits as long as it takes: put a `tokio::time::timeout` around

@@ -559,3 +559,19 @@ fn what_the_daemon_denies_is_6_with_its_own_words() {
     let object = "{\"ev\":\"error\",\"code\":\"denied\",\"message\":\"it is not to be\",\"hint\":\"something else\"}\n";
     assert_eq!((json.code, json.stdout.as_str()), (Some(6), object));
 }
+
+#[test]
+fn a_reload_tells_what_has_changed_and_what_needs_a_restart() {
+    let reload = |changed: &[&str]| {
+        let answer = json!({"changed": changed, "restart": ["name", "port"]});
+        Fake::answering(move |request| {
+            assert_eq!(request["op"], "reload");
+            vec![json!({"ev": "ok", "id": request["id"], "reload": answer})]
+        })
+    };
+    against(reload(&[]), &["reload"]).expect(0, "changed        -\nneeds restart  name, port\n", "");
+    let json = "{\"changed\":[\"log\"],\"restart\":[\"name\",\"port\"]}\n";
+    against(reload(&["log"]), &["--json", "reload"]).expect(0, json, "");
+    let wrong = against(Fake::answering(|request| error(request, "internal")), &["reload"]);
+    wrong.expect(1, "", "atonce: it is not to be\n  try: something else\n");
+}

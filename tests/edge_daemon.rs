@@ -121,7 +121,8 @@ fn mistakes_are_told_with_their_exit_codes() {
     std::fs::write(&config, "nmae = \"x\"\n").unwrap();
     let config = config.to_str().unwrap();
     let (code, error) = failed(command(dir.path(), &["--check", "--config", config]));
-    assert_eq!((code, error.contains("unknown key `nmae`\ntry: `name`")), (Some(1), true), "{error}");
+    let meant = "a.toml:1: unknown key `nmae`, did you mean `name`?\n";
+    assert_eq!((code, error.ends_with(meant)), (Some(1), true), "{error}");
     std::fs::write(config, "port = 0\n").unwrap();
     assert_eq!(failed(command(dir.path(), &["--check", "--config", config])).0, Some(0));
     assert!(!dir.path().join("state").exists());
@@ -150,6 +151,89 @@ fn the_environment_counts_where_no_flag_is_given() {
     child.wait().unwrap();
     assert!(ready.starts_with("atonced: from-flag ("), "{ready}");
     assert!(ready.ends_with("/b.sock\n"), "{ready}");
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_the_credential_the_drop_ins_and_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (conf, file) = (dir.path().join("conf.d"), dir.path().join("atonce.toml"));
+    std::fs::create_dir(&conf).unwrap();
+    let secret = dir.path().join("network-secret");
+    std::fs::write(&secret, format!("atonce-secret-{}\n", "a".repeat(52))).unwrap();
+    std::fs::write(&file, "log = \"file\"\nport = 1\npeer = [\"file:1\"]\nnetwork_secret_file = \"/none\"\n")
+        .unwrap();
+    std::fs::write(conf.join("1.toml"), "log = \"one\"\nport = 2\n").unwrap();
+    std::fs::write(conf.join("2.toml"), "\nport = 3\n").unwrap();
+    let mut command = command(dir.path(), &["--check", "--config", file.to_str().unwrap()]);
+    command
+        .env("ATONCE_NO_HELLO", "0")
+        .env("ATONCE_MDNS_PROBE", "1")
+        .env("CREDENTIALS_DIRECTORY", dir.path());
+    let Output { status, stdout, .. } = command.output().unwrap();
+    let used = String::from_utf8(stdout).unwrap();
+    assert!(status.success(), "{used}");
+    for line in [
+        "no_hello = true  # --no-hello".to_owned(),
+        "mdns_probe = true  # $ATONCE_MDNS_PROBE".to_owned(),
+        format!("network_secret_file = \"{}\"  # credential", secret.display()),
+        format!("port = 3  # {}:2", conf.join("2.toml").display()),
+        "log = \"warn\"  # --log".to_owned(),
+        format!("peer = [\"file:1\"]  # {}:3", file.display()),
+        "# ignore_interface is not set".to_owned(),
+    ] {
+        assert!(used.lines().any(|used| used == line), "{line}\n{used}");
+    }
+}
+
+#[test]
+fn a_reload_follows_what_can_change_and_tells_what_needs_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, secret) = (dir.path().join("a.toml"), dir.path().join("secret"));
+    let write_secret =
+        |letter: &str| std::fs::write(&secret, format!("atonce-secret-{}a\n", letter.repeat(51))).unwrap();
+    let named = format!("network_secret_file = {secret:?}\n");
+    write_secret("a");
+    std::fs::write(&config, &named).unwrap();
+    let daemon = Daemon::start(dir.path(), &["--config", config.to_str().unwrap()]);
+    let (mut app, mut answers) = connect(dir.path());
+    let mut ask = |op: &str| {
+        writeln!(app, "{{\"op\":{op},\"id\":1}}").unwrap();
+        line(&mut answers)
+    };
+    let network = "\"network\",\"action\":\"show\"";
+    let first = ask(network)["network"]["fingerprint"].clone();
+    assert_eq!(ask("\"reload\"")["reload"], serde_json::json!({"changed": [], "restart": []}));
+
+    write_secret("b");
+    std::fs::write(&config, format!("{named}port = 5\nnmae = 1\npeer = [\"127.0.0.1:9\"]\n")).unwrap();
+    let reloaded = ask("\"reload\"")["reload"].clone();
+    assert_eq!(
+        reloaded,
+        serde_json::json!({"changed": ["peer", "network_secret_file"], "restart": ["port"]})
+    );
+    let second = ask(network)["network"]["fingerprint"].clone();
+    assert_ne!(first, second);
+    let status = ask("\"status\"");
+    let health = status["status"]["health"].as_array().unwrap();
+    let config_health = health.iter().find(|health| health["check"] == "config").unwrap();
+    let why = config_health["why"].as_str().unwrap();
+    assert!(why.contains("a.toml:3: unknown key `nmae`") && why.ends_with(": port"), "{why}");
+
+    std::fs::write(&config, "port = true\nname = 1\n").unwrap();
+    let error = ask("\"reload\"");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("a.toml:1: port: ") && message.contains("a.toml:2: name: "), "{error}");
+    assert_eq!(ask(network)["network"]["fingerprint"], second);
+
+    // The same by a signal; it is seen by what it does.
+    write_secret("a");
+    std::fs::write(&config, &named).unwrap();
+    kill_process(daemon.pid(), Signal::HUP).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while ask(network)["network"]["fingerprint"] != first {
+        assert!(std::time::Instant::now() < deadline, "the signal changed nothing");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

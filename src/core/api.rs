@@ -158,6 +158,13 @@ pub enum Event {
         /// What to store.
         change: NetworkChange,
     },
+    /// Read the configuration again and answer with [`Node::handle_reload`](super::Node::handle_reload).
+    Reload {
+        /// Who asked.
+        client: ClientId,
+        /// Which request.
+        id: Option<RequestId>,
+    },
 }
 
 /// A change of the network that an app asked for.

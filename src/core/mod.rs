@@ -159,6 +159,11 @@ impl Node {
         self.id
     }
 
+    /// How many peers have a session with us.
+    pub fn online(&self) -> usize {
+        self.peers.counts().0
+    }
+
     /// A datagram from the network, also one that came to [`HELLO_PORT`]. It is decrypted in place.
     ///
     /// # Errors

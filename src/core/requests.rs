@@ -13,7 +13,7 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::{
     BadLine, Ending, ErrorCode, Event, Hello, NetworkInfo, NetworkOp, Op, Outcome, Outgoing, PathKind,
-    PeerOutcome, PeerRef, Request, WhenFull,
+    PeerOutcome, PeerRef, Reloaded, Request, WhenFull,
 };
 use crate::wire::message::Fate;
 
@@ -70,6 +70,11 @@ impl Node {
                 }
             }
             Op::Network(op) => self.network(client, id, op),
+            Op::Reload => {
+                if self.may_administer(client, id, "reading the configuration again") {
+                    self.events.push_back(NodeEvent::Reload { client, id });
+                }
+            }
         }
     }
 
@@ -282,7 +287,7 @@ impl Node {
         network: Option<NetworkInfo<'_>>,
     ) {
         if let (Some(known), Some(_)) = (self.clients.get_mut(client), id) {
-            known.tell(&Event::Ok { id, hello, status: None, network });
+            known.tell(&Event::Ok { id, hello, status: None, network, reload: None });
         }
     }
 
@@ -312,12 +317,12 @@ impl Node {
     }
 
     fn network(&mut self, client: ClientId, id: Option<RequestId>, op: NetworkOp<'_>) {
-        let admin = self.clients.get(client).is_some_and(|known| known.admin);
         let change = match op {
             NetworkOp::Show => return self.show_network(client, id),
-            NetworkOp::Join { .. } | NetworkOp::Leave if !admin => {
-                let message = "changing the network needs root or the daemon's own user";
-                return self.refuse(client, id, ErrorCode::Denied, message.into(), "try again with sudo");
+            NetworkOp::Join { .. } | NetworkOp::Leave
+                if !self.may_administer(client, id, "changing the network") =>
+            {
+                return;
             }
             NetworkOp::Join { secret } => match secret.as_str().parse::<NetworkSecret>() {
                 Ok(secret) => NetworkChange::Join(secret),
@@ -329,6 +334,16 @@ impl Node {
             NetworkOp::Leave => NetworkChange::Leave,
         };
         self.events.push_back(NodeEvent::Network { client, id, change });
+    }
+
+    /// Whether this app may do such a thing; tells it if not.
+    fn may_administer(&mut self, client: ClientId, id: Option<RequestId>, what: &str) -> bool {
+        let admin = self.clients.get(client).is_some_and(|known| known.admin);
+        if !admin {
+            let message = format!("{what} needs root or the daemon's own user");
+            self.refuse(client, id, ErrorCode::Denied, message.into(), "try again with sudo");
+        }
+        admin
     }
 
     fn show_network(&mut self, client: ClientId, id: Option<RequestId>) {
@@ -351,15 +366,55 @@ impl Node {
         self.advance(now);
         match outcome {
             Ok((network, source)) => {
-                self.leave("this node went to another network");
-                self.forget_handshakes();
-                self.config.network = network;
-                self.config.network_source = source;
+                self.leave_network(network, source);
                 self.show_network(client, id);
                 self.change_network();
             }
             Err(reason) => {
                 let hint = "the network is as it was before";
+                self.refuse(client, id, ErrorCode::Internal, reason.into(), hint);
+            }
+        }
+        self.tell_output(client);
+    }
+
+    /// The network as the configuration has it now, and where its secret stands. Tells whether it is another one.
+    pub fn follow_network(&mut self, network: NetworkKeys, source: Option<String>, now: Instant) -> bool {
+        self.advance(now);
+        if network.fingerprint() == self.config.network.fingerprint() {
+            self.config.network_source = source;
+            return false;
+        }
+        self.leave_network(network, source);
+        self.change_network();
+        true
+    }
+
+    fn leave_network(&mut self, network: NetworkKeys, source: Option<String>) {
+        self.leave("this node went to another network");
+        self.forget_handshakes();
+        self.config.network = network;
+        self.config.network_source = source;
+    }
+
+    /// What came of an [`NodeEvent::Reload`]: what has changed, or why nothing has.
+    pub fn handle_reload(
+        &mut self,
+        client: ClientId,
+        id: Option<RequestId>,
+        outcome: Result<Reloaded<'_>, String>,
+        now: Instant,
+    ) {
+        self.advance(now);
+        match outcome {
+            Ok(reload) => {
+                if let (Some(known), Some(_)) = (self.clients.get_mut(client), id) {
+                    let reload = Some(reload);
+                    known.tell(&Event::Ok { id, hello: None, status: None, network: None, reload });
+                }
+            }
+            Err(reason) => {
+                let hint = "correct it; nothing has changed yet";
                 self.refuse(client, id, ErrorCode::Internal, reason.into(), hint);
             }
         }

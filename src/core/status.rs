@@ -35,7 +35,7 @@ impl Node {
                 None => {
                     known.listed();
                     if id.is_some() {
-                        known.tell(&Event::Ok { id, hello: None, status: None, network: None });
+                        known.tell(&Event::Ok { id, hello: None, status: None, network: None, reload: None });
                     }
                 }
             }
@@ -81,7 +81,13 @@ impl Node {
     pub(crate) fn answer_status(&mut self, client: ClientId, id: Option<RequestId>) {
         let status = self.status();
         if let (Some(known), Some(_)) = (self.clients.get_mut(client), id) {
-            known.tell(&Event::Ok { id, hello: None, status: Some(Box::new(status)), network: None });
+            known.tell(&Event::Ok {
+                id,
+                hello: None,
+                status: Some(Box::new(status)),
+                network: None,
+                reload: None,
+            });
         }
     }
 

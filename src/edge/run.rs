@@ -20,18 +20,21 @@ use crate::core::{Config, Event, NetworkChange, Node, Transmit};
 use crate::crypto::network::NetworkKeys;
 use crate::edge::alarm::Alarm;
 use crate::edge::clock::Clock;
-use crate::edge::config::Settings;
+use crate::edge::config::{Given, Settings};
 use crate::edge::interfaces::Interfaces;
 use crate::edge::keyfile::{self, StateDir, StateError};
 use crate::edge::listener::{ListenError, Listener};
 use crate::edge::local::Local;
+use crate::edge::log::Log;
 use crate::edge::mdns::{self, Mdns, MdnsEvent};
 use crate::edge::peerfile::{self, PeerFile};
+use crate::edge::reload::{self, Configuration};
 use crate::edge::remember::Remembering;
 use crate::edge::resolve::StaticPeers;
-use crate::edge::systemd::ServiceManager;
+use crate::edge::systemd::{Counts, ServiceManager};
 use crate::edge::udp::{Udp, UdpError};
 use crate::time::Instant;
+use crate::wire::local::Reloaded;
 
 /// Rounds in a row before the runtime's other work (names, files, signals) gets its turn.
 const ROUNDS: usize = 32;
@@ -51,10 +54,10 @@ pub struct Daemon {
     static_peers: StaticPeers,
     remembering: Remembering,
     state: StateDir,
-    /// Whether the user named the network in a file, which an app cannot change.
-    network_is_given: bool,
+    configuration: Configuration,
     manager: ServiceManager,
-    signals: [Signal; 2],
+    endings: [Signal; 2],
+    hangup: Signal,
     alarm: Alarm,
     watchdog: Option<Interval>,
     sending: Option<Transmit>,
@@ -79,17 +82,18 @@ pub enum StartError {
 }
 
 impl Daemon {
-    /// Takes possession of all that the daemon needs. Must be called inside a tokio runtime.
+    /// Takes possession of all that the daemon needs. Must be called inside a tokio runtime. `settings` are those of
+    /// `given`, which is kept to read the files again.
     ///
     /// # Errors
     ///
     /// Something that it cannot do without is not to be had.
-    pub fn start(settings: Settings) -> Result<Self, StartError> {
+    pub fn start(settings: Settings, given: Given, log: Log) -> Result<Self, StartError> {
+        let configuration = Configuration::new(given, log, settings.clone());
         let clock = Clock;
         let state = StateDir::open(&settings.state_dir)?;
         let (identity, identity_health) = state.identity()?;
         let (network, network_source) = network(&settings, &state)?;
-        let network_is_given = settings.network_secret_file.is_some();
         let peer_file = PeerFile::new(state.path());
         let (known, peers_health) = peer_file.load();
         let listener = Listener::open(settings.socket.as_deref())?;
@@ -104,12 +108,17 @@ impl Daemon {
             mdns: settings.mdns,
             hello: settings.hello,
         };
-        let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        let endings = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        let hangup = signal(SignalKind::hangup())?;
 
         let filter = Arc::new(settings.interfaces);
         let mut node = Node::new(config, identity, Box::new(UnwrapErr(SysRng)), clock.now());
         node.handle_wall_clock(clock.since_1970(), clock.now());
-        for health in identity_health.into_iter().chain(peers_health) {
+        for mistake in &settings.warnings {
+            tracing::warn!("{mistake}");
+        }
+        let config_health = reload::health(&settings.warnings, &[] as &[&str]);
+        for health in identity_health.into_iter().chain(peers_health).chain([config_health]) {
             node.handle_health(health);
         }
         if settings.hello {
@@ -135,10 +144,11 @@ impl Daemon {
             static_peers: StaticPeers::new(settings.peers),
             remembering: Remembering::new(peer_file),
             state,
-            network_is_given,
+            configuration,
             watchdog: manager.ping_interval().map(patient_interval),
             manager,
-            signals,
+            endings,
+            hangup,
             alarm: Alarm::new()?,
             sending: None,
             buffer: Vec::new(),
@@ -158,6 +168,7 @@ impl Daemon {
 
     /// Serves until the process is asked to end, and then says goodbye.
     pub async fn run(mut self) {
+        self.tell_status();
         self.manager.ready();
         poll_fn(|cx| self.poll(cx)).await;
         self.end().await;
@@ -194,8 +205,13 @@ impl Daemon {
             busy |= self.poll_hints(cx, now);
             busy |= self.local.poll(cx, &mut self.node, now);
             busy |= self.poll_files(cx);
-            if self.signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+            if self.endings.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
                 return Poll::Ready(());
+            }
+            if self.hangup.poll_recv(cx).is_ready() {
+                // Whatever came of it is in the log.
+                let _ = self.reload(now);
+                busy = true;
             }
             busy |= self.drain(cx, now);
             if !busy
@@ -284,10 +300,13 @@ impl Daemon {
             self.sending = None;
             any = true;
         }
-        if any {
-            self.manager.status(format!("{} apps", self.local.count()));
-        }
+        self.tell_status();
         any
+    }
+
+    fn tell_status(&mut self) {
+        let counts = Counts { online: self.node.online(), apps: self.local.count() };
+        self.manager.status(self.node.name().as_str(), counts);
     }
 
     fn on_event(&mut self, event: Event, now: Instant) {
@@ -298,6 +317,10 @@ impl Daemon {
             Event::Network { client, id, change } => {
                 let outcome = self.change_network(change);
                 self.node.handle_network(client, id, outcome, now);
+            }
+            Event::Reload { client, id } => {
+                let outcome = self.reload(now);
+                self.node.handle_reload(client, id, outcome, now);
             }
             Event::Announce(advert) => self.with_mdns(|mdns| mdns.announce(advert)),
             Event::Withdraw => self.with_mdns(Mdns::withdraw),
@@ -313,12 +336,11 @@ impl Daemon {
     }
 
     fn change_network(&self, change: NetworkChange) -> Result<(NetworkKeys, Option<String>), String> {
-        if self.network_is_given {
-            return Err(
-                "the network secret comes from the file that the daemon was started with (--network-secret-file): \
-                 change that, and restart the daemon"
-                    .to_owned(),
-            );
+        if let Some(path) = &self.configuration.current().network_secret_file {
+            let path = path.display();
+            return Err(format!(
+                "the network secret comes from {path}: change it there, and restart the daemon"
+            ));
         }
         match change {
             NetworkChange::Join(secret) => {
@@ -330,6 +352,48 @@ impl Daemon {
                 Ok((NetworkKeys::open(), None))
             }
         }
+    }
+}
+
+impl Daemon {
+    /// Reads the configuration again and follows it. With any mistake in it nothing changes.
+    fn reload(&mut self, now: Instant) -> Result<Reloaded<'static>, String> {
+        self.manager.reloading();
+        let outcome = self.try_reload(now);
+        match &outcome {
+            Ok(Reloaded { changed, restart }) => {
+                tracing::info!(?changed, ?restart, "the configuration was read again")
+            }
+            Err(reason) => tracing::error!("the configuration stays as it was: {reason}"),
+        }
+        self.manager.ready();
+        outcome
+    }
+
+    fn try_reload(&mut self, now: Instant) -> Result<Reloaded<'static>, String> {
+        let settings = self.configuration.read().map_err(|mistakes| mistakes.to_string())?;
+        let (keys, source) = network(&settings, &self.state).map_err(|error| error.to_string())?;
+        for mistake in &settings.warnings {
+            tracing::warn!("{mistake}");
+        }
+        let peers = (settings.peers != self.configuration.current().peers).then(|| settings.peers.clone());
+        let (mut reloaded, health) = self.configuration.replace(settings);
+        if let Some(peers) = peers {
+            self.node.handle_static_peers(&[], now);
+            self.static_peers = StaticPeers::new(peers);
+        }
+        let key = "network_secret_file";
+        if self.node.follow_network(keys, source, now)
+            && !reloaded.changed.iter().any(|changed| changed == key)
+        {
+            // Its path is the same, the secret in it is not.
+            reloaded.changed.push(key.into());
+        }
+        for key in &reloaded.restart {
+            tracing::warn!("{key} has changed: the daemon must be restarted for it");
+        }
+        self.node.handle_health(health);
+        Ok(reloaded)
     }
 }
 

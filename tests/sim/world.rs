@@ -389,7 +389,7 @@ impl World {
                 }
             }
             Event::StopBrowse => self.hosts[host].browsing = false,
-            Event::Remember | Event::Network { .. } => {}
+            Event::Remember | Event::Network { .. } | Event::Reload { .. } => {}
         }
     }
 

@@ -16,6 +16,7 @@ mod output;
 mod peers;
 mod ping;
 mod publish;
+mod reload;
 mod send;
 mod status;
 mod wait;
@@ -88,6 +89,8 @@ enum Command {
     /// The network that this node belongs to
     #[command(subcommand)]
     Network(network::Command),
+    /// Make the daemon read its configuration again
+    Reload,
 }
 
 fn main() -> ExitCode {
@@ -137,6 +140,7 @@ async fn run(globals: &Globals, command: Option<Command>, output: &Output) -> Re
         Some(Command::Ping(options)) => ping::run(client, &options, globals.timeout, output).await,
         Some(Command::Id) => id::run(client, output),
         Some(Command::Wait(options)) => wait::run(client, &options, globals.timeout).await,
+        Some(Command::Reload) => reload::run(client, output).await,
         Some(Command::Network(command)) => network::run(client, &command, secret, output).await,
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Hello, NetworkInfo, Status};
+use super::{Hello, NetworkInfo, Reloaded, Status};
 use crate::id::{NodeId, RequestId};
 
 /// What kind of mistake or trouble an error tells.
@@ -203,6 +203,9 @@ pub enum Event<'a> {
         /// To `network`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         network: Option<NetworkInfo<'a>>,
+        /// To `reload`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reload: Option<Reloaded<'a>>,
     },
     /// Not done.
     Error {

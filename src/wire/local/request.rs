@@ -71,6 +71,8 @@ pub enum Op<'a> {
     },
     /// Show or change the network that the node belongs to.
     Network(NetworkOp<'a>),
+    /// Read the configuration again.
+    Reload,
 }
 
 /// What to do with the network.
@@ -232,6 +234,7 @@ impl<'a> Fields<'a> {
             "status" => Ok(Op::Status),
             "ping" => self.ping(),
             "network" => self.network(),
+            "reload" => Ok(Op::Reload),
             other => Err((ErrorCode::UnknownOp, format!("no op is called {:?}", shortened(other)))),
         }
     }

@@ -36,6 +36,15 @@ pub struct NetworkInfo<'a> {
     pub source: Option<Cow<'a, str>>,
 }
 
+/// The answer to `reload`: keys of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded<'a> {
+    /// What has changed, and is so now.
+    pub changed: Vec<Cow<'a, str>>,
+    /// What has changed since the daemon started, and will be so when it is restarted.
+    pub restart: Vec<Cow<'a, str>>,
+}
+
 /// The answer to `status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status<'a> {

@@ -1,0 +1,455 @@
+//! What the user may set, and where: flag before environment before credential before drop-ins, the last one first,
+//! before file before default.
+//!
+//! Every flag `--some-name` is also the variable `ATONCE_SOME_NAME` and the top-level key `some_name` of the TOML files.
+//! Without any of them the daemon works. [`Given`] is what was said and where; [`Settings`] is what follows from it.
+
+mod file;
+mod mistake;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+use tracing_subscriber::EnvFilter;
+
+pub use self::mistake::{Mistake, Mistakes, Origin};
+use crate::edge::interfaces::InterfaceFilter;
+use crate::edge::keyfile;
+use crate::id::{NodeName, unprintable};
+use crate::limits;
+
+/// The port of the session sockets; another one when it is taken.
+pub const DEFAULT_PORT: u16 = 28282;
+/// The credential of the service manager that holds the network secret.
+const SECRET_CREDENTIAL: &str = "network-secret";
+const DEFAULT_LOG: &str = "info";
+
+/// The daemon of atonce: finds the other devices of this network and carries messages between their programs.
+///
+/// It starts without any configuration, as any user. Each option is also an environment variable and a top-level key
+/// of the configuration file (with underscores).
+#[derive(Clone, Debug, Default, Parser, Serialize, Deserialize)]
+#[command(name = "atonced", version, max_term_width = 100)]
+#[serde(default)]
+pub struct Options {
+    /// Read this file, and then conf.d/*.toml beside it [default: atonce.toml in $CONFIGURATION_DIRECTORY,
+    /// $XDG_CONFIG_HOME/atonce or ~/.config/atonce if that exists, else /etc/atonce]
+    #[arg(long, env = "ATONCE_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Keep the key and the known peers here [default: $STATE_DIRECTORY, $XDG_STATE_HOME/atonce, ~/.local/state/atonce]
+    #[arg(long, env = "ATONCE_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Serve apps here [default: the socket passed by systemd, $XDG_RUNTIME_DIR/atonce/atonced.sock,
+    /// /tmp/atonce-$UID/atonced.sock]
+    #[arg(long, env = "ATONCE_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// What people call this node [default: the host's name]
+    #[arg(long, env = "ATONCE_NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub name: Option<String>,
+    /// UDP port of the sessions [default: 28282, any free one when it is taken]
+    #[arg(long, env = "ATONCE_PORT", value_name = "N")]
+    pub port: Option<u16>,
+    /// Use only this local address; may be repeated [default: all]
+    #[arg(long, env = "ATONCE_BIND", value_name = "ADDR", value_delimiter = ',')]
+    pub bind: Option<Vec<IpAddr>>,
+    /// The secret of the private network, one line in this file; outranks `atonce network join`
+    #[arg(long, env = "ATONCE_NETWORK_SECRET_FILE", value_name = "FILE")]
+    pub network_secret_file: Option<PathBuf>,
+    /// Also look for a peer here, for networks that drop multicast; may be repeated
+    #[arg(long, env = "ATONCE_PEER", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub peer: Option<Vec<String>>,
+    /// Use only interfaces that match; may be repeated
+    #[arg(long, env = "ATONCE_INTERFACE", value_name = "GLOB", value_delimiter = ',')]
+    pub interface: Option<Vec<String>>,
+    /// Use no interfaces that match; may be repeated [default: docker*, br-*, veth*, virbr*, vmnet*, tun*, tap*, wg*,
+    /// tailscale*, zt*]
+    #[arg(long, env = "ATONCE_IGNORE_INTERFACE", value_name = "GLOB", value_delimiter = ',')]
+    pub ignore_interface: Option<Vec<String>>,
+    /// Neither advertise nor browse by multicast DNS
+    #[arg(long, env = "ATONCE_NO_MDNS", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_mdns: Option<bool>,
+    /// Probe for name conflicts before advertising: others see this node a second later
+    #[arg(long, env = "ATONCE_MDNS_PROBE", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub mdns_probe: Option<bool>,
+    /// Send no hello of our own, and hear none
+    #[arg(long, env = "ATONCE_NO_HELLO", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_hello: Option<bool>,
+    /// Tell what would be used and where it was set, or all that is wrong, and end
+    #[arg(long)]
+    #[serde(skip)]
+    pub check: bool,
+    /// What to log, such as `debug` or `atonce=debug,warn` [default: info]
+    #[arg(long, env = "ATONCE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// What the user said, key by key, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    config: Option<PathBuf>,
+    check: bool,
+    said: BTreeMap<String, (Value, Origin)>,
+}
+
+/// What was set, with the defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The socket that the user named.
+    pub socket: Option<PathBuf>,
+    /// The node's name.
+    pub name: NodeName,
+    /// The port that the user named.
+    pub port: Option<u16>,
+    /// The addresses of the session sockets.
+    pub bind: Vec<IpAddr>,
+    /// The file with the network secret, if one is named.
+    pub network_secret_file: Option<PathBuf>,
+    /// `host:port` of peers.
+    pub peers: Vec<String>,
+    /// Which interfaces are used.
+    pub interfaces: InterfaceFilter,
+    /// Advertise and browse by multicast DNS.
+    pub mdns: bool,
+    /// Probe for name conflicts before advertising.
+    pub mdns_probe: bool,
+    /// Send hellos and hear them.
+    pub hello: bool,
+    /// What to log.
+    pub log: String,
+    /// What means nothing, and does no harm: unknown keys.
+    pub warnings: Vec<Mistake>,
+    given: Given,
+}
+
+impl Given {
+    /// Reads the command line and the environment.
+    ///
+    /// # Errors
+    ///
+    /// They make no sense, or ask for help: clap's error says which.
+    pub fn from_process() -> Result<Self, clap::Error> {
+        Self::from_args(env::args_os())
+    }
+
+    fn from_args<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Self, clap::Error> {
+        let mut command = Options::command();
+        let matches = command.try_get_matches_from_mut(args)?;
+        let options = Options::from_arg_matches(&matches)?;
+        let table = Table::try_from(&options)
+            .map_err(|error| command.error(clap::error::ErrorKind::InvalidUtf8, error))?;
+        let said = table.into_iter().map(|(key, value)| {
+            let origin = match matches.value_source(&key) {
+                Some(ValueSource::EnvVariable) => Origin::Variable(key.clone()),
+                _ => Origin::Flag(key.clone()),
+            };
+            (key, (value, origin))
+        });
+        Ok(Self { said: said.collect(), config: options.config, check: options.check })
+    }
+
+    /// Whether the configuration is only to be checked.
+    pub const fn only_check(&self) -> bool {
+        self.check
+    }
+
+    /// Reads the files as they are now, and fills in the defaults.
+    ///
+    /// # Errors
+    ///
+    /// All that the user wrote and that makes no sense.
+    pub fn settle(&self) -> Result<Settings, Mistakes> {
+        let mut mistakes = Vec::new();
+        let mut given = self.clone();
+        given.add(credential());
+        for path in file::paths(self.config.as_deref(), &mut mistakes).iter().rev() {
+            given.add(file::read(path, &mut mistakes));
+        }
+        let settings = given.settings(&mut mistakes);
+        let (serious, warnings): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(|mistake| mistake.serious);
+        match settings {
+            Ok(settings) if serious.is_empty() => Ok(Settings { warnings, ..settings }),
+            _ => Err(Mistakes(serious.into_iter().chain(warnings).collect())),
+        }
+    }
+
+    /// Takes what was not said before.
+    fn add(&mut self, lower: BTreeMap<String, (Value, Origin)>) {
+        for (key, said) in lower {
+            self.said.entry(key).or_insert(said);
+        }
+    }
+
+    fn origin(&self, key: &str) -> Origin {
+        self.said.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.said.get(key).map(|(value, _)| value)
+    }
+
+    fn settings(self, mistakes: &mut Vec<Mistake>) -> Result<Settings, ()> {
+        let values: Table = self.said.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();
+        // Each value was read as an option before it got here.
+        let options = Options::deserialize(values).map_err(|_| ())?;
+        let mut wrong = |key: &str, what: String, tries: &str| {
+            mistakes.push(Mistake::serious(self.origin(key), what, tries));
+        };
+        let everywhere = || vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let bind = options.bind.filter(|addrs| !addrs.is_empty()).unwrap_or_else(everywhere);
+        let peers = options.peer.unwrap_or_default();
+        for peer in peers.iter().filter(|peer| !is_host_port(peer)) {
+            let tries = "HOST:PORT, such as pi.example.org:28282, 192.168.1.7:28282 or [fd00::7]:28282";
+            wrong("peer", format!("`{}` is no address of a peer", peer.escape_debug()), tries);
+        }
+        let name = options.name.map_or_else(host_name, |name| {
+            name.parse().unwrap_or_else(|reason: crate::id::BadName| {
+                let what = format!("`{}` cannot be a node's name: {reason}", name.escape_debug());
+                wrong("name", what, "a name of 1 to 63 bytes of visible characters");
+                host_name()
+            })
+        });
+        let log = options.log.unwrap_or_else(|| DEFAULT_LOG.to_owned());
+        if let Err(reason) = EnvFilter::try_new(&log) {
+            wrong("log", format!("`{}` is no log filter: {reason}", log.escape_debug()), "debug");
+        }
+        let state_dir = options.state_dir.or_else(default_state_dir).unwrap_or_else(|| {
+            let what = "no state directory: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set";
+            wrong("state_dir", what.to_owned(), "--state-dir DIR");
+            PathBuf::new()
+        });
+        Ok(Settings {
+            state_dir,
+            socket: options.socket,
+            name,
+            port: options.port,
+            interfaces: InterfaceFilter::new(
+                options.interface.unwrap_or_default(),
+                options.ignore_interface,
+                &bind,
+            ),
+            bind,
+            network_secret_file: options.network_secret_file,
+            peers,
+            mdns: !options.no_mdns.unwrap_or(false),
+            mdns_probe: options.mdns_probe.unwrap_or(false),
+            hello: !options.no_hello.unwrap_or(false),
+            log,
+            warnings: Vec::new(),
+            given: self,
+        })
+    }
+}
+
+impl Settings {
+    /// What would be used, as a configuration file that tells where each value was set.
+    ///
+    /// # Errors
+    ///
+    /// Something in it would not do what the user hopes: an unknown key, or a file without a network secret.
+    pub fn check(mut self) -> Result<String, Mistakes> {
+        if let Some(Err(error)) = self.network_secret_file.as_deref().map(keyfile::read_secret) {
+            let origin = self.given.origin("network_secret_file");
+            self.warnings.push(Mistake { origin, what: error.to_string(), tries: None, serious: true });
+        }
+        if self.warnings.is_empty() { Ok(self.describe()) } else { Err(Mistakes(self.warnings)) }
+    }
+
+    /// The keys whose values are not those of `other`.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let differ = |key: &&str| self.given.value(key) != other.given.value(key);
+        KEYS.into_iter().filter(differ).collect()
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for key in KEYS {
+            // For what can stand in the files, JSON is TOML as well.
+            let json = |value: &Value| serde_json::to_string(value).unwrap_or_default();
+            let _ = match (self.given.value(key), self.default_of(key)) {
+                (Some(value), _) => writeln!(text, "{key} = {}  # {}", json(value), self.given.origin(key)),
+                (None, Some(default)) => writeln!(text, "{key} = {default}  # default"),
+                (None, None) => writeln!(text, "# {key} is not set"),
+            };
+        }
+        text
+    }
+
+    fn default_of(&self, key: &str) -> Option<String> {
+        let json = |text: &str| serde_json::to_string(text).ok();
+        match key {
+            "state_dir" => json(self.state_dir.to_str()?),
+            "name" => json(self.name.as_str()),
+            "port" => Some(DEFAULT_PORT.to_string()),
+            "log" => json(&self.log),
+            "no_mdns" | "mdns_probe" | "no_hello" => Some("false".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// The keys of the files, as they are written there.
+const KEYS: [&str; 13] = [
+    "state_dir",
+    "socket",
+    "name",
+    "port",
+    "bind",
+    "network_secret_file",
+    "peer",
+    "interface",
+    "ignore_interface",
+    "no_mdns",
+    "mdns_probe",
+    "no_hello",
+    "log",
+];
+
+/// The network secret that the service manager passed, if it did.
+fn credential() -> BTreeMap<String, (Value, Origin)> {
+    let path = variable("CREDENTIALS_DIRECTORY").map(|dir| dir.join(SECRET_CREDENTIAL));
+    let text = path.filter(|path| path.exists()).and_then(|path| path.into_os_string().into_string().ok());
+    let said = text.map(|text| ("network_secret_file".to_owned(), (Value::String(text), Origin::Credential)));
+    said.into_iter().collect()
+}
+
+fn is_host_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let v6 = host.starts_with('[') && host.ends_with(']');
+    !host.is_empty() && (v6 || !host.contains(':')) && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+/// The host's name without its domain, made fit to be shown.
+fn host_name() -> NodeName {
+    let uname = rustix::system::uname();
+    legal_name(&uname.nodename().to_string_lossy())
+}
+
+fn legal_name(host: &str) -> NodeName {
+    let host = host.split('.').next().unwrap_or_default();
+    let mut name = String::new();
+    for character in host.chars().filter(|character| !unprintable(*character)) {
+        if name.len() + character.len_utf8() > limits::NAME_BYTES {
+            break;
+        }
+        name.push(character);
+    }
+    name.parse().unwrap_or_else(|_| "atonce".parse().unwrap_or_else(|_| unreachable!("it is a legal name")))
+}
+
+fn default_state_dir() -> Option<PathBuf> {
+    service_directory("STATE_DIRECTORY")
+        .or_else(|| variable("XDG_STATE_HOME").map(|dir| dir.join("atonce")))
+        .or_else(|| variable("HOME").map(|dir| dir.join(".local/state/atonce")))
+}
+
+/// A directory that the service manager made for us. It joins several with colons; the first is ours.
+fn service_directory(name: &str) -> Option<PathBuf> {
+    variable(name).and_then(|dirs| Some(PathBuf::from(dirs.to_str()?.split(':').next()?)))
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(args: &[&str]) -> Given {
+        Given::from_args([&["atonced", "--state-dir", "/s"], args].concat()).unwrap()
+    }
+
+    fn settled(args: &[&str], text: &str) -> Result<Settings, Mistakes> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        std::fs::write(&path, text).unwrap();
+        given(&[&["--config", path.to_str().unwrap()], args].concat()).settle()
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+        let none = settled(&[], "").unwrap();
+        assert_eq!((none.port, none.mdns, none.hello, none.log.as_str()), (None, true, true, "info"));
+        assert_eq!(none.bind.len(), 2);
+
+        let text = "port = 7\nname = \"pi\"\nno_mdns = true\npeers = [\"a:1\"]\nlog = \"debug\"";
+        let from_file = settled(&[], text).unwrap();
+        assert_eq!((from_file.port, from_file.mdns, from_file.name.as_str()), (Some(7), false, "pi"));
+        assert_eq!((from_file.peers.as_slice(), from_file.log.as_str()), (&["a:1".to_owned()][..], "debug"));
+
+        let args = ["--port", "9", "--no-mdns=false", "--no-hello", "--peer", "b:1,c:2", "--peer", "[::1]:3"];
+        let both = settled(&args, text).unwrap();
+        assert_eq!((both.port, both.mdns, both.hello, both.name.as_str()), (Some(9), true, false, "pi"));
+        assert_eq!(both.peers, ["b:1", "c:2", "[::1]:3"]);
+        assert_eq!(both.differences(&from_file), ["port", "peer", "no_mdns", "no_hello"]);
+    }
+
+    #[test]
+    fn every_key_of_the_file_is_an_option_with_its_variable() {
+        let command = Options::command();
+        for key in KEYS {
+            let arg = command.get_arguments().find(|arg| arg.get_id() == key).unwrap();
+            assert_eq!(arg.get_long(), Some(key.replace('_', "-").as_str()));
+            assert_eq!(
+                arg.get_env().unwrap().to_str(),
+                Some(format!("ATONCE_{}", key.to_uppercase()).as_str())
+            );
+        }
+        // Besides them there are only --config and --check.
+        assert_eq!(command.get_arguments().count(), KEYS.len() + 2);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_before_the_start_and_all_of_it_is_told() {
+        for peer in ["pi", "pi:", "pi:0", ":1", "::1:5", "pi:70000"] {
+            let error = given(&["--peer", peer]).settle().unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("--peer: `{peer}` is no address of a peer\ntry: ")),
+                "{error}"
+            );
+        }
+        let wrong = "name = \"\"\nport = 70000\n\npeer = [\"pi\"]\nlog = \"a=b=c\"\nbind = [\"eth0\"]\n";
+        let error = settled(&[], wrong).unwrap_err().to_string();
+        for (line, what) in [(1, "`` cannot be"), (2, ""), (4, "`pi` is no"), (5, "`a=b=c` is no"), (6, "")] {
+            assert!(error.contains(&format!("a.toml:{line}: {what}")), "{line}: {error}");
+        }
+        assert!(Given::from_args(["atonced", "--name", ""]).is_err());
+        assert!(Given::from_args(["atonced", "--bind", "eth0"]).is_err());
+    }
+
+    #[test]
+    fn a_check_tells_where_each_value_was_set() {
+        let text = settled(&["--port", "9"], "\nname = \"a \\\"b\\\"\"\n").unwrap().check().unwrap();
+        assert!(text.contains("port = 9  # --port\n"), "{text}");
+        assert!(text.contains("name = \"a \\\"b\\\"\"  # ") && text.contains("/a.toml:2\n"), "{text}");
+        assert!(
+            text.contains("log = \"info\"  # default\n# ") || text.contains("log = \"info\"  # default\n")
+        );
+        // What it tells is itself a configuration.
+        let again = settled(&[], &text).unwrap();
+        assert_eq!((again.port, again.name.as_str()), (Some(9), "a \"b\""));
+    }
+
+    #[test]
+    fn any_host_name_becomes_a_legal_name() {
+        assert_eq!(legal_name("pi-attic.example.org").as_str(), "pi-attic");
+        assert_eq!(legal_name("").as_str(), "atonce");
+        assert_eq!(legal_name("a\u{1b}b").as_str(), "ab");
+        assert_eq!(legal_name(&"é".repeat(40)).as_str().len(), 62);
+    }
+}
