@@ -180,12 +180,22 @@ impl Options {
     ///
     /// Something that the user wrote makes no sense.
     pub fn settle(mut self) -> Result<Settings, ConfigError> {
-        let file = match self.config.take() {
-            Some(path) => FileOptions::read(&path)?,
-            None if Path::new(DEFAULT_FILE).exists() => FileOptions::read(Path::new(DEFAULT_FILE))?,
-            None => FileOptions::default(),
-        };
-        self.or(file).settings()
+        match self.config.take() {
+            Some(path) => self.settle_with(&read(&path)?, &path),
+            None if Path::new(DEFAULT_FILE).exists() => {
+                self.settle_with(&read(Path::new(DEFAULT_FILE))?, Path::new(DEFAULT_FILE))
+            }
+            None => self.settings(),
+        }
+    }
+
+    /// Fills in the text of the file, which is at `path`, and the defaults.
+    ///
+    /// # Errors
+    ///
+    /// Something that the user wrote makes no sense.
+    pub fn settle_with(self, text: &str, path: &Path) -> Result<Settings, ConfigError> {
+        self.or(FileOptions::parse(text, path)?).settings()
     }
 
     fn or(self, file: FileOptions) -> Self {
@@ -271,13 +281,11 @@ struct FileOptions {
     log: Option<String>,
 }
 
-impl FileOptions {
-    fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-        Self::parse(&text, path)
-    }
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })
+}
 
+impl FileOptions {
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let syntax = |error| ConfigError::Syntax { path: path.to_owned(), error: Box::new(error) };
         let table: toml::Table = toml::from_str(text).map_err(syntax)?;
