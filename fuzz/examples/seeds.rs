@@ -22,6 +22,7 @@ fn main() {
     for (kind, length) in [(1, 164), (2, 160), (3, 60), (5, 76), (6, 76), (7, 76)] {
         write("packet", &format!("kind-{kind}"), &[&[kind][..], &vec![0; length - 1]].concat());
     }
+    write("packet", "long", &[4; 1201]);
     let pings = [2, 0, 0, 1].repeat(290);
     write("records", "aside-full-of-pings", &inside(4, &pings));
     let long = message_of(&vec![1; 1160]);
@@ -70,12 +71,11 @@ fn main() {
     write("hello", "foreign", &[&[8][..], &[7; 32], &[9; 24]].concat());
 
     write("handshake", "true", &[0; 200]);
-    write(
-        "handshake",
-        "damaged",
-        &[&[1; 4][..], &[2; 32], &[1, 40, 1, 1], &[3; 72], &[1, 50, 1, 0, 0, 4, 0, 1, 2, 3, 4, 1, 20, 1]]
-            .concat(),
-    );
+    for (name, mac1) in [("damaged", 1), ("damaged-at-the-door", 0)] {
+        let initiation = [&[1; 4][..], &[2; 32], &[1, 40, 1, mac1]].concat();
+        let rest = [&[3; 72][..], &[1, 50, 1, 0, 0, 4, 0, 1, 2, 3, 4, 1, 20, 1]].concat();
+        write("handshake", name, &[initiation, rest].concat());
+    }
 
     for (at, line) in LINES.iter().enumerate() {
         let line = format!("{line}\n");
