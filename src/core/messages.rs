@@ -10,9 +10,15 @@ use crate::wire::message::{Read, Record, Records};
 impl Node {
     /// The records of a packet whose tag was right.
     pub(crate) fn on_records(&mut self, from: NodeId, via: Route, plaintext: &[u8]) {
+        let mut asked = false;
         for record in Records::new(plaintext) {
             match record {
-                Ok(Read::Record(record)) => self.on_record(from, via, record),
+                // A datagram full of questions from a forged address would be a weapon: only the first is answered.
+                Ok(Read::Record(Record::Ping { .. })) if asked && !self.is_on_path(from, via) => {}
+                Ok(Read::Record(record)) => {
+                    asked |= matches!(record, Record::Ping { .. });
+                    self.on_record(from, via, record);
+                }
                 Ok(Read::Unknown) => self.odd_records += 1,
                 Err(reason) => {
                     self.odd_records += 1;
@@ -54,13 +60,15 @@ impl Node {
 
     /// Answers on the way that the question came by.
     fn on_ping(&mut self, from: NodeId, via: Route, token: u64) {
-        let on_path =
-            self.peers.get(&from).and_then(|peer| peer.path).is_some_and(|path| path.remote == via.remote);
-        if on_path {
+        if self.is_on_path(from, via) {
             self.tell(from, &Record::Pong { token });
         } else {
             self.tell_on(from, via, &Record::Pong { token });
         }
+    }
+
+    fn is_on_path(&self, from: NodeId, via: Route) -> bool {
+        self.peers.get(&from).and_then(|peer| peer.path).is_some_and(|path| path.remote == via.remote)
     }
 
     fn on_about(&mut self, from: NodeId, name: &str, peers: u64, topics: u64) {

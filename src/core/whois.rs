@@ -12,7 +12,7 @@ use crate::core::timers::Timer;
 use crate::core::{Node, random};
 use crate::wire::packet::size;
 
-/// Whois questions that were answered; a repeated one gets silence.
+/// Whois questions that were answered or are our own; a repeated one gets silence.
 const WHOIS_REMEMBERED: usize = 1024;
 /// Whois answers a second.
 const WHOIS_A_SECOND: u32 = 100;
@@ -21,7 +21,16 @@ const WHOIS_A_SECOND: u32 = 100;
 #[derive(Debug, Default)]
 pub(crate) struct Whois {
     asked: BTreeMap<SocketAddr, Question>,
-    answered: VecDeque<[u8; size::NONCE]>,
+    seen: VecDeque<[u8; size::NONCE]>,
+}
+
+impl Whois {
+    fn remember(&mut self, nonce: [u8; size::NONCE]) {
+        self.seen.push_back(nonce);
+        if self.seen.len() > WHOIS_REMEMBERED {
+            self.seen.pop_front();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -59,6 +68,8 @@ impl Node {
             // A new nonce each time: the other side stays silent to a question that it knows.
             question.nonce = nonce;
             let packet = self.config.network.ask_whois(nonce);
+            // Thrown back at us it would draw an answer.
+            self.handshakes.whois.remember(nonce);
             self.outbox.push(Destination::One(Route { remote: addr, local: None }), &packet);
         }
         let retry = self.jittered(step);
@@ -68,7 +79,7 @@ impl Node {
     pub(crate) fn on_whois(&mut self, via: Route, packet: &[u8; size::WHOIS]) -> Result<(), Dropped> {
         let nonce = self.config.network.check_whois(packet).ok_or(Dropped::Unauthenticated)?;
         self.check_address(via.remote.ip())?;
-        if self.handshakes.whois.answered.contains(&nonce) {
+        if self.handshakes.whois.seen.contains(&nonce) {
             return Err(Dropped::Replayed);
         }
         let this_second = self.handshakes.count_this_second(self.now);
@@ -76,10 +87,7 @@ impl Node {
             return Err(Dropped::OverLimit);
         }
         this_second.2 += 1;
-        self.handshakes.whois.answered.push_back(nonce);
-        if self.handshakes.whois.answered.len() > WHOIS_REMEMBERED {
-            self.handshakes.whois.answered.pop_front();
-        }
+        self.handshakes.whois.remember(nonce);
         let answer = self.config.network.answer_whois(&nonce, &self.id, random(&mut *self.rng));
         self.outbox.push(Destination::One(via), &answer);
         Ok(())

@@ -245,13 +245,14 @@ fn owner(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
-/// Three lines: what this is, the key, and a checksum that a cut or edited file does not have.
-fn key_text(secret: &[u8; 32]) -> Zeroizing<String> {
+/// The key file: three lines, what this is, the key, and a checksum that a cut or edited file does not have.
+pub fn key_text(secret: &[u8; 32]) -> Zeroizing<String> {
     let key = Zeroizing::new(base32(secret));
     Zeroizing::new(format!("{KEY_VERSION}\n{}\n{}\n", *key, checksum(&key)))
 }
 
-fn parse_key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+/// The key in such a file; none if it is cut, edited or foreign.
+pub fn parse_key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     let mut lines = text.lines();
     let (version, key, sum) = (lines.next()?, lines.next()?, lines.next()?);
     let whole = version == KEY_VERSION && sum == checksum(key) && lines.next().is_none();

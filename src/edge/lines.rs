@@ -3,8 +3,8 @@
 use crate::limits;
 
 /// Finds the lines. What comes after the last newline is no line, even when the stream ends: its writer died.
-#[derive(Debug)]
-pub(super) struct Lines {
+#[derive(Debug, Default)]
+pub struct Lines {
     /// So many bytes of the unfinished line are known to hold no newline.
     scanned: usize,
     /// The line at hand is too long; that was told.
@@ -13,7 +13,7 @@ pub(super) struct Lines {
 
 /// One line, without its newline.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line<'a> {
+pub enum Line<'a> {
     /// Not empty.
     Whole(&'a [u8]),
     /// Over the limit; the rest of it is skipped.
@@ -21,13 +21,14 @@ pub(super) enum Line<'a> {
 }
 
 impl Lines {
-    pub(super) const fn new() -> Self {
+    /// At the beginning of a stream.
+    pub const fn new() -> Self {
         Self { scanned: 0, skipping: false }
     }
 
     /// The next line of `data` from `at` on, which moves behind it. After `None` what is left from `at` on must come
     /// again, with more behind it.
-    pub(super) fn next<'a>(&mut self, data: &'a [u8], at: &mut usize) -> Option<Line<'a>> {
+    pub fn next<'a>(&mut self, data: &'a [u8], at: &mut usize) -> Option<Line<'a>> {
         loop {
             let rest = &data[*at..];
             let found = rest[self.scanned..].iter().position(|byte| *byte == b'\n');

@@ -8,7 +8,7 @@ pub mod config;
 mod glob;
 pub mod interfaces;
 pub mod keyfile;
-mod lines;
+pub mod lines;
 pub mod listener;
 pub mod local;
 pub mod log;

@@ -34,10 +34,9 @@ impl PeerFile {
     pub fn load(&self) -> (Vec<KnownPeer>, Option<Health<'static>>) {
         let reason = match statefile::read(&self.path) {
             Ok(None) => return (Vec::new(), None),
-            Ok(Some(text)) => match serde_json::from_str::<Content<serde_json::Value>>(&text) {
-                Ok(content) if content.v == VERSION => return (content.known(), None),
-                Ok(content) => format!("it has version {}, this daemon reads {VERSION}", content.v),
-                Err(error) => error.to_string(),
+            Ok(Some(text)) => match parse(&text) {
+                Ok(known) => return (known, None),
+                Err(reason) => reason,
             },
             Err(error) => error.to_string(),
         };
@@ -65,11 +64,34 @@ impl PeerFile {
     ///
     /// It cannot be written; the old content is still there then.
     pub fn store(&self, peers: &[KnownPeer]) -> io::Result<()> {
-        let entries: Vec<Entry> = peers.iter().take(limits::PEERS).map(Entry::from).collect();
-        let mut text = serde_json::to_vec_pretty(&Content { v: VERSION, peers: entries })?;
-        text.push(b'\n');
-        statefile::write(&self.path, &text)
+        statefile::write(&self.path, &to_text(peers)?)
     }
+}
+
+/// The peers in the text of such a file; single entries that make no sense are left out.
+///
+/// # Errors
+///
+/// It is cut, foreign, or of another version: why, for people.
+pub fn parse(text: &str) -> Result<Vec<KnownPeer>, String> {
+    let content: Content<serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if content.v != VERSION {
+        return Err(format!("it has version {}, this daemon reads {VERSION}", content.v));
+    }
+    Ok(content.known())
+}
+
+/// The text of the file that holds these peers.
+///
+/// # Errors
+///
+/// None that these types can cause.
+pub fn to_text(peers: &[KnownPeer]) -> serde_json::Result<Vec<u8>> {
+    let entries: Vec<Entry> = peers.iter().take(limits::PEERS).map(Entry::from).collect();
+    let mut text = serde_json::to_vec_pretty(&Content { v: VERSION, peers: entries })?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// How the storing went, for `status`.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::id::{MessageNumber, NodeId, TopicNumber};
+use crate::limits;
 
 /// One thing that a node tells a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +162,12 @@ impl<'a> Iterator for Records<'a> {
             return Some(Ok(Read::Unknown));
         }
         match postcard::take_from_bytes(record) {
+            // An app is promised that no message is larger.
+            Ok((Record::Message { payload, .. } | Record::Tracked { payload, .. }, _))
+                if payload.len() > limits::PAYLOAD_BYTES =>
+            {
+                Some(Err(BadRecord::Malformed))
+            }
             Ok((record, _later_fields)) => Some(Ok(Read::Record(record))),
             Err(_) => Some(Err(BadRecord::Malformed)),
         }
@@ -226,7 +233,6 @@ impl postcard::ser_flavors::Flavor for &mut Bounded<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits;
     use crate::wire::packet::size;
 
     fn all() -> Vec<Record<'static>> {
@@ -304,6 +310,23 @@ mod tests {
         let mut packet = vec![1, 2, 3];
         assert!(!push(&mut packet, 8, &Record::Message { topic: TopicNumber(1), payload: &[0; 9] }));
         assert_eq!(packet, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_payload_over_the_limit_is_no_record() {
+        for (bytes, legal) in [(limits::PAYLOAD_BYTES, true), (limits::PAYLOAD_BYTES + 1, false)] {
+            let payload = vec![1; bytes];
+            let (number, topic, payload) = (MessageNumber(1), TopicNumber(1), &payload[..]);
+            for record in [
+                Record::Message { topic, payload },
+                Record::Tracked { number, after: 0, open: 0, topic, payload },
+            ] {
+                let mut packet = Vec::new();
+                assert!(push(&mut packet, 2000, &record));
+                let expected = if legal { Ok(Read::Record(record)) } else { Err(BadRecord::Malformed) };
+                assert_eq!(Records::new(&packet).collect::<Vec<_>>(), [expected]);
+            }
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use crate::id::SessionIndex;
+use crate::limits;
 
 /// The size of every packet of fixed size, and of the parts of a data packet.
 pub mod size {
@@ -154,7 +155,9 @@ impl<'a> Packet<'a> {
             Some(2) => exact(datagram).map(Self::Response),
             Some(3) => exact(datagram).map(Self::Cookie),
             Some(4) => match *datagram {
-                [_, a, b, c, ..] if datagram.len() >= size::DATA_OVERHEAD => {
+                [_, a, b, c, ..]
+                    if (size::DATA_OVERHEAD..=limits::DATAGRAM_BYTES).contains(&datagram.len()) =>
+                {
                     Ok(Self::Data { receiver: SessionIndex::from_bytes([a, b, c]), packet: datagram })
                 }
                 _ => Err(BadPacket::Length),
@@ -198,6 +201,13 @@ mod tests {
         assert_eq!(field::WHOIS_MAC.end, size::WHOIS);
         assert_eq!(field::INITIATION_PAYLOAD.len(), size::INITIATION_PAYLOAD + size::TAG);
         assert_eq!(field::RESPONSE_PAYLOAD.len(), size::RESPONSE_PAYLOAD + size::TAG);
+    }
+
+    #[test]
+    fn a_data_packet_longer_than_any_that_is_sent_is_refused() {
+        for (length, taken) in [(limits::DATAGRAM_BYTES, true), (limits::DATAGRAM_BYTES + 1, false)] {
+            assert_eq!(Packet::parse(&mut vec![4; length]).is_ok(), taken, "{length}");
+        }
     }
 
     #[test]

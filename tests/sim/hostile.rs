@@ -88,6 +88,8 @@ fn a_recording_of_everything_played_back_changes_nothing() {
 fn our_own_packets_reflected_to_us_are_dropped() {
     let mut world = World::lan(4, 2);
     world.capture = Some(Vec::new());
+    let (nobody, now) = (SocketAddr::from(([10, 0, 0, 99], 28282)), world.now);
+    world.with(0, |node| node.handle_static_peers(&[nobody], now));
     world.run(seconds(3));
     let sent = world.capture.take().unwrap();
     assert!(!sent.is_empty());

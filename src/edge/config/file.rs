@@ -58,7 +58,11 @@ pub(super) fn read(path: &Path, mistakes: &mut Vec<Mistake>) -> BTreeMap<String,
     }
 }
 
-fn parse(text: &str, path: &Path, mistakes: &mut Vec<Mistake>) -> BTreeMap<String, (Value, Origin)> {
+pub(super) fn parse(
+    text: &str,
+    path: &Path,
+    mistakes: &mut Vec<Mistake>,
+) -> BTreeMap<String, (Value, Origin)> {
     let at = |offset: usize| {
         let lines = text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count();
         Origin::File { path: path.to_owned(), line: Some(lines + 1) }

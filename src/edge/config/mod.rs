@@ -12,7 +12,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::parser::ValueSource;
@@ -179,7 +179,22 @@ impl Given {
         for path in file::paths(self.config.as_deref(), &mut mistakes).iter().rev() {
             given.add(file::read(path, &mut mistakes));
         }
-        let settings = given.settings(&mut mistakes);
+        given.finish(mistakes)
+    }
+
+    /// The same with this text, as of a file at `path`, in the place of all files.
+    ///
+    /// # Errors
+    ///
+    /// All that the user wrote and that makes no sense.
+    pub fn settle_with(&self, text: &str, path: &Path) -> Result<Settings, Mistakes> {
+        let (mut given, mut mistakes) = (self.clone(), Vec::new());
+        given.add(file::parse(text, path, &mut mistakes));
+        given.finish(mistakes)
+    }
+
+    fn finish(self, mut mistakes: Vec<Mistake>) -> Result<Settings, Mistakes> {
+        let settings = self.settings(&mut mistakes);
         let (serious, warnings): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(|mistake| mistake.serious);
         match settings {
             Ok(settings) if serious.is_empty() => Ok(Settings { warnings, ..settings }),

@@ -187,7 +187,9 @@ fn bad_json(line: &[u8], error: &serde_json::Error) -> BadLine {
         return BadLine { id: None, code: ErrorCode::BadJson, message: format!("not JSON: {error}") };
     }
     let id = serde_json::from_slice::<JustId>(line).ok().and_then(|line| line.id);
-    BadLine { id, code: ErrorCode::BadRequest, message: error.to_string() }
+    // It may repeat a value that fills the whole line, and escaped twice that is no legal line any more.
+    let message = shortened(&error.to_string(), MESSAGE_CHARACTERS);
+    BadLine { id, code: ErrorCode::BadRequest, message }
 }
 
 #[derive(Deserialize)]
@@ -235,7 +237,10 @@ impl<'a> Fields<'a> {
             "ping" => self.ping(),
             "network" => self.network(),
             "reload" => Ok(Op::Reload),
-            other => Err((ErrorCode::UnknownOp, format!("no op is called {:?}", shortened(other)))),
+            other => Err((
+                ErrorCode::UnknownOp,
+                format!("no op is called {:?}", shortened(other, WORD_CHARACTERS)),
+            )),
         }
     }
 
@@ -298,13 +303,18 @@ fn bad(message: &str) -> Mistake {
 }
 
 /// As much of an unknown word as an error should repeat.
-fn shortened(word: &str) -> String {
-    word.chars().take(32).collect()
+const WORD_CHARACTERS: usize = 32;
+/// As much of a parser's complaint as an error should repeat.
+const MESSAGE_CHARACTERS: usize = 200;
+
+fn shortened(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::local::Event;
 
     fn refused(line: &str) -> (ErrorCode, Option<RequestId>) {
         let error = Request::parse(line.as_bytes()).unwrap_err();
@@ -347,6 +357,16 @@ mod tests {
             r#"{"op":"network","action":"join"}"#,
         ] {
             assert_eq!(refused(line), (ErrorCode::BadRequest, None), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_answer_to_a_bad_line_is_short_however_long_the_line_is() {
+        let long = "\u{7f}".repeat(limits::LINE_BYTES - 100);
+        for line in [format!(r#"{{"op":"send","when_full":"{long}"}}"#), format!(r#"{{"id":"{long}"}}"#)] {
+            let BadLine { id, code, message } = Request::parse(line.as_bytes()).unwrap_err();
+            let answer = Event::Error { id, code, message: message.into(), hint: "".into() };
+            assert!(serde_json::to_vec(&answer).unwrap().len() < 2000);
         }
     }
 

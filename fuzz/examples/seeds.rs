@@ -1,0 +1,224 @@
+//! Writes the seeds, one right example of each kind, into `corpus/`:
+//! `cargo run --manifest-path fuzz/Cargo.toml --no-default-features --example seeds`.
+//!
+//! The other files there, named by a hash, are what the fuzzer found worth keeping.
+
+use std::fs;
+use std::path::Path;
+
+use atonce::crypto::identity::Identity;
+use atonce::crypto::network::NetworkKeys;
+use atonce::edge::{keyfile, peerfile};
+use atonce::id::{MessageNumber, NodeId, TopicNumber};
+use atonce::wire::message::{self, Fate, Record};
+
+fn main() {
+    for (name, bytes) in records() {
+        write("packet", name, &[&[4, 1, 2, 3][..], &[0; 24]].concat());
+        write("packet", &format!("record-{name}"), &bytes);
+        write("records", name, &inside(0, &bytes));
+        write("datagram", &format!("session-{name}"), &[&[1][..], &session(&bytes)].concat());
+    }
+    for (kind, length) in [(1, 164), (2, 160), (3, 60), (5, 76), (6, 76), (7, 76)] {
+        write("packet", &format!("kind-{kind}"), &[&[kind][..], &vec![0; length - 1]].concat());
+    }
+    write("packet", "long", &[4; 1201]);
+    let pings = [2, 0, 0, 1].repeat(290);
+    write("records", "aside-full-of-pings", &inside(4, &pings));
+    let long = message_of(&vec![1; 1160]);
+    write("records", "payload-over-the-limit", &inside(0, &long));
+    let talk: Vec<u8> =
+        records().iter().flat_map(|(_, bytes)| [inside(0, bytes), vec![6, 1, 1, 5, 3]].concat()).collect();
+    write("records", "conversation", &talk);
+
+    for network in [0, 1] {
+        let id = Identity::from_secret([1; 32]).id().0;
+        let step = |kind: u8, rest: &[u8]| [&[1, 0, kind, 0][..], rest].concat();
+        let steps = [
+            step(0, &[2, 0, 9, 9]),
+            step(1, &[7; 131]),
+            step(2, &[1; 32]),
+            step(3, &[4, 0, 1, 0, 2, 0]),
+            step(6, &[&[1][..], &[3; 24]].concat()),
+            vec![0, 4],
+            step(5, &[&[0; 8][..], &[2], b"pi", &[0; 61]].concat()),
+            step(7, &[5; 24]),
+            [&[1, 5, 8, 0][..], &[6; 24]].concat(),
+            step(9, &[]),
+            step(10, &[]),
+            step(11, &[9, 0, 1]),
+            step(6, &[&id[..], &[1], &[3; 24]].concat()),
+        ];
+        write("datagram", &format!("one-of-each-{network}"), &[&[network][..], &steps.concat()].concat());
+        write("hello", &format!("network-{network}"), &[&[network * 3][..], &[7; 32], &[9; 24]].concat());
+        let sealed = NetworkKeys::open().seal_txt(&NodeId(id), [4; 24], "pi", 7);
+        let txt = atonce::wire::txt::Txt::Sealed(sealed).properties();
+        for (name, [(version, one), (key, value)]) in
+            [("sealed", txt), ("open", atonce::wire::txt::Txt::Open(NodeId(id)).properties())]
+        {
+            let text = format!("{version}={one}\n{key}={value}\n");
+            let advert =
+                [&[network][..], &piece(b"pi"), &[7, 0, 2], &piece(text.as_bytes()), &[2, 0, 9, 0, 8, 3]]
+                    .concat();
+            write("txt", &format!("{name}-{network}"), &advert);
+        }
+        write(
+            "txt",
+            &format!("seen-{network}"),
+            &[&[network][..], &piece(b"pi"), &[7, 0, 1, 1, 0, 9, 3]].concat(),
+        );
+    }
+    write("hello", "foreign", &[&[8][..], &[7; 32], &[9; 24]].concat());
+
+    write("handshake", "true", &[0; 200]);
+    for (name, mac1) in [("damaged", 1), ("damaged-at-the-door", 0)] {
+        let initiation = [&[1; 4][..], &[2; 32], &[1, 40, 1, mac1]].concat();
+        let rest = [&[3; 72][..], &[1, 50, 1, 0, 0, 4, 0, 1, 2, 3, 4, 1, 20, 1]].concat();
+        write("handshake", name, &[initiation, rest].concat());
+    }
+
+    for (at, line) in LINES.iter().enumerate() {
+        let line = format!("{line}\n");
+        write(
+            "local_lines",
+            &format!("line-{at:02}"),
+            &[&[3][..], &piece(line.as_bytes()), &[2, 4]].concat(),
+        );
+    }
+    let whole = LINES.join("\n");
+    let (left, right) = whole.split_at(100);
+    write(
+        "local_lines",
+        "cut",
+        &[&[3][..], &piece(left.as_bytes()), &[3], &piece(right.as_bytes()), &[2, 5]].concat(),
+    );
+    let filler =
+        |start: &[u8], byte: u8| [&[3][..], &piece(start), &[0, 163, byte, 3], &piece(b"\"}\n")].concat();
+    write("local_lines", "long-variant", &filler(br#"{"op":"send","to":"pi","when_full":""#, b'a'));
+    write("local_lines", "long-unprintable", &filler(br#"{"op":"hello","id":""#, 0x7f));
+    write("local_lines", "too-long", &[0, 255, b'a', 3, 3, 0, b'\n', b'{', b'\n'].to_vec());
+
+    for (at, said) in SAID.iter().enumerate() {
+        for mode in [at as u8 % 8, 15] {
+            write(
+                "client_events",
+                &format!("said-{at:02}-{mode}"),
+                &[&[mode][..], said.as_bytes(), b"\n"].concat(),
+            );
+        }
+    }
+    write("client_events", "all", &[&[7][..], SAID.join("\n").as_bytes(), b"\n"].concat());
+
+    let key = keyfile::key_text(&[7; 32]);
+    write("files", "key", &[&[0][..], key.as_bytes()].concat());
+    write("files", "secret", &[&[1][..], b"atonce-secret-", &[b'a'; 52], b"\n"].concat());
+    let known = atonce::core::KnownPeer {
+        id: NodeId([7; 32]),
+        name: "pi".parse().unwrap(),
+        pinned: true,
+        addrs: vec!["192.168.1.2:28282".parse().unwrap(), "[fe80::1%3]:28282".parse().unwrap()],
+        last_seen: Some(std::time::Duration::from_secs(1_700_000_000)),
+    };
+    write("files", "peers", &[&[2][..], &peerfile::to_text(&[known]).unwrap()].concat());
+    write("files", "configuration", &[&[3][..], CONFIGURATION.as_bytes()].concat());
+    write("files", "unknown-key", b"\x03nmae = 1\n");
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(format!("seed-{name}")), bytes).unwrap();
+}
+
+/// As the targets read a part of the input.
+fn piece(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u16).to_le_bytes()[..], bytes].concat()
+}
+
+/// One datagram of the target `records`.
+fn inside(op: u8, plaintext: &[u8]) -> Vec<u8> {
+    [&[op][..], &piece(plaintext)].concat()
+}
+
+/// A handshake that a stranger begins, and its first data packet, for the target `datagram`.
+fn session(plaintext: &[u8]) -> Vec<u8> {
+    [&[1, 0, 2, 0][..], &[1; 32], &[1, 0, 3, 0], &piece(plaintext), &[0, 4]].concat()
+}
+
+fn message_of(payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    assert!(message::push(&mut packet, 2000, &Record::Message { topic: TopicNumber(1), payload }));
+    packet
+}
+
+fn records() -> Vec<(&'static str, Vec<u8>)> {
+    let tracked = |number| Record::Tracked {
+        number: MessageNumber(number),
+        after: 1,
+        open: 1,
+        topic: TopicNumber(1),
+        payload: b"hi",
+    };
+    let all = [
+        ("ping", Record::Ping { token: 1 }),
+        ("pong", Record::Pong { token: 2 }),
+        ("about", Record::About { name: "pi", peers: 3, topics: 4 }),
+        ("peers", Record::Peers { entries: vec![(NodeId([9; 32]), ([10, 0, 0, 9], 28282).into())] }),
+        ("suspect", Record::Suspect { peer: NodeId([8; 32]) }),
+        ("topics", Record::Topics { since: 0, upto: 1, added: vec![(TopicNumber(1), "t")], removed: vec![] }),
+        ("topics-have", Record::TopicsHave { upto: 0, ask: true }),
+        ("message", Record::Message { topic: TopicNumber(1), payload: b"hi" }),
+        ("tracked", tracked(1)),
+        ("tracked-early", tracked(3)),
+        ("outcome", Record::Outcome { number: MessageNumber(1), fate: Fate::Busy }),
+        ("goodbye", Record::Goodbye),
+    ];
+    all.iter()
+        .map(|(name, record)| {
+            let mut packet = Vec::new();
+            assert!(message::push(&mut packet, 1000, record));
+            (*name, packet)
+        })
+        .collect()
+}
+
+const LINES: [&str; 14] = [
+    r#"{"op":"hello","id":1}"#,
+    r#"{"op":"listen","topic":"t","id":2}"#,
+    r#"{"op":"unlisten","topic":"t","id":3}"#,
+    r#"{"op":"send","to":"pi","topic":"t","text":"hi \u00e9","id":4,"timeout_ms":100}"#,
+    r#"{"op":"send","to":"own","topic":"t","data":"/w==","id":5,"ack":false,"when_full":"drop"}"#,
+    r#"{"op":"publish","topic":"t","text":"hi","id":6,"ack":true}"#,
+    r#"{"op":"watch","id":7}"#,
+    r#"{"op":"peers","id":8}"#,
+    r#"{"op":"status","id":9}"#,
+    r#"{"op":"ping","to":"own","count":2,"interval_ms":10,"timeout_ms":100,"id":10}"#,
+    r#"{"op":"network","action":"show","id":11}"#,
+    r#"{"op":"network","action":"leave","id":12}"#,
+    r#"{"op":"dance","id":13}"#,
+    r#"{"op":7}"#,
+];
+
+const SAID: [&str; 12] = [
+    r#"{"ev":"ok","id":2}"#,
+    r#"{"ev":"result","id":2,"outcome":"delivered","peer":{"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},"path":"lan","rtt_us":812}"#,
+    r#"{"ev":"result","id":2,"sent":1,"outcomes":[{"peer":{"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},"outcome":"busy"}]}"#,
+    r#"{"ev":"pong","id":2,"seq":1,"rtt_us":80,"path":"lan","addr":"10.0.0.2:28282"}"#,
+    r#"{"ev":"peer","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","name":"pi","state":"online","path":{"kind":"lan","addr":"10.0.0.2:28282","via":null},"rtt_us":5,"last_seen":null,"topics":["t"]}"#,
+    r#"{"ev":"ok","id":2,"status":{"v":1,"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","network":"open","version":"1","uptime_s":1,"udp":[],"interfaces":[],"rendezvous":[],"peers":{"online":0,"offline":0},"apps":1,"counters":[["x",1]],"health":[]}}"#,
+    r#"{"ev":"ok","id":2,"network":{"kind":"open","fingerprint":"btuv6spy","source":null}}"#,
+    r#"{"ev":"message","from":{"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},"topic":"t","data":"/w==","path":"lan","at":"x"}"#,
+    r#"{"ev":"enter","peer":{"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},"path":"lan","snapshot":true}"#,
+    r#"{"ev":"lost","messages":3,"bytes":9}"#,
+    r#"{"ev":"error","id":2,"code":"no-peer","message":"m","hint":"h"}"#,
+    r#"{"ev":"later","x":[1]}"#,
+];
+
+const CONFIGURATION: &str = r#"name = "pi"
+port = 7
+bind = ["10.0.0.1", "::1"]
+peers = ["a:1", "[::1]:3"]
+interface = ["eth*"]
+no_mdns = true
+log = "debug"
+"#;

@@ -1,0 +1,53 @@
+//! Any bytes as each of the files that a daemon reads: key, secret, known peers, configuration.
+
+use std::path::Path;
+
+use atonce::crypto::network::NetworkSecret;
+use atonce::edge::config::Given;
+use atonce::edge::{keyfile, peerfile};
+use atonce::limits;
+
+pub fn run(data: &[u8]) {
+    let Some((which, rest)) = data.split_first() else { return };
+    let Ok(text) = std::str::from_utf8(rest) else { return };
+    match which % 4 {
+        0 => key(text),
+        1 => secret(text),
+        2 => peers(text),
+        _ => configuration(text),
+    }
+}
+
+fn key(text: &str) {
+    let Some(key) = keyfile::parse_key(text) else { return };
+    assert_eq!(keyfile::parse_key(&keyfile::key_text(&key)), Some(key));
+}
+
+fn secret(text: &str) {
+    match text.parse::<NetworkSecret>() {
+        Ok(secret) => {
+            let line = secret.to_line();
+            assert_eq!(line.parse::<NetworkSecret>().unwrap().to_line(), line);
+        }
+        // It may be a mistyped secret, and errors go to logs.
+        Err(error) => assert!(error.to_string().len() < 150),
+    }
+}
+
+fn peers(text: &str) {
+    let Ok(known) = peerfile::parse(text) else { return };
+    assert!(known.len() <= limits::PEERS);
+    let again = peerfile::to_text(&known).unwrap();
+    assert_eq!(peerfile::parse(std::str::from_utf8(&again).unwrap()), Ok(known));
+}
+
+fn configuration(text: &str) {
+    match Given::default().settle_with(text, Path::new("atonce.toml")) {
+        Ok(settings) => {
+            assert!((1..=limits::NAME_BYTES).contains(&settings.name.as_str().len()));
+            assert!(!settings.bind.is_empty());
+            assert!(settings.peers.iter().all(|peer| peer.contains(':')));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
