@@ -6,7 +6,7 @@
 //! If both sides start, the first message of the larger id stands.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::core::api::{Destination, Dropped, Route};
@@ -69,7 +69,8 @@ struct HalfOpen {
     since: Instant,
     mac1: [u8; size::MAC],
     response: [u8; size::RESPONSE],
-    sources: Vec<SocketAddr>,
+    /// Where the response went: who answers it from one of these really is there.
+    sources: Vec<Route>,
 }
 
 impl Handshakes {
@@ -172,11 +173,11 @@ impl Node {
         if now.since(known.since) > ANSWER_LIFE {
             return None;
         }
-        if !known.sources.contains(&via.remote) {
+        if !known.sources.iter().any(|source| source.remote == via.remote) {
             if known.sources.len() >= limits::ANSWER_COPIES {
                 return Some(Err(Dropped::OverLimit));
             }
-            known.sources.push(via.remote);
+            known.sources.push(via);
         }
         self.outbox.push(Destination::One(via), &known.response);
         Some(Ok(()))
@@ -189,7 +190,7 @@ impl Node {
     }
 
     fn is_crowded(&self, source: IpAddr) -> bool {
-        let of_source = |half: &&HalfOpen| half.sources.iter().any(|addr| addr.ip() == source);
+        let of_source = |half: &&HalfOpen| half.sources.iter().any(|route| route.remote.ip() == source);
         self.handshakes.half_open.values().filter(of_source).count() >= limits::HALF_OPEN_PER_SOURCE
             // Daemons side by side on one host all come from the same address.
             && !source.is_loopback()
@@ -236,7 +237,7 @@ impl Node {
             since: self.now,
             mac1,
             response,
-            sources: vec![via.remote],
+            sources: vec![via],
         };
         self.handshakes.half_open.insert(index, half_open);
         self.handshakes.indices.insert(index, Owner::HalfOpen);
@@ -281,11 +282,24 @@ impl Node {
             self.handshakes.indices.remove(&index);
             return Err(reason);
         }
-        let established =
-            Established { session: half.session, index, since: self.now, initiator: false, used: false };
-        let admitted =
-            self.establish(half.peer, established, half.boot, Some(half.counter), name.as_ref(), via);
-        Ok(admitted.then_some(half.peer))
+        let established = Established {
+            session: half.session,
+            index,
+            since: self.now,
+            initiator: false,
+            used: false,
+            introduced: false,
+        };
+        // It holds our response, so it is where that went. Another address is a claim, and is asked first.
+        let answered = half.sources.iter().any(|source| source.remote == via.remote);
+        let path = if answered { via } else { half.sources.first().copied().unwrap_or(via) };
+        if !self.establish(half.peer, established, half.boot, Some(half.counter), name.as_ref(), path) {
+            return Ok(None);
+        }
+        if !answered {
+            self.challenge(half.peer, via);
+        }
+        Ok(Some(half.peer))
     }
 
     pub(crate) fn on_cookie_timer(&mut self) {

@@ -85,7 +85,11 @@ impl Node {
             }
             Err(_) => self.odd_records += 1,
         }
-        self.compare_acquaintances(from, peers);
+        // Once a session: its answer is long.
+        let current = self.peers.get_mut(&from).and_then(|peer| peer.current.as_mut());
+        if current.is_some_and(|session| !std::mem::replace(&mut session.introduced, true)) {
+            self.compare_acquaintances(from, peers);
+        }
         self.follow_topics(from, topics);
     }
 }

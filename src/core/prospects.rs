@@ -4,7 +4,7 @@
 //! to all addresses at which it may be, and again with growing pauses.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tracing::debug;
@@ -43,6 +43,8 @@ const FIRST_MESSAGE_BURST: f64 = 32.0;
 const FIRST_MESSAGES_A_SECOND: f64 = 100.0;
 /// Different prospects may not send first messages to one address faster: hearsay must not become a weapon.
 const ONE_ADDRESS: Duration = Duration::from_secs(1);
+/// Nor to more ports of one host in that time: more daemons than that on one host take a little longer.
+const ONE_HOST: usize = 8;
 
 /// Everybody whom we seek.
 #[derive(Debug)]
@@ -51,8 +53,16 @@ pub(crate) struct Prospects {
     /// Room for first messages: refilled by time, one a message.
     tokens: f64,
     refilled: Instant,
-    addressed: BTreeMap<SocketAddr, (Instant, NodeId)>,
+    addressed: BTreeMap<IpAddr, Vec<Addressed>>,
     counter: u64,
+}
+
+/// A first message that went to an address which had not proved anything.
+#[derive(Debug)]
+struct Addressed {
+    at: Instant,
+    port: u16,
+    prospect: NodeId,
 }
 
 /// Somebody whom we want a session with.
@@ -104,15 +114,22 @@ impl Prospects {
     }
 
     fn may_address(&mut self, addr: SocketAddr, prospect: NodeId, now: Instant) -> bool {
+        let recent = |addressed: &Addressed| now.since(addressed.at) < ONE_ADDRESS;
         if self.addressed.len() >= PROSPECTS {
-            self.addressed.retain(|_, (at, _)| now.since(*at) < ONE_ADDRESS);
+            self.addressed.retain(|_, there| there.iter().any(recent));
         }
-        let free = match self.addressed.get(&addr) {
-            Some((at, by)) => *by == prospect || now.since(*at) >= ONE_ADDRESS,
-            None => self.addressed.len() < PROSPECTS,
+        if self.addressed.len() >= PROSPECTS && !self.addressed.contains_key(&addr.ip()) {
+            return false;
+        }
+        let there = self.addressed.entry(addr.ip()).or_default();
+        there.retain(recent);
+        let same = there.iter().find(|addressed| addressed.port == addr.port());
+        let free = match same {
+            Some(addressed) => addressed.prospect == prospect,
+            None => there.len() < ONE_HOST,
         };
-        if free {
-            self.addressed.insert(addr, (now, prospect));
+        if free && same.is_none() {
+            there.push(Addressed { at: now, port: addr.port(), prospect });
         }
         free
     }
@@ -288,6 +305,7 @@ impl Node {
             since: self.now,
             initiator: true,
             used: false,
+            introduced: false,
         };
         // The index goes over to the session: it must not be freed with the first message.
         if let Some(prospect) = self.prospects.by_id.get_mut(&peer) {

@@ -41,6 +41,8 @@ pub(crate) struct Established {
     pub(crate) initiator: bool,
     /// An app's data went through it.
     pub(crate) used: bool,
+    /// The other side said whom it knows.
+    pub(crate) introduced: bool,
 }
 
 impl Node {
@@ -201,7 +203,7 @@ impl Node {
     }
 
     /// The peer sends from another address than the one we use: ask there, and keep the old one until the answer.
-    fn challenge(&mut self, id: NodeId, via: Route) {
+    pub(super) fn challenge(&mut self, id: NodeId, via: Route) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let asked = |question: &Question| {

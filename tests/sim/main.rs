@@ -13,5 +13,6 @@ mod contract;
 mod delivery;
 mod discovery;
 mod hostile;
+mod load;
 mod presence;
 mod waking;
