@@ -24,6 +24,11 @@ impl NodeId {
         text
     }
 
+    /// The first 8 bytes as a number: what a digest of many ids is made of (protocol.md, 8.3).
+    pub(crate) fn digest(&self) -> u64 {
+        self.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
+    }
+
     /// The key's bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -282,14 +282,8 @@ impl Node {
             self.handshakes.indices.remove(&index);
             return Err(reason);
         }
-        let established = Established {
-            session: half.session,
-            index,
-            since: self.now,
-            initiator: false,
-            used: false,
-            introduced: false,
-        };
+        let established =
+            Established { session: half.session, index, since: self.now, initiator: false, used: false };
         // It holds our response, so it is where that went. Another address is a claim, and is asked first.
         let answered = half.sources.iter().any(|source| source.remote == via.remote);
         let path = if answered { via } else { half.sources.first().copied().unwrap_or(via) };

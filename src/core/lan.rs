@@ -17,6 +17,7 @@ use crate::core::timers::Timer;
 use crate::crypto::network::{NetworkKeys, NetworkKind};
 use crate::id::NodeId;
 use crate::limits;
+use crate::time::Instant;
 use crate::wire::message::Record;
 use crate::wire::packet::size;
 use crate::wire::txt::Txt;
@@ -35,6 +36,9 @@ const BROWSE_AGAIN: Duration = Duration::from_secs(600);
 const INTRODUCTIONS: usize = 20;
 /// Peers introduced at once; a larger network is introduced by more than one peer.
 const INTRODUCED: usize = 128;
+/// Introductions are told to one peer no more often than this, and while nothing changes, twice as late each time.
+const COMPARE: Duration = Duration::from_secs(1);
+const COMPARE_MAX: Duration = Duration::from_secs(600);
 /// A teller of so many hints that led nowhere is ignored for a while.
 const FAILED_HINTS: u32 = 32;
 const IGNORED: Duration = Duration::from_secs(600);
@@ -43,11 +47,21 @@ const IGNORED: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(crate) struct Lan {
     hellos_left: usize,
-    kicked: Option<crate::time::Instant>,
+    kicked: Option<Instant>,
     browsing: bool,
     static_peers: Vec<SocketAddr>,
     /// Who is behind each advert that we see: mDNS names only the label when one vanishes.
     seen: BTreeMap<String, NodeId>,
+}
+
+/// A difference between whom a peer knows and whom we know.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    /// Theirs and ours.
+    digests: (u64, u64),
+    /// From when on it may be told again.
+    again: Instant,
+    pause: Duration,
 }
 
 impl Lan {
@@ -247,20 +261,31 @@ impl Node {
     }
 
     /// A digest of whom we hold a session with, ourselves included: equal on two members of a full mesh.
-    fn acquaintances(&self) -> u64 {
-        let word = |id: &NodeId| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&id.0[..8]);
-            u64::from_le_bytes(bytes)
-        };
-        self.peers.online().iter().fold(word(&self.id), |digest, id| digest ^ word(id))
+    pub(super) fn acquaintances(&self) -> u64 {
+        self.peers.digest() ^ self.id.digest()
     }
 
-    /// The peer's digest differs from ours: it is told whom we know, and where.
-    pub(crate) fn compare_acquaintances(&mut self, id: NodeId, digest: u64) {
-        if digest == self.acquaintances() {
-            return;
+    /// The peer says whom it knows, in one number. If we know others it is told whom, and where; and less and less often
+    /// while nothing changes, since some can never meet.
+    pub(crate) fn compare_acquaintances(&mut self, id: NodeId, theirs: u64) {
+        let (now, ours) = (self.now, self.acquaintances());
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let before = peer.comparison.take().filter(|_| theirs != ours);
+        let pause = match before {
+            Some(before) if now < before.again => {
+                peer.comparison = Some(before);
+                return;
+            }
+            Some(before) if before.digests == (theirs, ours) => (before.pause * 2).min(COMPARE_MAX),
+            Some(_) | None => COMPARE,
+        };
+        if theirs != ours {
+            peer.comparison = Some(Comparison { digests: (theirs, ours), again: now + pause, pause });
+            self.introduce_others(id);
         }
+    }
+
+    fn introduce_others(&mut self, id: NodeId) {
         let Some(to) = self.peers.get(&id).and_then(|peer| peer.path) else { return };
         let mut entries = Vec::new();
         for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {

@@ -17,6 +17,10 @@ use crate::wire::message::Record;
 
 /// How often a ring neighbour is asked.
 const RING: Duration = Duration::from_millis(2500);
+/// After a loss the ring asks this often, for a while: the first question after a parted network is one again shows
+/// both sides whom they lack.
+const RING_UNSETTLED: Duration = Duration::from_secs(1);
+const UNSETTLED: Duration = Duration::from_secs(60);
 /// How many successors on the ring each node asks.
 const SUCCESSORS: usize = 2;
 /// How much later than it should have asked us a neighbour becomes suspect.
@@ -99,9 +103,9 @@ impl Liveness {
     }
 
     /// When it has to be asked next, and when it should have been heard; later than any time if never.
-    fn deadlines(&self, now: Instant) -> (Option<Instant>, Option<Instant>) {
+    fn deadlines(&self, now: Instant, ring: Duration) -> (Option<Instant>, Option<Instant>) {
         let in_use = (now < self.in_use_until).then(|| self.heard + HEARTBEAT);
-        let ring = self.asked_by_us.then(|| self.last_asked + RING);
+        let ring = self.asked_by_us.then(|| self.last_asked + ring);
         let ask = in_use.into_iter().chain(ring).min();
         let judge = self.asks_us.then(|| self.heard + RING + RING_GRACE);
         (ask, judge)
@@ -147,6 +151,16 @@ impl Node {
         }
     }
 
+    /// A peer was lost: perhaps the network is parted.
+    pub(crate) fn unsettle(&mut self) {
+        self.unsettled_until = self.now + UNSETTLED;
+        let neighbours = self.peers.iter().filter(|(_, peer)| peer.liveness.asked_by_us).map(|(id, _)| *id);
+        for id in neighbours.collect::<Vec<_>>() {
+            let first = self.jittered(RING_UNSETTLED);
+            self.timers.set_sooner(Timer::Liveness(id), self.now + first);
+        }
+    }
+
     pub(crate) fn on_liveness_timer(&mut self, id: NodeId) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -157,7 +171,8 @@ impl Node {
             Phase::Resting => {}
         }
         let patience = PATIENCE.max(peer.round_trip.smoothed().unwrap_or_default() * 3);
-        let (ask, judge) = peer.liveness.deadlines(now);
+        let ring = if now < self.unsettled_until { RING_UNSETTLED } else { RING };
+        let (ask, judge) = peer.liveness.deadlines(now, ring);
         if ask.is_some_and(|ask| ask <= now) {
             peer.liveness.phase = Phase::Asked(now);
             peer.liveness.last_asked = now;

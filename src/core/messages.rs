@@ -31,10 +31,14 @@ impl Node {
 
     fn on_record(&mut self, from: NodeId, via: Route, record: Record<'_>) {
         match record {
-            Record::Ping { token } => self.on_ping(from, via, token),
-            Record::Pong { token } => {
+            Record::Ping { token, peers } => {
+                self.on_ping(from, via, token);
+                self.compare_acquaintances(from, peers);
+            }
+            Record::Pong { token, peers } => {
                 self.on_pong(from, via, token);
                 self.on_ping_answer(from, via, token);
+                self.compare_acquaintances(from, peers);
             }
             Record::Goodbye => self.exit(from, "it said goodbye"),
             Record::About { name, peers, topics } => self.on_about(from, name, peers, topics),
@@ -60,10 +64,11 @@ impl Node {
 
     /// Answers on the way that the question came by.
     fn on_ping(&mut self, from: NodeId, via: Route, token: u64) {
+        let answer = Record::Pong { token, peers: self.acquaintances() };
         if self.is_on_path(from, via) {
-            self.tell(from, &Record::Pong { token });
+            self.tell(from, &answer);
         } else {
-            self.tell_on(from, via, &Record::Pong { token });
+            self.tell_on(from, via, &answer);
         }
     }
 
@@ -85,11 +90,7 @@ impl Node {
             }
             Err(_) => self.odd_records += 1,
         }
-        // Once a session: its answer is long.
-        let current = self.peers.get_mut(&from).and_then(|peer| peer.current.as_mut());
-        if current.is_some_and(|session| !std::mem::replace(&mut session.introduced, true)) {
-            self.compare_acquaintances(from, peers);
-        }
+        self.compare_acquaintances(from, peers);
         self.follow_topics(from, topics);
     }
 }

@@ -106,6 +106,8 @@ pub struct Node {
     touched: Vec<ClientId>,
     /// Apps to which `Event::Output` was told and which have not been read since.
     told_output: BTreeSet<ClientId>,
+    /// Until when the ring asks more often.
+    unsettled_until: Instant,
 }
 
 impl Node {
@@ -140,6 +142,7 @@ impl Node {
             clock_text: String::new(),
             touched: Vec::new(),
             told_output: BTreeSet::new(),
+            unsettled_until: Instant::default(),
             config,
             identity,
             rng,
@@ -280,6 +283,7 @@ impl Node {
         while let Some(timer) = self.timers.pop(self.now) {
             match timer {
                 Timer::Handshake(peer) => self.on_handshake_timer(peer),
+                Timer::Revisit(peer) => self.on_revisit_timer(peer),
                 Timer::Session(peer) => self.on_session_timer(peer),
                 Timer::Liveness(peer) => self.on_liveness_timer(peer),
                 Timer::Delivery(peer) => self.on_delivery_timer(peer),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::core::api::{KnownPeer, Route};
 use crate::core::delivery::Delivery;
+use crate::core::lan::Comparison;
 use crate::core::liveness::Liveness;
 use crate::core::outbox::Train;
 use crate::core::paths::{Candidates, RoundTrip, Source};
@@ -50,6 +51,10 @@ pub(crate) struct Peer {
     pub(crate) heard: Option<Instant>,
     /// When it was heard last in an earlier run, as the time since 1970.
     pub(crate) seen_before: Option<Duration>,
+    /// When its acquaintances were compared with ours and differed.
+    pub(crate) comparison: Option<Comparison>,
+    /// It was lost, and so often sought again.
+    pub(crate) visits: Option<u32>,
     /// Hints of its that led nowhere, and until when its hints are ignored.
     pub(crate) failed_hints: u32,
     pub(crate) hints_ignored_until: Instant,
@@ -79,6 +84,8 @@ impl Peer {
             train: Train::default(),
             heard: None,
             seen_before: None,
+            comparison: None,
+            visits: None,
             failed_hints: 0,
             hints_ignored_until: Instant::default(),
             why: "not seen since the daemon started",
@@ -98,6 +105,7 @@ pub(crate) struct Peers {
     /// Whom messages by a name go to: the first who had it, for as long as it is remembered.
     pins: BTreeMap<NodeName, NodeId>,
     online: usize,
+    digest: u64,
 }
 
 impl Peers {
@@ -152,8 +160,14 @@ impl Peers {
         (self.online, self.by_id.len())
     }
 
+    /// A digest of the ids of the peers with a session.
+    pub(crate) const fn digest(&self) -> u64 {
+        self.digest
+    }
+
     /// Takes note that a peer came or went.
-    pub(crate) fn count_online(&mut self, came: bool) {
+    pub(crate) fn count_online(&mut self, id: NodeId, came: bool) {
+        self.digest ^= id.digest();
         self.online = if came { self.online + 1 } else { self.online.saturating_sub(1) };
     }
 

@@ -119,7 +119,8 @@ impl Node {
         let path = self.peers.get(&peer).and_then(|peer| peer.path);
         if path.is_some() {
             *open = Some(token);
-            self.tell(peer, &Record::Ping { token });
+            let peers = self.acquaintances();
+            self.tell(peer, &Record::Ping { token, peers });
         } else {
             self.seek(peer, None, None);
         }

@@ -45,6 +45,9 @@ const FIRST_MESSAGES_A_SECOND: f64 = 100.0;
 const ONE_ADDRESS: Duration = Duration::from_secs(1);
 /// Nor to more ports of one host in that time: more daemons than that on one host take a little longer.
 const ONE_HOST: usize = 8;
+/// When a lost peer is sought again: at first, and at the latest.
+const REVISIT: Duration = Duration::from_secs(15);
+const REVISIT_MAX: Duration = Duration::from_secs(600);
 
 /// Everybody whom we seek.
 #[derive(Debug)]
@@ -281,6 +284,25 @@ impl Node {
             && !peer.is_online()
         {
             peer.why = "no answer at any address that is known of it";
+            if peer.visits.is_some() {
+                self.revisit_later(id);
+            }
+        }
+    }
+
+    /// A peer that was lost, and did not say goodbye, may only be cut off: it is sought again, more and more seldom.
+    pub(super) fn revisit_later(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let visits = peer.visits.map_or(0, |visits| visits + 1);
+        peer.visits = Some(visits);
+        let pause = self.jittered((REVISIT * 2_u32.saturating_pow(visits.min(16))).min(REVISIT_MAX));
+        self.timers.set(Timer::Revisit(id), now + pause);
+    }
+
+    pub(crate) fn on_revisit_timer(&mut self, id: NodeId) {
+        if self.peers.get(&id).is_some_and(|peer| !peer.is_online()) {
+            self.seek(id, None, None);
         }
     }
 
@@ -305,7 +327,6 @@ impl Node {
             since: self.now,
             initiator: true,
             used: false,
-            introduced: false,
         };
         // The index goes over to the session: it must not be freed with the first message.
         if let Some(prospect) = self.prospects.by_id.get_mut(&peer) {

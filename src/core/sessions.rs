@@ -41,8 +41,6 @@ pub(crate) struct Established {
     pub(crate) initiator: bool,
     /// An app's data went through it.
     pub(crate) used: bool,
-    /// The other side said whom it knows.
-    pub(crate) introduced: bool,
 }
 
 impl Node {
@@ -93,6 +91,9 @@ impl Node {
         peer.heard = Some(now);
         peer.path_heard = now;
         peer.liveness.heard(now);
+        peer.comparison = None;
+        peer.visits = None;
+        self.timers.clear(Timer::Revisit(id));
         self.timers.set(Timer::Session(id), now + RENEW_IDLE);
         if entered {
             self.entered(id);
@@ -117,7 +118,7 @@ impl Node {
     }
 
     fn entered(&mut self, id: NodeId) {
-        self.peers.count_online(true);
+        self.peers.count_online(id, true);
         info!(peer = %id.short(), "enter");
         if let Some(peer) = self.peers.get(&id) {
             debug!(peer = %id.short(), name = %peer.name, path = ?peer.path, "enter");
@@ -141,7 +142,7 @@ impl Node {
             self.timers.clear(timer);
         }
         if online {
-            self.peers.count_online(false);
+            self.peers.count_online(id, false);
             info!(peer = %id.short(), reason, "exit");
             self.events.push_back(Event::Remember);
             self.forget_remote_topics(id);
@@ -157,6 +158,8 @@ impl Node {
     pub(crate) fn lose(&mut self, id: NodeId, reason: &'static str) {
         self.exit(id, reason);
         self.kick("session lost");
+        self.unsettle();
+        self.revisit_later(id);
     }
 
     /// A packet in a session.
@@ -220,7 +223,7 @@ impl Node {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.liveness.asked(Question { token, route, asked: now });
-        self.tell_on(id, route, &Record::Ping { token });
+        self.tell_on(id, route, &Record::Ping { token, peers: self.acquaintances() });
     }
 
     /// The answer to a ping came, by the way it asked for.

@@ -11,6 +11,8 @@ use crate::time::Instant;
 pub(crate) enum Timer {
     /// Send our first message to this peer again, or give up.
     Handshake(NodeId),
+    /// Seek this lost peer again.
+    Revisit(NodeId),
     /// Renew or wipe the sessions of this peer.
     Session(NodeId),
     /// Ask this peer whether it is there, or judge that it is not.
@@ -40,6 +42,7 @@ impl Timer {
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Handshake(_) => "handshake",
+            Self::Revisit(_) => "revisit",
             Self::Session(_) => "session",
             Self::Liveness(_) => "liveness",
             Self::Delivery(_) => "delivery",

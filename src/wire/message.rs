@@ -23,11 +23,15 @@ pub enum Record<'a> {
     Ping {
         /// Drawn at random, so that only who read it can answer.
         token: u64,
+        /// The sender's acquaintances in one number, as in [`Record::About`].
+        peers: u64,
     },
     /// Yes.
     Pong {
         /// The token of the ping.
         token: u64,
+        /// The sender's acquaintances in one number, as in [`Record::About`].
+        peers: u64,
     },
     /// I am leaving: forget the session.
     Goodbye,
@@ -237,8 +241,8 @@ mod tests {
 
     fn all() -> Vec<Record<'static>> {
         vec![
-            Record::Ping { token: 1 },
-            Record::Pong { token: u64::MAX },
+            Record::Ping { token: 1, peers: 3 },
+            Record::Pong { token: u64::MAX, peers: 3 },
             Record::Goodbye,
             Record::About { name: "pi", peers: 3, topics: 4 },
             Record::Peers { entries: vec![(NodeId([9; 32]), ([192, 168, 1, 2], 28282).into())] },

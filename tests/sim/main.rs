@@ -14,5 +14,6 @@ mod delivery;
 mod discovery;
 mod hostile;
 mod load;
+mod parting;
 mod presence;
 mod waking;
