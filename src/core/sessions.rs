@@ -3,6 +3,7 @@
 //! Each peer has the session that we send in and the one before it, in which late packets may still come. Renewal
 //! belongs to the side that began; the other follows a little later, should the first one not.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use tracing::{debug, info};
@@ -240,9 +241,17 @@ impl Node {
             peer.liveness.heard(now);
             return;
         }
-        let silent = peer.path_heard <= question.asked && peer.liveness.is_suspect()
-            || now.since(peer.path_heard) > PATH_STALE;
-        if silent || links.rank(via.remote.ip()) < links.rank(path.remote.ip()) {
+        let (new, old) = (links.rank(via.remote.ip()), links.rank(path.remote.ip()));
+        // A peer that moved is heard from where it is now, and no more from where it was.
+        let silent = peer.path_heard <= question.asked;
+        let better = match new.cmp(&old) {
+            Ordering::Less => true,
+            Ordering::Equal => silent,
+            Ordering::Greater => {
+                silent && peer.liveness.is_suspect() || now.since(peer.path_heard) > PATH_STALE
+            }
+        };
+        if better {
             let kind = links.kind(via.remote.ip());
             let kind_changed = kind != links.kind(path.remote.ip());
             self.flush(id);

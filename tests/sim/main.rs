@@ -16,4 +16,5 @@ mod hostile;
 mod load;
 mod parting;
 mod presence;
+mod roaming;
 mod waking;
