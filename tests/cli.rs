@@ -114,7 +114,7 @@ fn wrong_usage_is_2() {
         &["listen", "a", "-n", "0"],
         &["listen", "a", "--raw", "--json"],
         &["ping", "pi", "-c", "0"],
-        &["--timeout", "5", "status"],
+        &["--timeout", "5x", "status"],
     ] {
         assert_eq!(run(nowhere, arguments).code, Some(2), "{arguments:?}");
     }
@@ -316,7 +316,7 @@ daemon         running 3h12m
 udp            0.0.0.0:28282
 interfaces     eth0 192.168.1.40, eth0 fe80::1
 peers          3 online, 0 connecting, 1 offline
-apps           2 connected
+apps           2 connected, this command included
 health         ";
 
 #[test]

@@ -61,6 +61,29 @@ fn rings(mut waiting: Command, ringing: impl Fn() -> Command) {
 }
 
 #[test]
+fn the_lines_of_the_readme_answer_a_message() {
+    let readme = include_str!("../README.md");
+    let (_, program) = readme.split_once("```python\n").unwrap();
+    let (program, _) = program.split_once("```").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (_daemon, socket) = daemon(dir.path());
+    let atonce = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atonce"));
+        command.arg("--socket").arg(&socket).args(["--timeout", "30s"]).args(args);
+        command
+    };
+    let mut python = Command::new("python3");
+    let _python = Running(python.args(["-c", program]).arg(&socket).stdout(Stdio::null()).spawn().unwrap());
+    let listening = atonce(&["listen", "-n", "1", "chat.answer"]).stdout(Stdio::piped()).spawn();
+    let mut listening = Running(listening.unwrap());
+    for topic in ["hall/chat", "hall/chat.answer"] {
+        assert!(atonce(&["wait", topic]).status().unwrap().success());
+    }
+    assert!(atonce(&["send", "hall", "chat", "dinner"]).output().unwrap().status.success());
+    assert!(first_line(&mut listening).ends_with(" hall> coming\n"));
+}
+
+#[test]
 fn the_rust_doorbell_rings_the_python_one() {
     rings(python_doorbell(), rust_doorbell);
 }

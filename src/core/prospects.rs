@@ -12,7 +12,7 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Route};
 use crate::core::handshakes::Owner;
-use crate::core::paths::{Candidates, Source};
+use crate::core::paths::{Candidate, Candidates, Source};
 use crate::core::sessions::Established;
 use crate::core::timers::Timer;
 use crate::crypto::cookie;
@@ -103,6 +103,12 @@ impl Prospects {
     /// Whether we seek `peer`.
     pub(crate) fn seeks(&self, peer: &NodeId) -> bool {
         self.by_id.contains_key(peer)
+    }
+
+    /// Whether we seek `peer` because of something that was heard, and not only where it was once.
+    pub(crate) fn has_hint_of(&self, peer: &NodeId) -> bool {
+        let hint = |candidate: &Candidate| candidate.source != Source::Proved;
+        self.by_id.get(peer).is_some_and(|prospect| prospect.candidates.iter().any(hint))
     }
 
     fn take_token(&mut self, now: Instant) -> bool {
@@ -311,8 +317,8 @@ impl Node {
         let Some(Owner::Prospect(peer)) = self.handshakes.indices.get(&index).copied() else {
             return Err(Dropped::UnknownSession);
         };
-        let prospect = self.prospects.by_id.get(&peer).and_then(|prospect| prospect.first_message.as_ref());
-        let first = prospect.ok_or(Dropped::UnknownSession)?;
+        let prospect = self.prospects.by_id.get(&peer).ok_or(Dropped::UnknownSession)?;
+        let first = prospect.first_message.as_ref().ok_or(Dropped::UnknownSession)?;
         let finished = first.initiator.finish(&self.identity, &self.config.network, packet);
         let (keys, payload) = finished.map_err(|_| Dropped::Unauthenticated)?;
         let (boot, name) = boot_and_name(&payload).ok_or(Dropped::Malformed)?;
@@ -320,6 +326,7 @@ impl Node {
             return Err(Dropped::Replayed);
         }
         let asked = first.made;
+        let once = prospect.last_sent == Some(asked);
         let remote = index_at(packet, field::SENDER);
         let established = Established {
             session: Session::new(keys, remote),
@@ -335,7 +342,8 @@ impl Node {
         if !self.establish(peer, established, boot, None, Some(&name), via) {
             return Err(Dropped::OverLimit);
         }
-        if let Some(known) = self.peers.get_mut(&peer) {
+        // The answer to a message that was sent more than once says nothing of the way's length (Karn's rule).
+        if let Some(known) = self.peers.get_mut(&peer).filter(|_| once) {
             known.round_trip.sample(self.now.since(asked));
         }
         self.introduce_ourselves(peer);

@@ -36,7 +36,12 @@ impl Node {
         match request {
             Ok(Request { id, op }) => self.on_op(client, id, op),
             Err(BadLine { id, code, message }) => {
-                let hint = "one JSON object a line; docs/socket.md has them all";
+                let is_object = matches!(code, ErrorCode::UnknownOp | ErrorCode::BadRequest);
+                let hint = if is_object {
+                    "docs/socket.md, 3 has all ops and their fields"
+                } else {
+                    "one JSON object a line; docs/socket.md has them all"
+                };
                 self.refuse(client, id, code, message.into(), hint);
             }
         }

@@ -71,7 +71,7 @@ impl Node {
     fn state_of(&self, id: &NodeId, peer: &Peer) -> PeerState {
         if peer.is_online() {
             PeerState::Online
-        } else if self.prospects.seeks(id) {
+        } else if self.prospects.has_hint_of(id) || self.prospects.seeks(id) && self.is_awaited(*id) {
             PeerState::Connecting
         } else {
             PeerState::Offline

@@ -17,6 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::core::InterfaceAddr;
 use crate::edge::glob;
 use crate::edge::netlink::AddressChanges;
+use crate::wire::local::{Health, HealthState};
 
 /// From one look at the addresses to the next where the kernel does not tell of changes: a plugged cable should be seen
 /// while its owner still looks at it, and one look is some system calls of some microseconds.
@@ -49,6 +50,11 @@ impl InterfaceFilter {
     pub fn uses(&self, interface: &Interface) -> bool {
         let bound = self.bound.is_empty() || self.bound.contains(&interface.ip());
         bound && (interface.is_loopback() || self.uses_name(&interface.name, interface.is_p2p()))
+    }
+
+    /// Whether the user named interfaces: then nothing is heard on others. By default only nothing is announced there.
+    pub fn is_confining(&self) -> bool {
+        !self.wanted.is_empty() || self.ignored.is_some()
     }
 
     fn uses_name(&self, name: &str, point_to_point: bool) -> bool {
@@ -106,6 +112,33 @@ impl Interfaces {
                 return Poll::Ready(changed);
             }
         }
+    }
+
+    /// Whether there is an interface that leads to a neighbour.
+    pub fn health(&self) -> Health<'static> {
+        let any = self.current.iter().any(|own| !own.addr.is_loopback());
+        let (state, why, fix) = match (any, self.filter.wanted.is_empty()) {
+            (true, _) => (HealthState::Ok, "there is a network".to_owned(), ""),
+            (false, true) => (
+                HealthState::Warn,
+                "no interface that is up has an address: only daemons of this host are found".to_owned(),
+                "ip address; virtual ones count when --interface names them",
+            ),
+            (false, false) => (
+                HealthState::Warn,
+                format!(
+                    "no interface that is up and has an address is called {}",
+                    self.filter.wanted.join(" or ")
+                ),
+                "ip -brief address shows what they are called",
+            ),
+        };
+        Health { check: "interfaces".into(), state, why: why.into(), fix: fix.into() }
+    }
+
+    /// Whether nothing is to be heard on other interfaces.
+    pub fn is_confined(&self) -> bool {
+        self.filter.is_confining()
     }
 
     /// Looks now: the addresses, complete, if they have changed since the last look.

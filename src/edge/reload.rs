@@ -51,6 +51,16 @@ impl Configuration {
     }
 }
 
+/// The configuration was to be read again, and makes no sense: a restart would fail.
+pub(super) fn unreadable(reason: &str) -> Health<'static> {
+    Health {
+        check: "config".into(),
+        state: HealthState::Fail,
+        why: format!("it was not followed, and a restart would fail: {reason}").into(),
+        fix: "correct the file, see atonced --check, and then: sudo atonce reload".into(),
+    }
+}
+
 /// How the configuration is: what in it means nothing, and what is not yet so.
 pub(super) fn health(warnings: &[Mistake], restart: &[impl AsRef<str>]) -> Health<'static> {
     let mut why: Vec<String> =
@@ -61,7 +71,7 @@ pub(super) fn health(warnings: &[Mistake], restart: &[impl AsRef<str>]) -> Healt
             "changed, but the daemon must be restarted for it: {}",
             restart.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
         ));
-        fix = "restart the daemon: sudo systemctl restart atonced";
+        fix = "restart the daemon (the service: sudo systemctl restart atonced)";
     }
     let (state, fix) = if why.is_empty() { (HealthState::Ok, "") } else { (HealthState::Warn, fix) };
     Health { check: "config".into(), state, why: why.join("; ").into(), fix: fix.into() }

@@ -9,13 +9,42 @@ use tokio::net::lookup_host;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use crate::wire::local::{Health, HealthState};
+
 /// From one question for a name without an address to the next.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The resolution of configured peers, which goes on beside the daemon's loop.
 #[derive(Debug)]
 pub(super) struct StaticPeers {
-    found: mpsc::Receiver<Vec<SocketAddr>>,
+    found: mpsc::Receiver<Found>,
+}
+
+/// What is known so far.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// All addresses.
+    pub(super) addrs: Vec<SocketAddr>,
+    /// Peers without one, each with the reason.
+    pub(super) missing: Vec<(String, String)>,
+}
+
+impl Found {
+    /// How the configured peers are.
+    pub(super) fn health(&self) -> Health<'static> {
+        let named: Vec<_> = self.missing.iter().map(|(peer, reason)| format!("{peer} ({reason})")).collect();
+        let (state, why, fix) = if named.is_empty() {
+            (HealthState::Ok, "all configured peers have an address".to_owned(), "")
+        } else {
+            let why = format!("no address for the configured peer {}", named.join(", "));
+            (
+                HealthState::Warn,
+                why,
+                "correct --peer, or name its address; it is looked up again every minute",
+            )
+        };
+        Health { check: "peers".into(), state, why: why.into(), fix: fix.into() }
+    }
 }
 
 impl StaticPeers {
@@ -28,39 +57,37 @@ impl StaticPeers {
         Self { found }
     }
 
-    /// All addresses found so far, whenever there are more.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<SocketAddr>> {
+    /// What is known so far, whenever that is more.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Found> {
         match self.found.poll_recv(cx) {
-            Poll::Ready(Some(addrs)) => Poll::Ready(addrs),
+            Poll::Ready(Some(found)) => Poll::Ready(found),
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }
 
-async fn resolve(mut peers: Vec<String>, found: mpsc::Sender<Vec<SocketAddr>>) {
+async fn resolve(mut peers: Vec<String>, found: mpsc::Sender<Found>) {
     let mut addrs = BTreeSet::new();
     loop {
-        let mut left = Vec::new();
+        let mut missing = Vec::new();
         for peer in peers {
-            let answer = lookup_host(&peer).await.map(Vec::from_iter);
-            match answer {
-                Ok(answer) => {
-                    addrs.extend(answer);
-                    // At once: the next name may take its resolver half a minute.
-                    if found.send(addrs.iter().copied().collect()).await.is_err() {
-                        return;
-                    }
-                }
+            match lookup_host(&peer).await.map(Vec::from_iter) {
+                Ok(answer) => addrs.extend(answer),
                 Err(reason) => {
                     tracing::debug!(peer, %reason, "a configured peer has no address yet");
-                    left.push(peer);
+                    missing.push((peer, reason.to_string()));
                 }
             }
+            // At once: the next name may take its resolver half a minute.
+            let so_far = Found { addrs: addrs.iter().copied().collect(), missing: missing.clone() };
+            if found.send(so_far).await.is_err() {
+                return;
+            }
         }
-        if left.is_empty() {
+        if missing.is_empty() {
             return;
         }
-        peers = left;
+        peers = missing.into_iter().map(|(peer, _)| peer).collect();
         sleep(ASK_AGAIN).await;
     }
 }
@@ -75,10 +102,13 @@ mod tests {
     async fn a_name_without_an_address_does_not_hold_up_the_others() {
         let names = ["no-such-host.invalid:1", "127.0.0.1:2", "[::1]:3"].map(str::to_owned);
         let mut peers = StaticPeers::new(names.to_vec());
-        let mut found = Vec::new();
-        while found.len() < 2 {
+        let mut found = Found::default();
+        while found.addrs.len() < 2 {
             found = poll_fn(|cx| peers.poll(cx)).await;
         }
-        assert_eq!(found, ["127.0.0.1:2".parse().unwrap(), "[::1]:3".parse().unwrap()]);
+        assert_eq!(found.addrs, ["127.0.0.1:2".parse().unwrap(), "[::1]:3".parse().unwrap()]);
+        let health = found.health();
+        assert_eq!(health.state, HealthState::Warn);
+        assert!(health.why.contains("no-such-host.invalid:1 ("), "{}", health.why);
     }
 }

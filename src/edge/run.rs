@@ -130,9 +130,10 @@ impl Daemon {
         });
         let mut interfaces = Interfaces::new(filter);
         if let Some(addrs) = interfaces.changed() {
-            udp.set_interfaces(&addrs);
+            udp.set_interfaces(&addrs, interfaces.is_confined());
             node.handle_interfaces(&addrs, clock.now());
         }
+        node.handle_health(interfaces.health());
         let manager = ServiceManager::from_env();
         Ok(Self {
             clock,
@@ -260,12 +261,14 @@ impl Daemon {
             }
         }
         if let Poll::Ready(addrs) = self.interfaces.poll_changed(cx) {
-            self.udp.set_interfaces(&addrs);
+            self.udp.set_interfaces(&addrs, self.interfaces.is_confined());
             self.node.handle_interfaces(&addrs, now);
+            self.node.handle_health(self.interfaces.health());
             busy = true;
         }
-        if let Poll::Ready(addrs) = self.static_peers.poll(cx) {
-            self.node.handle_static_peers(&addrs, now);
+        if let Poll::Ready(found) = self.static_peers.poll(cx) {
+            self.node.handle_static_peers(&found.addrs, now);
+            self.node.handle_health(found.health());
             busy = true;
         }
         busy
@@ -364,7 +367,10 @@ impl Daemon {
             Ok(Reloaded { changed, restart }) => {
                 tracing::info!(?changed, ?restart, "the configuration was read again")
             }
-            Err(reason) => tracing::error!("the configuration stays as it was: {reason}"),
+            Err(reason) => {
+                tracing::error!("the configuration stays as it was: {reason}");
+                self.node.handle_health(reload::unreadable(reason));
+            }
         }
         self.manager.ready();
         outcome

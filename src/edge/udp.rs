@@ -34,6 +34,8 @@ pub struct Udp {
     hello_port: u16,
     interfaces: Vec<InterfaceAddr>,
     own: BTreeSet<IpAddr>,
+    /// The interfaces on which anything is heard, if the user named them.
+    confined_to: Option<BTreeSet<u32>>,
     memory: Box<[u8]>,
     /// How much of the transmit at hand is sent.
     sent: usize,
@@ -82,6 +84,7 @@ impl Udp {
             hello_port: HELLO_PORT,
             interfaces: Vec::new(),
             own: BTreeSet::new(),
+            confined_to: None,
             memory: vec![0; RECV_BUFFERS * RECV_BYTES].into_boxed_slice(),
             sent: 0,
         })
@@ -126,8 +129,10 @@ impl Udp {
         Health { check: "hello".into(), state, why: why.into(), fix: fix.into() }
     }
 
-    /// The machine's addresses that are used, complete.
-    pub fn set_interfaces(&mut self, interfaces: &[InterfaceAddr]) {
+    /// The machine's addresses that are used, complete; `confined`: what comes by other interfaces is not heard.
+    pub fn set_interfaces(&mut self, interfaces: &[InterfaceAddr], confined: bool) {
+        let indices = || interfaces.iter().map(|interface| interface.index).collect();
+        self.confined_to = confined.then(indices);
         self.interfaces = interfaces.to_vec();
         self.own = interfaces.iter().map(|interface| interface.addr).collect();
     }
@@ -142,6 +147,11 @@ impl Udp {
             let Poll::Ready(count) = socket.poll_recv(cx, &mut buffers, &mut meta) else { continue };
             any = Poll::Ready(());
             for (meta, buffer) in meta.iter().zip(&mut buffers).take(count) {
+                let index = meta.interface_index.unwrap_or(0);
+                if self.confined_to.as_ref().is_some_and(|allowed| !allowed.contains(&index)) {
+                    tracing::trace!(from = %meta.addr, "a datagram came by an interface that is not used");
+                    continue;
+                }
                 // To a group or to all: then the answer's source is the kernel's choice.
                 let local = meta.dst_ip.filter(|addr| self.own.contains(addr));
                 let route = Route { remote: meta.addr, local };
@@ -281,7 +291,7 @@ mod tests {
             Udp::bind(&[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)], Some(0))
                 .unwrap();
         let filter = InterfaceFilter::new(Vec::new(), None, &[]);
-        udp.set_interfaces(&Interfaces::new(Arc::new(filter)).changed().unwrap());
+        udp.set_interfaces(&Interfaces::new(Arc::new(filter)).changed().unwrap(), false);
         udp
     }
 
@@ -354,6 +364,21 @@ mod tests {
         assert_eq!(route.local, Some("127.0.0.9".parse().unwrap()));
         say(&mut asked, Destination::One(route), b"!").await;
         assert_eq!(hear(&mut asker).await.remove(0).0.remote, to.remote);
+    }
+
+    #[tokio::test]
+    async fn what_comes_by_an_interface_that_is_not_used_is_not_heard() {
+        let (mut confined, mut sender) = (everywhere(), everywhere());
+        let to = Destination::One(Route { remote: SocketAddr::new(LOCALHOST, confined.port()), local: None });
+        let loopback =
+            confined.interfaces.iter().find(|interface| interface.addr == LOCALHOST).unwrap().clone();
+        let other = InterfaceAddr { index: loopback.index + 1000, ..loopback.clone() };
+        confined.set_interfaces(&[other], true);
+        say(&mut sender, to, b"first").await;
+        assert_eq!(hear(&mut confined).await, []);
+        confined.set_interfaces(&[loopback], true);
+        say(&mut sender, to, b"second").await;
+        assert_eq!(hear(&mut confined).await.remove(0).1, b"second");
     }
 
     #[tokio::test]

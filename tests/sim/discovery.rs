@@ -124,6 +124,23 @@ fn a_restarted_peer_leaves_and_enters_again() {
 }
 
 #[test]
+fn the_round_trip_to_a_peer_that_came_back_is_that_of_the_way() {
+    let mut world = World::lan(11, 2);
+    assert!(world.run_for(seconds(1), all_online));
+    world.crash(1);
+    // Asked, and not answered for a while: the first message goes out several times.
+    world.run(milliseconds(3000));
+    world.start(1);
+    assert!(world.run_for(seconds(3), all_online));
+    for host in 0..2 {
+        let app = world.connect(host);
+        world.say(host, app, r#"{"op":"peers"}"#);
+        let trip = world.heard(host, app, "peer")[0]["rtt_us"].as_u64();
+        assert!(trip.is_none_or(|trip| trip < 1000), "{trip:?}");
+    }
+}
+
+#[test]
 fn a_remembered_address_is_enough_when_nothing_is_heard() {
     let mut world = World::lan(9, 2);
     assert!(world.run_for(seconds(1), all_online));

@@ -125,7 +125,10 @@ fn unreachable(path: &Path, source: &io::Error) -> Failure {
             .because(
                 "only its owner and the members of its group, usually \"atonce\", may talk to the daemon",
             )
-            .try_this("sudo usermod -aG atonce $USER   (then log in again)");
+            .try_this(match service() {
+                Some(_) => "sudo usermod -aG atonce $USER   (then log in again)",
+                None => "the user who started atonced, or sudo",
+            });
     }
     if kind == io::ErrorKind::NotFound {
         let how = if service().is_some() {
@@ -139,7 +142,7 @@ fn unreachable(path: &Path, source: &io::Error) -> Failure {
     }
     if kind == io::ErrorKind::ConnectionRefused {
         return unreached(&at, "connection refused")
-            .because("a daemon left its socket behind: it does not run any more")
+            .because("a daemon left its socket behind and does not run any more, or it is no socket at all")
             .try_this(how_to_start());
     }
     unreached(&at, &source.to_string())
@@ -152,7 +155,7 @@ fn unreached(path: &str, why: &str) -> Failure {
 fn how_to_start() -> &'static str {
     match service() {
         Some(_) => "sudo systemctl start atonced",
-        None => "atonced &",
+        None => "atonced &   (with the same --socket, if you gave one)",
     }
 }
 

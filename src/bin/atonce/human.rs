@@ -5,15 +5,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// Reads `500ms`, `5s`, `2m`, `1h`.
+/// Reads `500ms`, `5s`, `2m`, `1h`; a number alone is seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let help = || "a duration looks like 500ms, 5s, 2m or 1h".to_owned();
-    let digits = text.find(|character: char| !character.is_ascii_digit()).ok_or_else(help)?;
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| help())?;
     let factor = match unit {
         "ms" => 1,
-        "s" => 1000,
+        "s" | "" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
         _ => return Err(help()),
@@ -106,11 +106,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_needs_its_unit_and_is_never_nothing() {
+    fn a_duration_has_a_unit_or_is_seconds_and_is_never_nothing() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["5", "s", "", "5 s", "-1s", "1.5s", "0s", "5d", "99999999999999999999s", "9999999999h"]
-        {
+        assert_eq!(parse_duration("5"), Ok(Duration::from_secs(5)));
+        for wrong in ["s", "", "5 s", "-1s", "1.5s", "0s", "5d", "99999999999999999999s", "9999999999h"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
         assert_eq!(duration(Duration::from_millis(1500)), "1500ms");

@@ -43,7 +43,8 @@ pub(crate) async fn run(client: &mut Client, options: &Options, output: &Output)
     }
     if peers.is_empty() {
         output.note(match known {
-            0 => "nobody else is known yet; start atonced on another host of this network",
+            0 => "nobody else is known yet; start atonced on another host of this network, or, if it runs there: a \
+                  firewall must let UDP 28281, 28282 and 5353 in, and where multicast is blocked atonced needs --peer",
             _ => "none of the known peers fits; atonce peers --all lists them",
         });
     }

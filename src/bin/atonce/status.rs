@@ -54,7 +54,7 @@ fn show(status: &Status<'_>, output: &Output) -> io::Result<()> {
     let counts = [(peers.online, "online"), (peers.connecting, "connecting"), (peers.offline, "offline")];
     let counts: Vec<String> = counts.iter().map(|(count, state)| format!("{count} {state}")).collect();
     row(output, "peers", &list(&counts))?;
-    row(output, "apps", &format!("{} connected", status.apps))?;
+    row(output, "apps", &format!("{} connected, this command included", status.apps))?;
     health(&status.health, output)
 }
 

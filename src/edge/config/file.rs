@@ -95,7 +95,10 @@ pub(super) fn parse(
             Ok(value) => drop(said.insert(key.to_owned(), (value, at(start)))),
             Err(error) => {
                 let mistake = wrong(&error, span);
-                mistakes.push(Mistake { what: format!("{key}: {}", mistake.what), ..mistake });
+                // serde's words for a list.
+                let list = mistake.what.contains("expected a sequence");
+                let tries = list.then(|| format!("a list: {key} = [\"…\"]"));
+                mistakes.push(Mistake { what: format!("{key}: {}", mistake.what), tries, ..mistake });
             }
         }
     }

@@ -241,6 +241,10 @@ impl Given {
         let log = options.log.unwrap_or_else(|| DEFAULT_LOG.to_owned());
         if let Err(reason) = EnvFilter::try_new(&log) {
             wrong("log", format!("`{}` is no log filter: {reason}", log.escape_debug()), "debug");
+        } else if let Some(word) = log.split(',').map(str::trim).find(|word| is_no_level(word)) {
+            // A word alone that is no level would be taken for a target, and silence all others.
+            let what = format!("`{}` is no level", word.escape_debug());
+            wrong("log", what, "error, warn, info, debug or trace, or a target and its level: atonce=debug");
         }
         let state_dir = options.state_dir.or_else(default_state_dir).unwrap_or_else(|| {
             let what = "no state directory: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set";
@@ -340,6 +344,13 @@ fn credential() -> BTreeMap<String, (Value, Origin)> {
     let text = path.filter(|path| path.exists()).and_then(|path| path.into_os_string().into_string().ok());
     let said = text.map(|text| ("network_secret_file".to_owned(), (Value::String(text), Origin::Credential)));
     said.into_iter().collect()
+}
+
+fn is_no_level(word: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_target =
+        word.contains(['=', ':', '[']) || word.starts_with("atonce") || word.starts_with("mdns_sd");
+    !is_target && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))
 }
 
 fn is_host_port(text: &str) -> bool {
