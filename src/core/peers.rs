@@ -48,6 +48,8 @@ pub(crate) struct Peer {
     pub(crate) train: Train,
     /// When it was heard last, in this run.
     pub(crate) heard: Option<Instant>,
+    /// Since when it has not answered, if it did not say goodbye.
+    pub(crate) lost: Option<Instant>,
     /// When it was heard last in an earlier run, as the time since 1970.
     pub(crate) seen_before: Option<Duration>,
     /// Hints of its that led nowhere, and until when its hints are ignored.
@@ -78,6 +80,7 @@ impl Peer {
             delivery: Delivery::default(),
             train: Train::default(),
             heard: None,
+            lost: None,
             seen_before: None,
             failed_hints: 0,
             hints_ignored_until: Instant::default(),

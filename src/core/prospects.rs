@@ -46,6 +46,12 @@ const ONE_ADDRESS: Duration = Duration::from_secs(1);
 /// Nor to more ports of one host in that time: more daemons than that on one host take a little longer.
 const ONE_HOST: usize = 8;
 
+/// A peer that stopped answering is sought again after as long as it has been away: when a network that was cut is
+/// mended and nobody saw that, it is whole again after at most twice the time. After an hour only hints help.
+const SEEK_LOST_MIN: Duration = Duration::from_secs(5);
+const SEEK_LOST_MAX: Duration = Duration::from_secs(600);
+const SEEK_LOST_FOR: Duration = Duration::from_secs(3600);
+
 /// Everybody whom we seek.
 #[derive(Debug)]
 pub(crate) struct Prospects {
@@ -281,6 +287,17 @@ impl Node {
             && !peer.is_online()
         {
             peer.why = "no answer at any address that is known of it";
+            if let Some(lost) = peer.lost {
+                let pause = self.now.since(lost).clamp(SEEK_LOST_MIN, SEEK_LOST_MAX);
+                self.timers.set(Timer::Lost(id), self.now + pause);
+            }
+        }
+    }
+
+    pub(crate) fn on_lost_timer(&mut self, id: NodeId) {
+        let lost = self.peers.get(&id).and_then(|peer| peer.lost);
+        if lost.is_some_and(|lost| self.now.since(lost) < SEEK_LOST_FOR) {
+            self.seek(id, None, None);
         }
     }
 

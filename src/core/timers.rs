@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     Liveness(NodeId),
     /// Send tracked messages to this peer again, or end those whose deadline has come.
     Delivery(NodeId),
+    /// Seek this peer again, which stopped answering.
+    Lost(NodeId),
     /// Tell this peer our topics again.
     Topics(NodeId),
     /// Ask this address who it is.
@@ -43,6 +45,7 @@ impl Timer {
             Self::Session(_) => "session",
             Self::Liveness(_) => "liveness",
             Self::Delivery(_) => "delivery",
+            Self::Lost(_) => "lost",
             Self::Topics(_) => "topics",
             Self::Whois(_) => "whois",
             Self::Ping(..) => "ping",

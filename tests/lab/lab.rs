@@ -99,8 +99,7 @@ impl Lab {
 
     /// Records what passes over the bridge from now on.
     pub(crate) fn capture(&self) -> Capture {
-        let path =
-            Path::new(FILES).join(format!("capture{}", next(&self.captures)));
+        let path = Path::new(FILES).join(format!("capture{}", next(&self.captures)));
         let mut capture = Command::new("python3");
         capture.arg(script("capture.py")).args(["br0".as_ref(), path.as_os_str()]);
         let program = Program::start(capture, "capture".to_owned());

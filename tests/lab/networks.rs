@@ -1,5 +1,7 @@
 //! Hosts as they are: several networks or one family only, addresses that come late, interfaces that lead nowhere.
 
+use std::net::Ipv6Addr;
+
 use crate::PORT;
 use crate::cable::Lan;
 use crate::lab::{Daemon, Host, Lab};
@@ -7,6 +9,13 @@ use crate::talk::talk;
 
 fn without_ipv6(host: Host) {
     host.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
+}
+
+/// Gives the host an interface with a carrier that leads nowhere.
+fn stub(host: Host, device: &str, addr: &str) {
+    host.sh(&format!("ip link add {device} type veth peer name veth-{device}"));
+    host.sh(&format!("ip link set veth-{device} up && ip link set {device} up"));
+    host.sh(&format!("ip address add {addr}/16 dev {device}"));
 }
 
 /// The address at which `daemon` reaches `peer`.
@@ -76,7 +85,7 @@ fn two_interfaces_on_one_lan_are_one_peer() {
 fn a_lan_with_ipv4_only_is_enough() {
     Lab::run("networks::a_lan_with_ipv4_only_is_enough", |lab| {
         let hosts = ["attic", "kitchen"].map(|name| lab.host(name));
-        hosts.map(without_ipv6);
+        hosts.into_iter().for_each(without_ipv6);
         let [attic, kitchen] = hosts.map(|host| host.daemon(&[]));
         talk(&attic, &kitchen);
         assert!(path(&attic, "kitchen").starts_with("10.77.0.2:"));
@@ -99,7 +108,9 @@ fn a_lan_with_ipv6_only_is_enough() {
 fn link_local_addresses_alone_are_enough() {
     Lab::run("networks::link_local_addresses_alone_are_enough", |lab| {
         let hosts = ["attic", "kitchen"].map(|name| lab.bare_host(name));
-        hosts.map(|host| lab.plug(host, Lan::FIRST, "eth0"));
+        for host in hosts {
+            lab.plug(host, Lan::FIRST, "eth0");
+        }
         let [attic, kitchen] = hosts.map(|host| host.daemon(&[]));
         talk(&attic, &kitchen);
         assert!(path(&attic, "kitchen").starts_with("[fe80::"));
@@ -122,7 +133,7 @@ fn a_host_that_speaks_both_families_meets_those_that_speak_one() {
 fn an_address_that_comes_after_the_start_is_used_at_once() {
     Lab::run("networks::an_address_that_comes_after_the_start_is_used_at_once", |lab| {
         let hosts = ["attic", "kitchen"].map(|name| lab.bare_host(name));
-        hosts.map(without_ipv6);
+        hosts.into_iter().for_each(without_ipv6);
         let cables = hosts.map(|host| lab.plug(host, Lan::FIRST, "eth0"));
         let [attic, kitchen] = hosts.map(|host| host.daemon(&[]));
         assert_eq!(interfaces(&attic), ["lo"]);
@@ -135,17 +146,20 @@ fn an_address_that_comes_after_the_start_is_used_at_once() {
 
 #[test]
 fn an_interface_that_is_plugged_in_later_is_used_and_one_that_goes_is_forgotten() {
-    Lab::run("networks::an_interface_that_is_plugged_in_later_is_used_and_one_that_goes_is_forgotten", |lab| {
-        let (attic, kitchen) = (lab.host("attic"), lab.bare_host("kitchen"));
-        let [attic, daemon] = [attic, kitchen].map(|host| host.daemon(&[]));
-        lab.plug(kitchen, Lan::FIRST, "eth7").give("10.77.0.2");
-        talk(&attic, &daemon);
-        let watch = daemon.start(&["--json", "watch"]);
-        watch.event("enter", "attic");
-        kitchen.sh("ip link delete eth7");
-        watch.event("exit", "attic");
-        assert_eq!(interfaces(&daemon), ["lo"]);
-    });
+    Lab::run(
+        "networks::an_interface_that_is_plugged_in_later_is_used_and_one_that_goes_is_forgotten",
+        |lab| {
+            let (attic, kitchen) = (lab.host("attic"), lab.bare_host("kitchen"));
+            let [attic, daemon] = [attic, kitchen].map(|host| host.daemon(&[]));
+            lab.plug(kitchen, Lan::FIRST, "eth7").give("10.77.0.2");
+            talk(&attic, &daemon);
+            let watch = daemon.start(&["--json", "watch"]);
+            watch.event("enter", "attic");
+            kitchen.sh("ip link delete eth7");
+            watch.event("exit", "attic");
+            assert_eq!(interfaces(&daemon), ["lo"]);
+        },
+    );
 }
 
 #[test]
@@ -153,11 +167,9 @@ fn addresses_that_lead_nowhere_do_not_hold_up_the_one_that_works() {
     Lab::run("networks::addresses_that_lead_nowhere_do_not_hold_up_the_one_that_works", |lab| {
         let hosts = ["attic", "kitchen"].map(|name| lab.host(name));
         for (host, last) in hosts.iter().zip(1..) {
-            // On one host's link, or only on a card without a cable that both call the same network.
+            // One that is not let in, and one of a network that only looks like the same.
             host.sh(&format!("ip address add 192.0.2.{last}/24 dev eth0"));
-            host.sh("ip link add eth1 type dummy");
-            host.sh(&format!("ip address add 198.51.100.{last}/24 dev eth1"));
-            host.sh("ip link set eth1 up");
+            stub(*host, "eth1", &format!("10.99.0.{last}"));
         }
         hosts[1].filter(&["input ip daddr 192.0.2.2 drop"]);
         let [attic, kitchen] = hosts.map(|host| host.daemon(&[]));
@@ -172,9 +184,9 @@ fn bridges_of_containers_and_tunnels_are_neither_used_nor_told() {
         let capture = lab.capture();
         for host in hosts {
             for (device, addr) in [("docker0", "172.17.0.1"), ("wg0", "10.9.0.1"), ("tun0", "10.8.0.1")] {
-                host.sh(&format!("ip link add {device} type dummy && ip link set {device} up"));
-                host.sh(&format!("ip address add {addr}/16 dev {device}"));
+                stub(host, device, addr);
             }
+            host.sh("ip address add fe80::bad/64 dev docker0 nodad");
         }
         let [attic, kitchen] = hosts.map(|host| host.daemon(&[]));
         talk(&attic, &kitchen);
@@ -183,6 +195,9 @@ fn bridges_of_containers_and_tunnels_are_neither_used_nor_told() {
         // As the content of a record, with its length before it.
         let told = |addr: [u8; 4]| frames.iter().any(|frame| frame.has(&[&[0, 4], &addr[..]].concat()));
         assert!(told([10, 77, 0, 1]), "the capture would have shown the others");
+        let told_v6 =
+            frames.iter().any(|frame| frame.has(&Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbad).octets()));
+        assert!(!told_v6, "nor its link-local address");
         assert!(!told([172, 17, 0, 1]) && !told([10, 9, 0, 1]) && !told([10, 8, 0, 1]));
 
         let named = hosts[0].daemon_named("named", &["--interface", "wg*", "--interface", "eth0"]);

@@ -87,7 +87,8 @@ impl Conversation {
         let (messages, events) = split(self.receiver.until(|event| event["text"] == last), is_message);
         self.told.extend(events);
         let numbers: Vec<_> = messages.iter().map(|message| message["text"].clone()).collect();
-        let expected: Vec<_> = (self.heard + 1..=self.said).map(|number| Value::from(number.to_string())).collect();
+        let expected: Vec<_> =
+            (self.heard + 1..=self.said).map(|number| Value::from(number.to_string())).collect();
         assert_eq!(numbers, expected, "each must be heard once, and in order");
 
         let mut left: Vec<u64> = (self.heard + 1..=self.said).collect();
