@@ -11,8 +11,12 @@
     reason = "a bench that cannot go on has failed, and tells; the lab has more than it needs"
 )]
 
+#[path = "../tests/lab/cable.rs"]
+mod cable;
 #[path = "../tests/lab/lab.rs"]
 mod lab;
+#[path = "../tests/lab/lines.rs"]
+mod lines;
 
 use std::process::Command;
 use std::time::{Duration, Instant};

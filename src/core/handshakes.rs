@@ -152,6 +152,7 @@ impl Node {
         if self.id > peer && self.has_first_message(&peer) {
             // Ours stands; it may never have reached the other side, so it goes where this one came from.
             self.seek(peer, Some((via, Source::Seen)), None);
+            self.repeat_first_message(peer, via);
             return Err(Dropped::Unexpected);
         }
         self.answer_first_message(via, received, boot, counter, mac1)

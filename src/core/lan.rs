@@ -173,6 +173,14 @@ impl Node {
     /// Our addresses changed: everyone is to know, and what we used may not work any more.
     pub(crate) fn on_links_changed(&mut self) {
         self.lan.kicked = None;
+        let links = &self.links;
+        for (_, peer) in self.peers.iter_mut() {
+            let gone = |local: IpAddr| !links.has(local);
+            if let Some(path) = &mut peer.path {
+                path.local = path.local.filter(|local| !gone(*local));
+            }
+            peer.candidates.forget_local(gone);
+        }
         if self.config.network.kind() == NetworkKind::Private {
             // The label and the nonce of the old network would link us to it.
             self.appear();

@@ -283,10 +283,10 @@ impl Node {
         while let Some(timer) = self.timers.pop(self.now) {
             match timer {
                 Timer::Handshake(peer) => self.on_handshake_timer(peer),
-                Timer::Revisit(peer) => self.on_revisit_timer(peer),
                 Timer::Session(peer) => self.on_session_timer(peer),
                 Timer::Liveness(peer) => self.on_liveness_timer(peer),
                 Timer::Delivery(peer) => self.on_delivery_timer(peer),
+                Timer::Lost(peer) => self.on_lost_timer(peer),
                 Timer::Topics(peer) => self.on_topics_timer(peer),
                 Timer::Whois(addr) => self.on_whois_timer(addr),
                 Timer::Ping(client, number) => self.on_ping_timer(client, number),

@@ -33,6 +33,11 @@ impl Links {
         &self.addrs
     }
 
+    /// Whether `addr` is our own.
+    pub(crate) fn has(&self, addr: IpAddr) -> bool {
+        self.addrs.iter().any(|own| own.addr == addr)
+    }
+
     /// Whether `addr` is on a network that we are on too.
     pub(crate) fn on_link(&self, addr: IpAddr) -> bool {
         let addr = addr.to_canonical();
@@ -141,6 +146,13 @@ impl Candidates {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Candidate> {
         self.list.iter()
+    }
+
+    /// What leaves from an address that we do not have any more shall leave from any.
+    pub(crate) fn forget_local(&mut self, gone: impl Fn(IpAddr) -> bool) {
+        for candidate in &mut self.list {
+            candidate.route.local = candidate.route.local.filter(|local| !gone(*local));
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -49,12 +49,12 @@ pub(crate) struct Peer {
     pub(crate) train: Train,
     /// When it was heard last, in this run.
     pub(crate) heard: Option<Instant>,
+    /// Since when it has not answered, if it did not say goodbye.
+    pub(crate) lost: Option<Instant>,
     /// When it was heard last in an earlier run, as the time since 1970.
     pub(crate) seen_before: Option<Duration>,
     /// When its acquaintances were compared with ours and differed.
     pub(crate) comparison: Option<Comparison>,
-    /// It was lost, and so often sought again.
-    pub(crate) visits: Option<u32>,
     /// Hints of its that led nowhere, and until when its hints are ignored.
     pub(crate) failed_hints: u32,
     pub(crate) hints_ignored_until: Instant,
@@ -83,9 +83,9 @@ impl Peer {
             delivery: Delivery::default(),
             train: Train::default(),
             heard: None,
+            lost: None,
             seen_before: None,
             comparison: None,
-            visits: None,
             failed_hints: 0,
             hints_ignored_until: Instant::default(),
             why: "not seen since the daemon started",

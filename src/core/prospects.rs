@@ -45,9 +45,10 @@ const FIRST_MESSAGES_A_SECOND: f64 = 100.0;
 const ONE_ADDRESS: Duration = Duration::from_secs(1);
 /// Nor to more ports of one host in that time: more daemons than that on one host take a little longer.
 const ONE_HOST: usize = 8;
-/// When a lost peer is sought again: at first, and at the latest.
-const REVISIT: Duration = Duration::from_secs(15);
-const REVISIT_MAX: Duration = Duration::from_secs(600);
+/// A peer that stopped answering is sought again after as long as it has been away: when a network that was cut is
+/// mended and nobody saw that, it is whole again after at most twice the time.
+const SEEK_LOST_MIN: Duration = Duration::from_secs(5);
+const SEEK_LOST_MAX: Duration = Duration::from_secs(600);
 
 /// Everybody whom we seek.
 #[derive(Debug)]
@@ -230,6 +231,18 @@ impl Node {
         self.timers.set(Timer::Handshake(id), now + retry);
     }
 
+    /// Sends our first message once more: its receiver is awake now, and said so in a message as long as ours.
+    pub(super) fn repeat_first_message(&mut self, id: NodeId, via: Route) {
+        let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
+        // Unless that just happened.
+        let Some(first) = prospect.first_message.as_ref().filter(|_| prospect.last_sent != Some(self.now))
+        else {
+            return;
+        };
+        prospect.last_sent = Some(self.now);
+        self.outbox.push(Destination::One(via), &first.packet);
+    }
+
     fn make_first_message(&mut self, id: NodeId) -> bool {
         self.forget_first_message(id);
         let index = self.free_index();
@@ -290,24 +303,16 @@ impl Node {
             && !peer.is_online()
         {
             peer.why = "no answer at any address that is known of it";
-            if peer.visits.is_some() {
-                self.revisit_later(id);
+            if let Some(lost) = peer.lost {
+                let pause = self.now.since(lost).clamp(SEEK_LOST_MIN, SEEK_LOST_MAX);
+                let pause = self.jittered(pause);
+                self.timers.set(Timer::Lost(id), self.now + pause);
             }
         }
     }
 
-    /// A peer that was lost, and did not say goodbye, may only be cut off: it is sought again, more and more seldom.
-    pub(super) fn revisit_later(&mut self, id: NodeId) {
-        let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let visits = peer.visits.map_or(0, |visits| visits + 1);
-        peer.visits = Some(visits);
-        let pause = self.jittered((REVISIT * 2_u32.saturating_pow(visits.min(16))).min(REVISIT_MAX));
-        self.timers.set(Timer::Revisit(id), now + pause);
-    }
-
-    pub(crate) fn on_revisit_timer(&mut self, id: NodeId) {
-        if self.peers.get(&id).is_some_and(|peer| !peer.is_online()) {
+    pub(crate) fn on_lost_timer(&mut self, id: NodeId) {
+        if self.peers.get(&id).is_some_and(|peer| peer.lost.is_some()) {
             self.seek(id, None, None);
         }
     }

@@ -90,11 +90,11 @@ impl Node {
             peer.last_kind = links.kind(via.remote.ip());
         }
         peer.heard = Some(now);
+        peer.lost = None;
         peer.path_heard = now;
         peer.liveness.heard(now);
         peer.comparison = None;
-        peer.visits = None;
-        self.timers.clear(Timer::Revisit(id));
+        self.timers.clear(Timer::Lost(id));
         self.timers.set(Timer::Session(id), now + RENEW_IDLE);
         if entered {
             self.entered(id);
@@ -158,9 +158,12 @@ impl Node {
     /// The peer is gone and did not say why: perhaps the network changed, so we look for everyone again.
     pub(crate) fn lose(&mut self, id: NodeId, reason: &'static str) {
         self.exit(id, reason);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.lost = Some(self.now);
+        }
+        self.seek(id, None, None);
         self.kick("session lost");
         self.unsettle();
-        self.revisit_later(id);
     }
 
     /// A packet in a session.

@@ -11,14 +11,14 @@ use crate::time::Instant;
 pub(crate) enum Timer {
     /// Send our first message to this peer again, or give up.
     Handshake(NodeId),
-    /// Seek this lost peer again.
-    Revisit(NodeId),
     /// Renew or wipe the sessions of this peer.
     Session(NodeId),
     /// Ask this peer whether it is there, or judge that it is not.
     Liveness(NodeId),
     /// Send tracked messages to this peer again, or end those whose deadline has come.
     Delivery(NodeId),
+    /// Seek this peer again, which stopped answering.
+    Lost(NodeId),
     /// Tell this peer our topics again.
     Topics(NodeId),
     /// Ask this address who it is.
@@ -42,10 +42,10 @@ impl Timer {
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Handshake(_) => "handshake",
-            Self::Revisit(_) => "revisit",
             Self::Session(_) => "session",
             Self::Liveness(_) => "liveness",
             Self::Delivery(_) => "delivery",
+            Self::Lost(_) => "lost",
             Self::Topics(_) => "topics",
             Self::Whois(_) => "whois",
             Self::Ping(..) => "ping",

@@ -1,18 +1,19 @@
-//! Hosts on one bridge, made of namespaces that vanish with the process that made them.
+//! Hosts on bridges, made of namespaces that vanish with the process that made them.
 
 use std::cell::Cell;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// How long an event may take before the test has failed; no test measures time.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::cable::{Cable, Lan};
+use crate::lines::{Lines, PATIENCE};
+
 const INSIDE: &str = "ATONCE_LAB_INSIDE";
 /// All files of a lab; `/run` is a file system of its own in there.
 const FILES: &str = "/run/lab";
@@ -23,9 +24,11 @@ const TOOLS: [(&str, &str, &str); 4] = [
     ("python3", "--version", "python3"),
 ];
 
-/// The network of one test: a bridge, and hosts on it.
+/// The networks of one test, and the hosts on them.
 pub(crate) struct Lab {
     hosts: Cell<u8>,
+    lans: Cell<u8>,
+    cables: Cell<u8>,
     captures: Cell<u8>,
 }
 
@@ -57,28 +60,34 @@ impl Lab {
         run("mount -t tmpfs tmpfs /run");
         fs::create_dir(FILES).unwrap();
         run("ip link set lo up");
-        run("ip link add br0 type bridge");
-        run("ip link set br0 up");
-        Self { hosts: Cell::new(0), captures: Cell::new(0) }
+        let lab =
+            Self { hosts: Cell::new(0), lans: Cell::new(0), cables: Cell::new(0), captures: Cell::new(0) };
+        lab.lan();
+        lab
     }
 
-    /// Connects one more host: 10.77.0.1, 10.77.0.2, …
+    /// One more network. The first is there from the beginning.
+    pub(crate) fn lan(&self) -> Lan {
+        Lan::new(next(&self.lans) - 1)
+    }
+
+    /// One more host on the first network: 10.77.0.1, 10.77.0.2, …
     pub(crate) fn host(&self, name: &'static str) -> Host {
-        let number = self.hosts.get() + 1;
-        self.hosts.set(number);
-        run(&format!("ip netns add {name}"));
-        run(&format!("ip link add port{number} type veth peer name eth0 netns {name}"));
-        run(&format!("ip link set port{number} master br0 up"));
-        let host = Host { name, number };
-        for settings in [
-            "link set lo up".to_owned(),
-            format!("link set eth0 address 02:00:00:77:00:{number:02x}"),
-            format!("address add {}/24 brd + dev eth0", host.ip()),
-            "link set eth0 up".to_owned(),
-        ] {
-            run(&format!("ip -n {name} {settings}"));
-        }
+        let host = self.bare_host(name);
+        self.plug(host, Lan::FIRST, "eth0").give(&host.ip());
         host
+    }
+
+    /// One more host, without a network.
+    pub(crate) fn bare_host(&self, name: &'static str) -> Host {
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip -n {name} link set lo up"));
+        Host { name, number: next(&self.hosts) }
+    }
+
+    /// Plugs one more interface of `host` into `lan`; it gets no address but its link-local one.
+    pub(crate) fn plug(&self, host: Host, lan: Lan, device: &'static str) -> Cable {
+        Cable::new(host, lan, device, next(&self.cables))
     }
 
     /// Writes a file for the hosts.
@@ -90,8 +99,7 @@ impl Lab {
 
     /// Records what passes over the bridge from now on.
     pub(crate) fn capture(&self) -> Capture {
-        let path =
-            Path::new(FILES).join(format!("capture{}", self.captures.replace(self.captures.get() + 1)));
+        let path = Path::new(FILES).join(format!("capture{}", next(&self.captures)));
         let mut capture = Command::new("python3");
         capture.arg(script("capture.py")).args(["br0".as_ref(), path.as_os_str()]);
         let program = Program::start(capture, "capture".to_owned());
@@ -103,6 +111,12 @@ impl Lab {
 /// A program of the lab that is a script.
 pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab").join(name)
+}
+
+/// 1, 2, 3, …
+fn next(counter: &Cell<u8>) -> u8 {
+    counter.set(counter.get() + 1);
+    counter.get()
 }
 
 fn check_tools() {
@@ -119,17 +133,17 @@ fn check_tools() {
 }
 
 /// Runs a command of plain words, which must succeed.
-fn run(words: &str) {
+pub(crate) fn run(words: &str) {
     let mut words_of = words.split_whitespace();
     let output = Command::new(words_of.next().unwrap()).args(words_of).output().unwrap();
     assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// One host: a network namespace with an `eth0` on the bridge.
+/// One host: a network namespace.
 #[derive(Clone, Copy)]
 pub(crate) struct Host {
     pub(crate) name: &'static str,
-    number: u8,
+    pub(crate) number: u8,
 }
 
 impl Host {
@@ -138,7 +152,17 @@ impl Host {
     }
 
     pub(crate) fn mac(self) -> [u8; 6] {
-        [2, 0, 0, 0x77, 0, self.number]
+        self.mac_on("eth0")
+    }
+
+    pub(crate) fn mac_on(self, device: &str) -> [u8; 6] {
+        [2, 0, 0, 0x77, device.bytes().last().unwrap_or(b'0') - b'0', self.number]
+    }
+
+    /// Runs a line of shell here, which must succeed.
+    pub(crate) fn sh(self, line: &str) {
+        let output = self.command("sh").args(["-c", line]).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// A program on this host.
@@ -171,8 +195,14 @@ impl Host {
 
     /// Starts a daemon with its own state and socket, and waits until it says that it is ready.
     pub(crate) fn daemon_named(self, name: &str, args: &[&str]) -> Daemon {
+        self.daemon_under(&["env"], name, args)
+    }
+
+    /// The same, started by another program.
+    pub(crate) fn daemon_under(self, starter: &[&str], name: &str, args: &[&str]) -> Daemon {
         let socket = Path::new(FILES).join(format!("{name}.sock"));
-        let mut command = self.command(env!("CARGO_BIN_EXE_atonced"));
+        let mut command = self.command(starter[0]);
+        command.args(&starter[1..]).arg(env!("CARGO_BIN_EXE_atonced"));
         command.args(["--name", name, "--log", "atonce=debug,info", "--state-dir"]);
         command.arg(Path::new(FILES).join(format!("{name}.state"))).arg("--socket").arg(&socket).args(args);
         let program = Program::start(command, format!("atonced {name}"));
@@ -190,13 +220,13 @@ impl Host {
 pub(crate) struct Daemon {
     host: Host,
     pub(crate) name: String,
-    socket: PathBuf,
+    pub(crate) socket: PathBuf,
     pub(crate) port: u16,
     program: Program,
 }
 
 impl Daemon {
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.host.command(env!("CARGO_BIN_EXE_atonce"));
         command.arg("--socket").arg(&self.socket).args(["--timeout", "30s"]).args(args);
         command
@@ -244,6 +274,34 @@ impl Daemon {
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// The health of one thing that this daemon looks after.
+    pub(crate) fn health(&self, check: &str) -> Option<Value> {
+        let status = self.json(&["status"]).remove(0);
+        let mut health = status["health"].as_array().unwrap().iter();
+        health.rfind(|health| health["check"] == check).cloned()
+    }
+
+    /// Asks for the health of one thing until it is as wanted.
+    pub(crate) fn await_health(&self, check: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        self.await_answer(&["status"], |answer| {
+            let health = answer[0]["health"].as_array().unwrap();
+            health.iter().find(|health| health["check"] == check && is_it(health)).cloned()
+        })
+    }
+
+    /// Asks again until the answer has what is wanted.
+    pub(crate) fn await_answer<T>(&self, args: &[&str], wanted: impl Fn(&[Value]) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.json(args);
+            if let Some(found) = wanted(&answer) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{}$ atonce {}: {answer:#?}", self.name, args.join(" "));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Starts `atonce` here.
     pub(crate) fn start(&self, args: &[&str]) -> Program {
         Program::start(self.command(args), format!("{}$ atonce {}", self.name, args.join(" ")))
@@ -254,61 +312,38 @@ impl Daemon {
         self.program.child.kill().unwrap();
         self.program.child.wait().unwrap();
     }
+
+    /// Asks the daemon to end, and waits for that.
+    pub(crate) fn stop(self) {
+        self.program.ask_to_end(Signal::TERM);
+        self.program.rest();
+    }
 }
 
 /// A running program, whose lines are read as they come.
 pub(crate) struct Program {
     child: Child,
-    what: String,
-    lines: Receiver<String>,
+    lines: Lines,
 }
 
 impl Program {
-    fn start(mut command: Command, what: String) -> Self {
+    pub(crate) fn start(mut command: Command, what: String) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        Self { child, what, lines }
+        let lines = Lines::of(what, child.stdout.take().unwrap());
+        Self { child, lines }
     }
 
-    /// The next line for which `is_it` holds.
-    pub(crate) fn line(&self, is_it: impl Fn(&str) -> bool) -> String {
-        let (deadline, mut seen) = (Instant::now() + PATIENCE, Vec::new());
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("{}: what was awaited did not come; instead {seen:#?}", self.what)
-            };
-            if is_it(&line) {
-                return line;
-            }
-            seen.push(line);
-        }
+    /// Sends it a signal.
+    pub(crate) fn ask_to_end(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
+}
 
-    /// The next event with this name of the peer with that name.
-    pub(crate) fn event(&self, event: &str, peer: &str) -> Value {
-        let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap();
-        let line = self.line(|line| {
-            let line = parse(line);
-            line["ev"] == event && line["peer"]["name"] == peer
-        });
-        println!("{}\n{line}", self.what);
-        parse(&line)
-    }
+impl Deref for Program {
+    type Target = Lines;
 
-    /// All lines until it ends.
-    pub(crate) fn rest(&mut self) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut lines = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            lines.push(line);
-        }
-        assert!(Instant::now() < deadline, "{} did not end; it said {lines:#?}", self.what);
-        lines
+    fn deref(&self) -> &Lines {
+        &self.lines
     }
 }
 
@@ -327,8 +362,8 @@ pub(crate) struct Capture {
 
 impl Capture {
     /// Ends it and returns the frames.
-    pub(crate) fn frames(mut self) -> Vec<Frame> {
-        kill_process(Pid::from_child(&self.program.child), Signal::INT).unwrap();
+    pub(crate) fn frames(self) -> Vec<Frame> {
+        self.program.ask_to_end(Signal::INT);
         // What was not recorded proves nothing.
         assert_eq!(self.program.rest(), ["0 frames dropped"]);
         let bytes = fs::read(&self.path).unwrap();
@@ -369,6 +404,10 @@ impl Frame {
     }
 
     pub(crate) fn contains(&self, needle: &str) -> bool {
-        self.0.windows(needle.len()).any(|window| window == needle.as_bytes())
+        self.has(needle.as_bytes())
+    }
+
+    pub(crate) fn has(&self, needle: &[u8]) -> bool {
+        self.0.windows(needle.len()).any(|window| window == needle)
     }
 }

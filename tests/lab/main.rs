@@ -8,7 +8,12 @@
     reason = "a test that cannot go on has failed, and tells"
 )]
 
+mod cable;
 mod lab;
+mod lines;
+mod networks;
+mod roaming;
+mod talk;
 
 use lab::{Frame, Lab};
 use serde_json::Value;
@@ -24,19 +29,19 @@ fn three_hosts_on_one_bridge_find_each_other_and_a_message_is_delivered() {
         }
         let [attic, kitchen, garage] = &daemons;
 
-        let mut listening = kitchen.start(&["listen", "-n", "1", "chat"]);
+        let listening = kitchen.start(&["listen", "-n", "1", "chat"]);
         attic.atonce(&["wait", "kitchen/chat"]);
         let sent = attic.atonce(&["send", "kitchen", "chat", "hello"]);
         assert!(sent.starts_with("delivered to kitchen in "), "{sent}");
         let heard = listening.rest();
         assert!(heard.len() == 1 && heard[0].ends_with(" attic> hello"), "{heard:?}");
 
-        let mut listening = [kitchen, garage].map(|daemon| daemon.start(&["listen", "-n", "1", "news"]));
+        let listening = [kitchen, garage].map(|daemon| daemon.start(&["listen", "-n", "1", "news"]));
         attic.atonce(&["wait", "kitchen/news"]);
         attic.atonce(&["wait", "garage/news"]);
         let published = attic.json(&["publish", "--ack", "news", "to all"]);
         assert_eq!(published[0]["sent"], 2, "{published:?}");
-        for heard in listening.each_mut().map(lab::Program::rest) {
+        for heard in listening.iter().map(|listening| listening.rest()) {
             assert!(heard.len() == 1 && heard[0].ends_with(" attic> to all"), "{heard:?}");
         }
 
@@ -75,7 +80,7 @@ fn acknowledged_messages_survive_loss() {
         let hosts = ["attic", "kitchen"].map(|name| lab.host(name));
         let [attic, kitchen] = hosts.map(|host| host.daemon(&[]));
         let count = COUNT.to_string();
-        let mut listening = kitchen.start(&["listen", "-n", &count, "chat"]);
+        let listening = kitchen.start(&["listen", "-n", &count, "chat"]);
         attic.atonce(&["wait", "kitchen/chat"]);
         for host in hosts {
             host.filter(&["input meta l4proto udp numgen random mod 100 < 20 drop"]);
@@ -113,7 +118,7 @@ fn a_stranger_gets_not_one_byte_and_a_capture_shows_no_plaintext() {
         assert_eq!((attic_daemon.port, kitchen_daemon.port), (PORT, PORT));
 
         let overheard = lab.capture();
-        let mut listening = kitchen_daemon.start(&["listen", "-n", "1", PLAIN[2]]);
+        let listening = kitchen_daemon.start(&["listen", "-n", "1", PLAIN[2]]);
         attic_daemon.atonce(&["wait", &format!("{}/{}", PLAIN[1], PLAIN[2])]);
         attic_daemon.atonce(&["send", PLAIN[1], PLAIN[2], PLAIN[3]]);
         assert!(listening.rest()[0].ends_with(PLAIN[3]));
@@ -167,7 +172,7 @@ fn in_the_open_network_a_capture_shows_names_of_devices_and_nothing_of_a_message
         let capture = lab.capture();
         let attic = hosts[0].daemon_named("quokka-attic", &[]);
         let kitchen = hosts[1].daemon_named("quokka-kitchen", &[]);
-        let mut listening = kitchen.start(&["listen", "-n", "1", "wombat-topic"]);
+        let listening = kitchen.start(&["listen", "-n", "1", "wombat-topic"]);
         attic.atonce(&["wait", "quokka-kitchen/wombat-topic"]);
         attic.atonce(&["send", "quokka-kitchen", "wombat-topic", "numbat-payload"]);
         assert!(listening.rest()[0].ends_with("numbat-payload"));

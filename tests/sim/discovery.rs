@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use atonce::core::Destination;
+
 use crate::world::{Weather, World, milliseconds, seconds};
 
 fn all_online(world: &mut World) -> bool {
@@ -169,6 +171,53 @@ fn a_changed_address_keeps_the_session() {
 }
 
 #[test]
+fn both_ends_get_other_addresses_at_once_and_keep_their_session() {
+    let mut world = World::lan(18, 2);
+    assert!(world.run_for(seconds(1), all_online));
+    let watcher = world.watcher(0);
+    world.run(seconds(5));
+    for host in 0..2 {
+        world.renumber(host, Ipv4Addr::new(10, 0, 0, 100 + host as u8));
+    }
+    world.run(seconds(10));
+    assert!(world.heard(0, watcher, "exit").is_empty());
+    assert_eq!(world.online(0), 1);
+}
+
+#[test]
+fn after_a_change_of_address_nothing_leaves_from_the_old_one() {
+    let mut world = World::lan(19, 2);
+    assert!(world.run_for(seconds(1), all_online));
+    world.listener(0, "t");
+    world.renumber(1, Ipv4Addr::new(10, 0, 0, 99));
+    world.run(seconds(1));
+    world.capture = Some(Vec::new());
+    let app = world.connect(1);
+    world.send(1, app, 1, "pi-0", "t", "from the new address");
+    world.run(seconds(10));
+    let old = Some(Ipv4Addr::new(10, 0, 0, 2).into());
+    let sent = world.capture.take().unwrap();
+    let mine: Vec<_> = sent.iter().filter(|(from, ..)| *from == world.hosts[1].addr).collect();
+    assert!(!mine.is_empty());
+    for (_, to, _) in mine {
+        assert!(!matches!(to, Destination::One(route) if route.local == old), "{to:?}");
+    }
+}
+
+#[test]
+fn a_partition_that_nobody_saw_heals_after_at_most_as_long_again() {
+    for outage in [20, 60, 300] {
+        let mut world = World::lan(20, 2);
+        assert!(world.run_for(seconds(1), all_online));
+        world.cut.extend([(0, 1), (1, 0)]);
+        world.run(seconds(outage));
+        assert_eq!(world.online(0), 0);
+        world.cut.clear();
+        assert!(world.run_for(seconds(outage + 15), all_online), "after {outage} s");
+    }
+}
+
+#[test]
 fn a_healed_partition_is_whole_again() {
     let mut world = World::lan(12, 6);
     assert!(world.run_for(seconds(1), all_online));
@@ -271,6 +320,6 @@ fn a_node_that_leaves_greets_nobody_after_its_goodbyes() {
     world.stop(1);
     world.run(seconds(3));
     let greetings = world.capture.take().unwrap();
-    let greetings = greetings.iter().filter(|(_, to, _)| *to == atonce::core::Destination::Everyone).count();
+    let greetings = greetings.iter().filter(|(_, to, _)| *to == Destination::Everyone).count();
     assert_eq!(greetings, 0, "neither does anybody who heard the goodbye");
 }
