@@ -22,6 +22,8 @@ pub const TRAINS_QUEUED: usize = 4096;
 pub const NAME_BYTES: usize = 63;
 /// Apps connected at once.
 pub const CLIENTS: usize = 64;
+/// Series of pings that one app may run at once.
+pub const PINGS_PER_CLIENT: usize = 16;
 /// Topics one app may listen to.
 pub const TOPICS_PER_CLIENT: usize = 64;
 /// Topics one node may listen to, all its apps together; also how many of a peer's we remember.

@@ -217,6 +217,7 @@ impl Client {
     }
 
     pub(crate) fn list(&mut self, id: Option<RequestId>) {
+        self.owe(0);
         self.listings.push_back(Listing { id, after: None });
     }
 
@@ -226,6 +227,7 @@ impl Client {
 
     pub(crate) fn listed(&mut self) {
         self.listings.pop_front();
+        self.paid(0);
     }
 
     /// Begins to watch the `nodes` that are there, and what comes; `own` is our node, if the app wants its topics too.

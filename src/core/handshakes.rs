@@ -63,14 +63,23 @@ pub(crate) enum Owner {
 #[derive(Debug)]
 struct HalfOpen {
     peer: NodeId,
-    boot: BootId,
-    counter: u64,
+    claim: Claim,
     session: Session,
     since: Instant,
-    mac1: [u8; size::MAC],
     response: [u8; size::RESPONSE],
     /// Where the response went: who answers it from one of these really is there.
     sources: Vec<Route>,
+}
+
+/// What a first message says of itself.
+#[derive(Debug)]
+struct Claim {
+    boot: BootId,
+    counter: u64,
+    /// By which a copy is known.
+    mac1: [u8; size::MAC],
+    /// Its sender receives at the address that it sent from: a cookie came back.
+    proved: bool,
 }
 
 impl Handshakes {
@@ -131,14 +140,18 @@ impl Node {
         if let Some(answered) = self.answer_again(via, &mac1) {
             return answered;
         }
-        if self.is_loaded() && !self.handshakes.cookies.check_mac2(&via.remote, packet) {
+        // A source may be forged: who is really there proves it, and is counted by that.
+        let proved = self.handshakes.cookies.check_mac2(&via.remote, packet);
+        if !proved && (self.is_loaded() || self.is_crowded(via.remote.ip(), false)) {
             let nonce = random(&mut *self.rng);
             let network = &self.config.network;
             let reply = self.handshakes.cookies.reply(network, &self.id, packet, &via.remote, nonce);
             self.outbox.push(Destination::One(via), &reply);
             return Err(Dropped::OverLimit);
         }
-        if self.handshakes.half_open.len() >= limits::HALF_OPEN || self.is_crowded(via.remote.ip()) {
+        if self.handshakes.half_open.len() >= limits::HALF_OPEN
+            || proved && self.is_crowded(via.remote.ip(), true)
+        {
             return Err(Dropped::OverLimit);
         }
         self.handshakes.count_this_second(self.now).1 += 1;
@@ -155,7 +168,7 @@ impl Node {
             self.repeat_first_message(peer, via);
             return Err(Dropped::Unexpected);
         }
-        self.answer_first_message(via, received, boot, counter, mac1)
+        self.answer_first_message(via, received, Claim { boot, counter, mac1, proved })
     }
 
     /// In the open network only neighbours are answered; in a private one the membership is proved.
@@ -170,7 +183,7 @@ impl Node {
     /// A copy of a first message, from another interface of its sender, gets the answer that the first one got.
     fn answer_again(&mut self, via: Route, mac1: &[u8; size::MAC]) -> Option<Result<(), Dropped>> {
         let now = self.now;
-        let known = self.handshakes.half_open.values_mut().find(|half| half.mac1 == *mac1)?;
+        let known = self.handshakes.half_open.values_mut().find(|half| half.claim.mac1 == *mac1)?;
         if now.since(known.since) > ANSWER_LIFE {
             return None;
         }
@@ -190,8 +203,11 @@ impl Node {
             || self.handshakes.count_this_second(now).1 >= LOAD_A_SECOND
     }
 
-    fn is_crowded(&self, source: IpAddr) -> bool {
-        let of_source = |half: &&HalfOpen| half.sources.iter().any(|route| route.remote.ip() == source);
+    /// Whether this source holds as many half-open handshakes as one may, of those that proved it or of the others.
+    fn is_crowded(&self, source: IpAddr, proved: bool) -> bool {
+        let of_source = |half: &&HalfOpen| {
+            half.claim.proved == proved && half.sources.iter().any(|route| route.remote.ip() == source)
+        };
         self.handshakes.half_open.values().filter(of_source).count() >= limits::HALF_OPEN_PER_SOURCE
             // Daemons side by side on one host all come from the same address.
             && !source.is_loopback()
@@ -205,14 +221,7 @@ impl Node {
         if recorded { Err(Dropped::Replayed) } else { Ok(()) }
     }
 
-    fn answer_first_message(
-        &mut self,
-        via: Route,
-        received: Received,
-        boot: BootId,
-        counter: u64,
-        mac1: [u8; size::MAC],
-    ) -> Result<(), Dropped> {
+    fn answer_first_message(&mut self, via: Route, received: Received, claim: Claim) -> Result<(), Dropped> {
         let peer = received.initiator;
         let remote = received.sender;
         let index = self.free_index();
@@ -232,11 +241,9 @@ impl Node {
         }
         let half_open = HalfOpen {
             peer,
-            boot,
-            counter,
+            claim,
             session: Session::new(keys, remote),
             since: self.now,
-            mac1,
             response,
             sources: vec![via],
         };
@@ -279,7 +286,7 @@ impl Node {
             return Err(Dropped::UnknownSession);
         };
         // Another handshake of the same life may have committed since this one began.
-        if let Err(reason) = self.check_life(&half.peer, half.boot, half.counter) {
+        if let Err(reason) = self.check_life(&half.peer, half.claim.boot, half.claim.counter) {
             self.handshakes.indices.remove(&index);
             return Err(reason);
         }
@@ -288,7 +295,14 @@ impl Node {
         // It holds our response, so it is where that went. Another address is a claim, and is asked first.
         let answered = half.sources.iter().any(|source| source.remote == via.remote);
         let path = if answered { via } else { half.sources.first().copied().unwrap_or(via) };
-        if !self.establish(half.peer, established, half.boot, Some(half.counter), name.as_ref(), path) {
+        if !self.establish(
+            half.peer,
+            established,
+            half.claim.boot,
+            Some(half.claim.counter),
+            name.as_ref(),
+            path,
+        ) {
             return Ok(None);
         }
         if !answered {

@@ -41,6 +41,8 @@ const COMPARE: Duration = Duration::from_secs(1);
 const COMPARE_MAX: Duration = Duration::from_secs(600);
 /// A teller of so many hints that led nowhere is ignored for a while.
 const FAILED_HINTS: u32 = 32;
+/// Hints of one teller that are followed at once.
+const UNPROVED_HINTS: usize = 32;
 const IGNORED: Duration = Duration::from_secs(600);
 
 /// What we do to find others.
@@ -202,7 +204,10 @@ impl Node {
         if id == self.id {
             return Err(Dropped::Unexpected);
         }
-        if port != via.remote.port() || !self.links.on_link(via.remote.ip()) {
+        if port != via.remote.port()
+            || !self.links.on_link(via.remote.ip())
+            || !self.may_be_a_peer(via.remote)
+        {
             return Err(Dropped::ForeignAddress);
         }
         // It came to the hello port: the answer leaves from the session's.
@@ -218,12 +223,15 @@ impl Node {
                 if id == self.id {
                     return;
                 }
-                if self.lan.seen.len() < limits::PEERS || self.lan.seen.contains_key(&label) {
-                    self.lan.seen.insert(label, id);
+                if self.lan.seen.len() >= limits::PEERS {
+                    // Somebody makes them up: what is lost is a hint that one vanished.
+                    self.lan.seen.clear();
                 }
+                self.lan.seen.insert(label, id);
                 for addr in addrs.iter().take(limits::LEARNT_CANDIDATES) {
-                    if self.links.on_link(addr.addr) && port != 0 {
-                        self.sighted(id, Route { remote: socket_addr(*addr, port), local: None });
+                    let remote = socket_addr(*addr, port);
+                    if self.links.on_link(addr.addr) && self.may_be_a_peer(remote) {
+                        self.sighted(id, Route { remote, local: None });
                     }
                 }
             }
@@ -317,13 +325,24 @@ impl Node {
         for (id, addr) in entries.iter().take(INTRODUCED) {
             let online = self.peers.get(id).is_some_and(|peer| peer.is_online());
             let loopback = addr.ip().is_loopback() && !via.remote.ip().is_loopback();
-            let nowhere = addr.ip().is_unspecified() || addr.ip().is_multicast() || addr.port() == 0;
-            if online || loopback || nowhere || *id == self.id {
+            if online || loopback || !self.may_be_a_peer(*addr) || *id == self.id {
                 continue;
+            }
+            if self.prospects.told_by(from) >= UNPROVED_HINTS {
+                return;
             }
             let route = Route { remote: with_scope_of(*addr, via.remote), local: None };
             self.seek(*id, Some((route, Source::Hearsay)), Some(from));
         }
+    }
+
+    /// Whether a hint to this address may be followed: no group, no broadcast, and in the open network no address of
+    /// the internet. A hint is not worth more than who may give it.
+    fn may_be_a_peer(&self, addr: SocketAddr) -> bool {
+        let ip = addr.ip().to_canonical();
+        let group = ip.is_unspecified() || ip.is_multicast() || self.links.is_broadcast(ip);
+        let open = self.config.network.kind() == NetworkKind::Open;
+        addr.port() != 0 && !group && (!open || self.links.is_local_network(ip))
     }
 
     /// A hint of `teller` led nowhere.

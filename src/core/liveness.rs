@@ -210,8 +210,12 @@ impl Node {
 
     fn condemn(&mut self, id: NodeId) {
         self.lose(id, "it stopped answering");
+        let doubtful = |peer: &crate::core::peers::Peer| peer.liveness.is_suspect();
         for other in self.peers.online() {
-            self.tell(other, &Record::Suspect { peer: id });
+            // Who may be gone too is not told: when many vanish at once, that would be the square of them.
+            if !self.peers.get(&other).is_some_and(doubtful) {
+                self.tell(other, &Record::Suspect { peer: id });
+            }
         }
     }
 

@@ -38,6 +38,19 @@ impl Links {
         self.addrs.iter().any(|own| own.addr == addr)
     }
 
+    /// Whether `addr` means all hosts, of a network of ours or of any.
+    pub(crate) fn is_broadcast(&self, addr: IpAddr) -> bool {
+        let IpAddr::V4(addr) = addr else { return false };
+        let of = |own: &InterfaceAddr| match own.addr {
+            IpAddr::V4(ip) if own.prefix < 31 => {
+                let hosts = u32::MAX.checked_shr(own.prefix.into()).unwrap_or(0);
+                addr.to_bits() == ip.to_bits() | hosts || addr.to_bits() == ip.to_bits() & !hosts
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => false,
+        };
+        addr.is_broadcast() || self.addrs.iter().any(of)
+    }
+
     /// Whether `addr` is on a network that we are on too.
     pub(crate) fn on_link(&self, addr: IpAddr) -> bool {
         let addr = addr.to_canonical();
@@ -249,6 +262,17 @@ mod tests {
         assert_eq!(links.kind(ip("fe80::1")), PathKind::Lan);
         assert_eq!(links.kind(ip("::ffff:10.1.200.1")), PathKind::Lan);
         assert_eq!(links.kind(ip("2001:db8:1::9")), PathKind::Lan);
+    }
+
+    #[test]
+    fn the_first_and_the_last_address_of_a_network_of_ours_mean_all_its_hosts() {
+        let links = links();
+        for all in ["192.168.1.255", "192.168.1.0", "10.1.255.255", "255.255.255.255"] {
+            assert!(links.is_broadcast(ip(all)), "{all}");
+        }
+        for one in ["192.168.1.254", "192.168.2.255", "10.1.0.255", "2001:db8:1::ff"] {
+            assert!(!links.is_broadcast(ip(one)), "{one}");
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::PathKind;
 
+/// Who has been here for this long is not forgotten for somebody who was not.
+const FRIENDSHIP: Duration = Duration::from_secs(60);
+
 /// Another node of our network, as this node knows it.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -47,6 +50,8 @@ pub(crate) struct Peer {
     pub(crate) topics: RemoteTopics,
     pub(crate) delivery: Delivery,
     pub(crate) train: Train,
+    /// When it proved itself first in this run.
+    pub(crate) met: Option<Instant>,
     /// When it was heard last, in this run.
     pub(crate) heard: Option<Instant>,
     /// Since when it has not answered, if it did not say goodbye.
@@ -82,6 +87,7 @@ impl Peer {
             topics: RemoteTopics::default(),
             delivery: Delivery::default(),
             train: Train::default(),
+            met: None,
             heard: None,
             lost: None,
             seen_before: None,
@@ -90,6 +96,12 @@ impl Peer {
             hints_ignored_until: Instant::default(),
             why: "not seen since the daemon started",
         }
+    }
+
+    /// Whether it has been here for a while, in this run or in an earlier one.
+    pub(crate) fn is_friend(&self) -> bool {
+        let stayed = |(met, heard): (Instant, Instant)| heard.since(met) >= FRIENDSHIP;
+        self.seen_before.is_some() || self.met.zip(self.heard).is_some_and(stayed)
     }
 
     /// Whether there is a session that answers.
@@ -209,9 +221,11 @@ impl Peers {
         }
     }
 
+    /// Makes room: acquaintances go before friends, so that a stranger with many keys cannot take a friend's name.
     fn forget_one(&mut self) -> Option<()> {
         let offline = self.by_id.iter().filter(|(_, peer)| !peer.is_online() && peer.delivery.is_empty());
-        let oldest = offline.min_by_key(|(_, peer)| (peer.heard, peer.seen_before)).map(|(id, _)| *id)?;
+        let age = |peer: &Peer| (peer.is_friend(), peer.heard, peer.seen_before);
+        let oldest = offline.min_by_key(|(_, peer)| age(peer)).map(|(id, _)| *id)?;
         let peer = self.by_id.remove(&oldest)?;
         if peer.pinned {
             self.pins.remove(&peer.name);
@@ -257,6 +271,26 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_with_many_keys_does_not_make_us_forget_a_friend() {
+        let known = KnownPeer {
+            id: id(1),
+            name: name("pi"),
+            pinned: true,
+            addrs: vec![],
+            last_seen: Some(Duration::from_secs(1)),
+        };
+        let mut peers = Peers::remembered(&[known]);
+        for n in 0..2 * limits::PEERS {
+            let mut bytes = [7; 32];
+            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            let now = Instant::from_origin(Duration::from_secs(1 + n as u64));
+            let peer = peers.admit(NodeId(bytes), Some(&name(&format!("ghost {n}")))).unwrap();
+            (peer.met, peer.heard) = (Some(now), Some(now));
+        }
+        assert_eq!(peers.by_name("pi"), Some(id(1)));
+    }
+
+    #[test]
     fn pins_outlive_a_restart() {
         let known =
             |n, pinned| KnownPeer { id: id(n), name: name("pi"), pinned, addrs: vec![], last_seen: None };
@@ -273,6 +307,7 @@ mod tests {
             let peer = peers.admit(NodeId(bytes), None).unwrap();
             peer.heard = Some(Instant::from_origin(Duration::from_secs(1 + n as u64)));
         }
+        peers.get_mut(&NodeId([0; 32])).unwrap().met = None;
         assert!(peers.admit(id(9), None).is_some());
         assert_eq!(peers.counts().1, limits::PEERS);
         assert!(peers.get(&NodeId([0; 32])).is_none());

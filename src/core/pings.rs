@@ -7,8 +7,9 @@ use crate::core::Node;
 use crate::core::api::Route;
 use crate::core::timers::Timer;
 use crate::id::{ClientId, NodeId, RequestId};
+use crate::limits;
 use crate::time::Instant;
-use crate::wire::local::{Ending, Event, Outcome, PathKind, PeerRef, RoundTrips};
+use crate::wire::local::{Ending, ErrorCode, Event, Outcome, PathKind, PeerRef, RoundTrips};
 use crate::wire::message::Record;
 
 /// All of them.
@@ -30,7 +31,17 @@ struct Series {
     /// The question that is not answered yet: its token, and when it began; none until it could be sent.
     open: Option<(Option<u64>, Instant)>,
     next: Instant,
+    answered: u64,
     took: Vec<Duration>,
+}
+
+impl Series {
+    fn answered(&mut self, took: Duration) {
+        self.answered += 1;
+        if self.took.len() < SAMPLES {
+            self.took.push(took);
+        }
+    }
 }
 
 /// Round trips kept for the median; longer series keep the first ones.
@@ -42,6 +53,11 @@ impl Pings {
     /// Whether an app waits for an answer of `peer`.
     pub(crate) fn await_peer(&self, peer: &NodeId) -> bool {
         self.by_number.values().any(|series| series.peer == *peer)
+    }
+
+    /// The series of one app.
+    fn of(&self, client: ClientId) -> impl Iterator<Item = (ClientId, u64)> {
+        self.by_number.range((client, 0)..=(client, u64::MAX)).map(|(key, _)| *key)
     }
 }
 
@@ -55,6 +71,10 @@ impl Node {
         interval: Duration,
         timeout: Duration,
     ) {
+        if self.pings.of(client).count() >= limits::PINGS_PER_CLIENT {
+            let message = format!("one app may run {} pings at once", limits::PINGS_PER_CLIENT);
+            return self.refuse(client, id, ErrorCode::Limit, message.into(), "wait for the end of one");
+        }
         self.pings.last_number += 1;
         let number = self.pings.last_number;
         let series = Series {
@@ -66,6 +86,7 @@ impl Node {
             asked: 0,
             open: None,
             next: self.now,
+            answered: 0,
             took: Vec::new(),
         };
         self.pings.by_number.insert((client, number), series);
@@ -95,8 +116,10 @@ impl Node {
         if series.asked >= series.count {
             return self.end_ping(client, number);
         }
-        if now < series.next {
-            let next = series.next;
+        // Who does not read the answers is not asked more questions.
+        let reads = self.clients.get(client).is_some_and(crate::core::clients::Client::has_room_for_state);
+        if now < series.next || !reads {
+            let next = series.next.max(if reads { now } else { now + AGAIN });
             return self.timers.set(Timer::Ping(client, number), next);
         }
         series.asked += 1;
@@ -130,7 +153,7 @@ impl Node {
     fn on_own_ping(&mut self, client: ClientId, number: u64) {
         let Some(series) = self.pings.by_number.get_mut(&(client, number)) else { return };
         series.open = None;
-        series.took.push(Duration::ZERO);
+        series.answered(Duration::ZERO);
         let peer = Some(PeerRef { name: self.config.name.to_string().into(), id: self.id });
         let (id, seq, next) = (series.id, u64::from(series.asked), series.next);
         let path = Some(PathKind::Local);
@@ -151,9 +174,7 @@ impl Node {
         let (client, number) = (*client, *number);
         let Some((_, began)) = series.open.take() else { return };
         let took = now.since(began);
-        if series.took.len() < SAMPLES {
-            series.took.push(took);
-        }
+        series.answered(took);
         let (id, seq, next) = (series.id, u64::from(series.asked), series.next);
         let name = self.peers.get(&from).map_or_else(|| from.short(), |peer| peer.name.to_string());
         let path = Some(self.links.kind(via.remote.ip()));
@@ -202,13 +223,12 @@ impl Node {
             None => self.config.name.to_string(),
         };
         let peer = PeerRef { name: name.into(), id: series.peer };
-        let (sent, received) = (u64::from(series.asked), series.took.len() as u64);
+        let (sent, received) = (u64::from(series.asked), series.answered);
         self.result(client, series.id, Ending::Ping { peer, sent, received, rtt_us });
     }
 
     pub(crate) fn forget_pings_of(&mut self, client: ClientId) {
-        let numbers: Vec<_> =
-            self.pings.by_number.range((client, 0)..=(client, u64::MAX)).map(|(key, _)| *key).collect();
+        let numbers: Vec<_> = self.pings.of(client).collect();
         for (client, number) in numbers {
             self.pings.by_number.remove(&(client, number));
             self.timers.clear(Timer::Ping(client, number));

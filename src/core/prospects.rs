@@ -38,8 +38,9 @@ pub(super) const ATTEMPTS: usize = RETRY.len();
 const FIRST_MESSAGE_LIFE: Duration = Duration::from_secs(5);
 /// How many we seek at once; hints beyond that wait for the next time that they are heard.
 const PROSPECTS: usize = 1024;
-/// First messages that leave in a burst, and a second: 100 a second are 16 kB/s, which no network minds.
-const FIRST_MESSAGE_BURST: f64 = 32.0;
+/// First messages that leave in a burst, and a second, counted as datagrams: thirty peers with three addresses each at
+/// once, and then 16 kB/s, which no network minds.
+const FIRST_MESSAGE_BURST: f64 = 96.0;
 const FIRST_MESSAGES_A_SECOND: f64 = 100.0;
 /// Different prospects may not send first messages to one address faster: hearsay must not become a weapon.
 const ONE_ADDRESS: Duration = Duration::from_secs(1);
@@ -112,11 +113,20 @@ impl Prospects {
         self.by_id.get(peer).is_some_and(|prospect| prospect.candidates.iter().any(hint))
     }
 
-    fn take_token(&mut self, now: Instant) -> bool {
+    /// How many we seek because `teller` named them.
+    pub(crate) fn told_by(&self, teller: NodeId) -> usize {
+        self.by_id.values().filter(|prospect| prospect.teller == Some(teller)).count()
+    }
+
+    fn has_token(&mut self, now: Instant) -> bool {
         let passed = now.since(self.refilled).as_secs_f64();
         self.tokens = (self.tokens + passed * FIRST_MESSAGES_A_SECOND).min(FIRST_MESSAGE_BURST);
         self.refilled = now;
-        let has = self.tokens >= 1.0;
+        self.tokens >= 1.0
+    }
+
+    fn take_token(&mut self, now: Instant) -> bool {
+        let has = self.has_token(now);
         if has {
             self.tokens -= 1.0;
         }
@@ -205,13 +215,13 @@ impl Node {
     /// Sends our first message to all addresses at which the prospect may be, and awaits the answer.
     fn send_first_message(&mut self, id: NodeId) {
         let now = self.now;
+        if !self.prospects.has_token(now) {
+            self.timers.set(Timer::Handshake(id), now + Duration::from_millis(100));
+            return;
+        }
         let stale = |first: &FirstMessage| now.since(first.made) >= FIRST_MESSAGE_LIFE;
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
         if prospect.first_message.as_ref().is_none_or(stale) && !self.make_first_message(id) {
-            return;
-        }
-        if !self.prospects.take_token(now) {
-            self.timers.set(Timer::Handshake(id), now + Duration::from_millis(100));
             return;
         }
         let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
@@ -223,7 +233,10 @@ impl Node {
         let candidates: Vec<_> = prospect.candidates.iter().copied().collect();
         for candidate in candidates {
             let trusted = candidate.source <= Source::Proved;
-            if trusted || self.prospects.may_address(candidate.route.remote, id, now) {
+            // One token a datagram: what finds none waits for the next attempt.
+            if (trusted || self.prospects.may_address(candidate.route.remote, id, now))
+                && self.prospects.take_token(now)
+            {
                 self.outbox.push(Destination::One(candidate.route), &packet);
             }
         }

@@ -89,6 +89,7 @@ impl Node {
             peer.path = Some(via);
             peer.last_kind = links.kind(via.remote.ip());
         }
+        peer.met.get_or_insert(now);
         peer.heard = Some(now);
         peer.lost = None;
         peer.path_heard = now;

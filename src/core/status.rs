@@ -177,6 +177,8 @@ impl Node {
             addrs: peer.candidates.proved().collect(),
             last_seen: peer.heard.map(|heard| self.clock.since_1970(heard)).or(peer.seen_before),
         };
-        self.peers.iter().map(known).collect()
+        // Who came for a moment is not worth a place on disk, nor a name.
+        let stays = |(_, peer): &(&NodeId, &Peer)| peer.is_friend() || peer.is_online();
+        self.peers.iter().filter(stays).map(known).collect()
     }
 }

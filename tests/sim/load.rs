@@ -75,6 +75,33 @@ fn a_cookie_opens_the_door_from_the_address_that_it_was_given_to_and_from_no_oth
 }
 
 #[test]
+fn who_is_impersonated_by_a_flood_gets_in_all_the_same() {
+    let mut world = World::new(5);
+    let hosts = ["asked", "victim"].map(|name| world.add(name, 0));
+    for host in hosts {
+        (world.hosts[host].mdns, world.hosts[host].hello) = (false, false);
+    }
+    world.start(hosts[0]);
+    let source = world.hosts[hosts[1]].addr;
+    let flood = |world: &mut World, n: u32| {
+        let first = Ghost::new(n).first_message(world.id(0));
+        let at = world.now;
+        world.inject(at, 0, source, &first);
+        world.run(milliseconds(30));
+    };
+    (0..30).for_each(|n| flood(&mut world, n));
+    world.start(hosts[1]);
+    let (asked, now) = (world.hosts[0].addr, world.now);
+    world.with(hosts[1], |node| node.handle_static_peers(&[asked], now));
+    let mut n = 100;
+    while world.online(hosts[1]) == 0 {
+        assert!(n < 200, "three seconds are enough");
+        flood(&mut world, n);
+        n += 1;
+    }
+}
+
+#[test]
 fn an_address_that_did_not_get_the_answer_is_not_sent_what_a_session_brings() {
     let mut world = World::lan(3, 1);
     world.run(seconds(2));

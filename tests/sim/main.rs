@@ -9,6 +9,7 @@
 
 mod world;
 
+mod bounds;
 mod contract;
 mod delivery;
 mod discovery;
