@@ -1,14 +1,18 @@
 //! The Unix socket at which apps find us: given by systemd, or made by us and removed by us.
 
 use std::env;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use listenfd::ListenFd;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Gid, geteuid};
 use thiserror::Error;
 
@@ -17,6 +21,9 @@ use crate::edge::statefile;
 /// Who is in this group may talk to the daemon.
 const GROUP: &str = "atonce";
 const FILE: &str = "atonced.sock";
+/// How long a beginner waits for another one in the same directory, which needs some milliseconds.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A listening socket and where it is.
 #[derive(Debug)]
@@ -95,20 +102,45 @@ impl Listener {
 
     fn bind(path: PathBuf) -> Result<Self, ListenError> {
         let failed = |error| ListenError::Io { path: path.clone(), error };
-        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-            statefile::create_private_dir(dir).map_err(failed)?;
-        }
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        statefile::create_private_dir(dir).map_err(failed)?;
+        // Between the look at a socket that may be stale and its replacement nobody else may do the same.
+        let _only_one = lock(dir);
         clear(&path)?;
-        let socket = UnixListener::bind(&path).map_err(failed)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o660)).map_err(failed)?;
-        if let Some(group) = group_id(GROUP)
-            && let Err(error) = rustix::fs::chown(&path, None, Some(group))
-        {
-            tracing::debug!(reason = %error, "the socket stays with our own group");
+        // Made beside its place, and put there when its permissions are right.
+        let new = dir.join(format!(".{FILE}.{}", std::process::id()));
+        let _ = fs::remove_file(&new);
+        let socket = UnixListener::bind(&new).map_err(failed)?;
+        let placed = place(&new, &path);
+        if placed.is_err() {
+            let _ = fs::remove_file(&new);
         }
+        placed.map_err(failed)?;
         let made = Some(identity(&path).map_err(failed)?);
         Ok(Self { socket, path, made })
     }
+}
+
+fn place(new: &Path, path: &Path) -> io::Result<()> {
+    fs::set_permissions(new, Permissions::from_mode(0o660))?;
+    if let Some(group) = group_id(GROUP)
+        && let Err(error) = rustix::fs::chown(new, None, Some(group))
+    {
+        tracing::debug!(reason = %error, "the socket stays with our own group");
+    }
+    fs::rename(new, path)
+}
+
+/// Waits for the other daemons that begin in this directory, but not for ever: anybody may lock a directory.
+fn lock(dir: &Path) -> Option<File> {
+    let dir = File::open(dir).ok()?;
+    for _ in 0..LOCK_TRIES {
+        if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Some(dir);
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    None
 }
 
 fn passed() -> Result<Option<UnixListener>, ListenError> {
@@ -127,16 +159,22 @@ fn clear(path: &Path) -> Result<(), ListenError> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Ok(stream) => {
-            let pid = socket_peercred(&stream).ok().map(|owner| owner.pid.as_raw_nonzero().get());
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let probe = probe.map_err(|error| failed(error.into()))?;
+    let addr = SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
+    match connect(&probe, &addr) {
+        Ok(()) => {
+            let pid = socket_peercred(&probe).ok().map(|owner| owner.pid.as_raw_nonzero().get());
             Err(ListenError::Live { path: path.to_owned(), pid })
         }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+        // It has as many connections waiting as it may have.
+        Err(Errno::AGAIN) => Err(ListenError::Live { path: path.to_owned(), pid: None }),
+        Err(Errno::CONNREFUSED) => {
             tracing::debug!("a socket that nobody serves any more is replaced");
             statefile::remove(path).map_err(failed)
         }
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(failed(error.into())),
     }
 }
 
@@ -165,6 +203,8 @@ fn group_id(name: &str) -> Option<Gid> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -180,6 +220,22 @@ mod tests {
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
         live.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn of_many_that_begin_at_once_on_a_stale_socket_one_serves() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.sock");
+            drop(Listener::bind(path.clone()).unwrap());
+            let begin = || Listener::bind(path.clone());
+            let served: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
+                threads.into_iter().filter_map(|thread| thread.join().unwrap().ok()).collect()
+            });
+            assert_eq!(served.len(), 1);
+            assert!(UnixStream::connect(&path).is_ok());
+        }
     }
 
     #[test]
