@@ -262,6 +262,7 @@ impl Daemon {
         if let Poll::Ready(addrs) = self.interfaces.poll_changed(cx) {
             self.udp.set_interfaces(&addrs);
             self.node.handle_interfaces(&addrs, now);
+            self.with_mdns(Mdns::look);
             busy = true;
         }
         if let Poll::Ready(addrs) = self.static_peers.poll(cx) {
