@@ -17,11 +17,15 @@ use crate::lines::{Lines, PATIENCE};
 const INSIDE: &str = "ATONCE_LAB_INSIDE";
 /// All files of a lab; `/run` is a file system of its own in there.
 const FILES: &str = "/run/lab";
-const TOOLS: [(&str, &str, &str); 4] = [
+const TOOLS: [(&str, &str, &str); 8] = [
     ("ip", "-V", "iproute2"),
     ("unshare", "--version", "util-linux"),
     ("nft", "--version", "nftables"),
     ("python3", "--version", "python3"),
+    ("setpriv", "--version", "util-linux"),
+    ("dbus-daemon", "--version", "dbus"),
+    ("avahi-daemon", "--version", "avahi-daemon"),
+    ("avahi-browse", "--version", "avahi-utils"),
 ];
 
 /// The networks of one test, and the hosts on them.

@@ -8,9 +8,12 @@
     reason = "a test that cannot go on has failed, and tells"
 )]
 
+mod avahi;
 mod cable;
 mod lab;
 mod lines;
+mod multicast;
+mod neighbours;
 mod networks;
 mod roaming;
 mod talk;
