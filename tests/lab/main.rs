@@ -15,6 +15,7 @@ mod lines;
 mod multicast;
 mod neighbours;
 mod networks;
+mod noise;
 mod roaming;
 mod talk;
 

@@ -189,6 +189,5 @@ fn a_node_that_is_heard_but_does_not_answer_is_told() {
             assert_eq!(health["why"], "1 other node was heard of, and did not answer");
             assert!(health["fix"].as_str().unwrap().contains("UDP 28282"), "{health}");
         }
-        assert_eq!(attic.try_atonce(&["--timeout", "1s", "wait", "kitchen"]).0, Some(5));
     });
 }
