@@ -12,6 +12,7 @@ use tracing::debug;
 
 use crate::core::Node;
 use crate::core::api::{Advert, Destination, Dropped, Event, IpAddrScoped, Route, Sighting};
+use crate::core::heard::Channel;
 use crate::core::paths::Source;
 use crate::core::timers::Timer;
 use crate::crypto::network::{NetworkKeys, NetworkKind};
@@ -90,6 +91,7 @@ impl Node {
     pub(crate) fn change_network(&mut self) {
         self.lan.kicked = None;
         self.lan.seen.clear();
+        self.forget_heard();
         self.appear();
         self.seek_remembered();
         let configured = self.lan.static_peers.clone();
@@ -97,7 +99,7 @@ impl Node {
         self.ask_static(&configured);
     }
 
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.config.udp.first().map_or(0, SocketAddr::port)
     }
 
@@ -135,10 +137,15 @@ impl Node {
             self.greet();
         }
         if self.config.mdns {
-            self.lan.browsing = true;
-            self.events.push_back(Event::Browse);
-            self.timers.set(Timer::Browse, self.now + BROWSE);
+            self.browse();
         }
+    }
+
+    fn browse(&mut self) {
+        self.lan.browsing = true;
+        self.note_browse_began();
+        self.events.push_back(Event::Browse);
+        self.timers.set(Timer::Browse, self.now + BROWSE);
     }
 
     fn greet(&mut self) {
@@ -160,15 +167,14 @@ impl Node {
     pub(crate) fn on_browse_timer(&mut self) {
         if self.lan.browsing {
             self.lan.browsing = false;
+            self.note_browse_ended();
             self.events.push_back(Event::StopBrowse);
             let (online, _) = self.peers.counts();
             let factor = u32::try_from(online.div_ceil(2)).unwrap_or(u32::MAX).max(1);
             let again = self.jittered(BROWSE_AGAIN * factor);
             self.timers.set(Timer::Browse, self.now + again);
         } else {
-            self.lan.browsing = true;
-            self.events.push_back(Event::Browse);
-            self.timers.set(Timer::Browse, self.now + BROWSE);
+            self.browse();
         }
     }
 
@@ -211,6 +217,7 @@ impl Node {
             return Err(Dropped::ForeignAddress);
         }
         // It came to the hello port: the answer leaves from the session's.
+        self.note_heard(id, Channel::Hello, via.remote);
         self.sighted(id, Route { remote: via.remote, local: None });
         Ok(())
     }
@@ -231,6 +238,7 @@ impl Node {
                 for addr in addrs.iter().take(limits::LEARNT_CANDIDATES) {
                     let remote = socket_addr(*addr, port);
                     if self.links.on_link(addr.addr) && self.may_be_a_peer(remote) {
+                        self.note_heard(id, Channel::Mdns, remote);
                         self.sighted(id, Route { remote, local: None });
                     }
                 }

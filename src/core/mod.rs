@@ -2,7 +2,7 @@
 //! an operating system.
 //!
 //! This file only dispatches. What happens stands in the file of its noun: `prospects` seeks peers, `handshakes` answers those who seek us, `sessions`
-//! carries records in them, `liveness` judges who is there, `lan` finds peers, `topics` knows who listens to
+//! carries records in them, `liveness` judges who is there, `lan` finds peers, `heard` knows which channels work, `topics` knows who listens to
 //! what, `delivery` brings messages over, `clients` and `requests` serve the apps.
 //!
 //! The contract, each clause of it a property test in `tests/sim`:
@@ -21,6 +21,7 @@ mod clients;
 mod clock_text;
 mod delivery;
 mod handshakes;
+mod heard;
 mod lan;
 mod liveness;
 mod messages;
@@ -49,6 +50,7 @@ use self::clients::Clients;
 pub use self::clients::TooManyClients;
 use self::clock_text::ClockText;
 use self::handshakes::Handshakes;
+use self::heard::Heard;
 use self::lan::Lan;
 use self::outbox::Outbox;
 use self::paths::Links;
@@ -80,6 +82,7 @@ pub struct Node {
     handshakes: Handshakes,
     prospects: Prospects,
     lan: Lan,
+    heard: Heard,
     topics: LocalTopics,
     clients: Clients,
     pings: Pings,
@@ -124,6 +127,7 @@ impl Node {
             handshakes: Handshakes::new(random(&mut *rng)),
             prospects: Prospects::default(),
             lan: Lan::default(),
+            heard: Heard::default(),
             topics: LocalTopics::default(),
             clients: Clients::default(),
             pings: Pings::default(),

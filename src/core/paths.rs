@@ -73,14 +73,18 @@ impl Links {
         if self.on_link(addr) { PathKind::Lan } else { PathKind::Direct }
     }
 
+    /// Our address on the link of `addr`.
+    pub(crate) fn of_link(&self, addr: IpAddr) -> Option<&InterfaceAddr> {
+        self.addrs.iter().find(|own| share_prefix(own.addr, addr, own.prefix))
+    }
+
     /// The lower, the better: same host, wired, Wi-Fi, routed.
     pub(crate) fn rank(&self, addr: IpAddr) -> u8 {
         let addr = addr.to_canonical();
         if addr.is_loopback() {
             return 0;
         }
-        let interface = self.addrs.iter().find(|own| share_prefix(own.addr, addr, own.prefix));
-        match interface {
+        match self.of_link(addr) {
             Some(own) if own.addr == addr => 0,
             Some(own) if own.wireless => 2,
             Some(_) => 1,

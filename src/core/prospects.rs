@@ -300,6 +300,9 @@ impl Node {
             self.send_first_message(id);
         } else {
             self.give_up(id, "no answer");
+            if self.peers.get(&id).is_none() {
+                self.note_unanswered(id);
+            }
         }
     }
 

@@ -63,6 +63,7 @@ impl Node {
         }
         self.handshakes.indices.insert(index, Owner::Peer(id));
         let learnt = self.prospect_met(id);
+        self.note_answered(id);
         if self.peers.get(&id).is_some_and(|peer| peer.boot.is_some_and(|before| before != boot)) {
             self.restarted(id);
         }

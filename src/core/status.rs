@@ -148,6 +148,7 @@ impl Node {
 
     fn checks(&self) -> Vec<Health<'static>> {
         let mut checks = self.health.clone();
+        self.check_channels(&mut checks);
         let conflict = self.peers.iter().find(|(_, peer)| !peer.pinned && peer.is_online());
         if let Some((id, peer)) = conflict {
             checks.push(Health {

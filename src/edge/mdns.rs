@@ -20,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::core::{Advert, IpAddrScoped, Sighting};
 use crate::edge::interfaces::InterfaceFilter;
+use crate::edge::mdns_port;
 use crate::wire::local::{Health, HealthState};
 use crate::wire::txt::{SERVICE, Txt};
 
@@ -27,7 +28,8 @@ use crate::wire::txt::{SERVICE, Txt};
 const EVENTS_QUEUED: usize = 1024;
 /// From one look at what is wished and not done to the next.
 const TEND_INTERVAL: Duration = Duration::from_millis(250);
-/// After so many looks without our own advert coming back, multicast does not work here.
+/// After so many looks without our own advert coming back, multicast does not work here. As often it is tried again
+/// whether the port can be had.
 const TENDS_UNTIL_DEAF: u32 = 20;
 /// Seconds between the crate's own looks at the addresses of this machine; its default is five.
 const ADDRESS_CHECK_SECONDS: u32 = 1;
@@ -38,6 +40,10 @@ const SECOND_GOODBYE: Duration = Duration::from_millis(150);
 /// Our multicast DNS responder and browser.
 pub struct Mdns {
     daemon: ServiceDaemon,
+    /// Why the crate does without its port, or without that of one family: it takes it at its start or never.
+    obstacle: Option<Health<'static>>,
+    /// Looks since the last attempt to have the port.
+    looks: u32,
     filter: Arc<InterfaceFilter>,
     probe: bool,
     /// What is wished, and the full name of what is registered.
@@ -74,6 +80,7 @@ pub struct MdnsError(mdns_sd::Error);
 enum Heard {
     Sighting(Sighting),
     Failure(String),
+    Health(Health<'static>),
 }
 
 /// Whether our own advert has come back to us, which is how we know that multicast works.
@@ -92,19 +99,19 @@ impl Mdns {
     ///
     /// The operating system gives no thread or descriptor. A taken port shows only later, as health.
     pub fn start(filter: Arc<InterfaceFilter>, probe: bool) -> Result<Self, MdnsError> {
-        let daemon = ServiceDaemon::new().map_err(MdnsError)?;
-        let unused = Arc::clone(&filter);
-        let unused = IfKind::Predicate(IfPredicate::new(move |interface| !unused.uses(interface)));
-        daemon.disable_interface(unused).map_err(MdnsError)?;
-        daemon.set_ip_check_interval(ADDRESS_CHECK_SECONDS).map_err(MdnsError)?;
+        let obstacle = mdns_port::obstacle();
         let (sender, receiver) = mpsc::channel(EVENTS_QUEUED);
-        let failures = daemon.monitor().map_err(MdnsError)?;
-        let to_loop = sender.clone();
-        spawn("mdns-failures", move || forward_failures(&failures, &to_loop));
+        let daemon = responder(&filter, &sender).map_err(MdnsError)?;
+        if let Some(obstacle) = obstacle.clone() {
+            warn(&obstacle);
+            let _ = sender.try_send(Heard::Health(obstacle));
+        }
         let mut tend = interval(TEND_INTERVAL);
         tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             daemon,
+            obstacle,
+            looks: 0,
             filter,
             probe,
             advert: None,
@@ -146,18 +153,30 @@ impl Mdns {
         self.attend();
     }
 
+    /// The addresses of this machine changed: the crate would only see that at its next look. A selection of nothing
+    /// makes it look now.
+    pub fn look(&mut self) {
+        if let Err(error) = self.daemon.enable_interface(Vec::<IfKind>::new()) {
+            tracing::debug!(reason = %error, "multicast DNS looks at the addresses a little later");
+        }
+    }
+
     /// The next hint or state.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MdnsEvent> {
         while self.tend.poll_tick(cx).is_ready() {
+            let health = self.look_for_port();
             self.attend();
-            if let Some(health) = self.listen_for_ourselves() {
+            if let Some(health) = health.or_else(|| self.listen_for_ourselves()) {
                 return Poll::Ready(MdnsEvent::Health(health));
             }
         }
         let Poll::Ready(Some(heard)) = self.receiver.poll_recv(cx) else { return Poll::Pending };
         match heard {
+            Heard::Health(health) => Poll::Ready(MdnsEvent::Health(health)),
             Heard::Failure(reason) => Poll::Ready(MdnsEvent::Health(failing(&reason))),
-            Heard::Sighting(sighting) if self.is_ours(&sighting) && self.hearing != Hearing::Yes => {
+            Heard::Sighting(sighting)
+                if self.is_ours(&sighting) && self.hearing != Hearing::Yes && self.obstacle.is_none() =>
+            {
                 self.hearing = Hearing::Yes;
                 cx.waker().wake_by_ref();
                 Poll::Ready(MdnsEvent::Health(working()))
@@ -245,6 +264,29 @@ impl Mdns {
         }
     }
 
+    /// While the port cannot be had, tries now and then, and starts anew when it can.
+    fn look_for_port(&mut self) -> Option<Health<'static>> {
+        self.obstacle.as_ref()?;
+        self.looks += 1;
+        if self.looks < TENDS_UNTIL_DEAF {
+            return None;
+        }
+        self.looks = 0;
+        let obstacle = mdns_port::obstacle();
+        if obstacle == self.obstacle {
+            return None;
+        }
+        match responder(&self.filter, &self.sender) {
+            Ok(daemon) => drop(std::mem::replace(&mut self.daemon, daemon).shutdown()),
+            Err(error) => return Some(failing(&error.to_string())),
+        }
+        self.registered = None;
+        self.browsing = None;
+        self.hearing = Hearing::Unknown(0);
+        self.obstacle = obstacle;
+        self.obstacle.clone().inspect(warn)
+    }
+
     fn is_ours(&self, sighting: &Sighting) -> bool {
         let Sighting::Seen { label, .. } = sighting else { return false };
         self.registered.as_ref().is_some_and(|(advert, _)| advert.label == *label)
@@ -253,7 +295,7 @@ impl Mdns {
     /// Multicast that does not even come back to us reaches nobody: the crate does not say when it cannot have its
     /// port, so this is how we know.
     fn listen_for_ourselves(&mut self) -> Option<Health<'static>> {
-        let Hearing::Unknown(looks) = self.hearing else { return None };
+        let (Hearing::Unknown(looks), None) = (self.hearing, &self.obstacle) else { return None };
         if self.registered.is_none() || self.browsing.is_none() {
             return None;
         }
@@ -261,6 +303,18 @@ impl Mdns {
         self.hearing = if deaf { Hearing::No } else { Hearing::Unknown(looks + 1) };
         deaf.then(|| failing("our own announcement does not come back"))
     }
+}
+
+/// The crate's responder, on the interfaces that we use.
+fn responder(filter: &Arc<InterfaceFilter>, to_loop: &mpsc::Sender<Heard>) -> mdns_sd::Result<ServiceDaemon> {
+    let daemon = ServiceDaemon::new()?;
+    let used = Arc::clone(filter);
+    let unused = IfKind::Predicate(IfPredicate::new(move |interface| !used.uses(interface)));
+    daemon.disable_interface(unused)?;
+    daemon.set_ip_check_interval(ADDRESS_CHECK_SECONDS)?;
+    let (failures, to_loop) = (daemon.monitor()?, to_loop.clone());
+    spawn("mdns-failures", move || forward_failures(&failures, &to_loop));
+    Ok(daemon)
 }
 
 fn working() -> Health<'static> {
@@ -274,13 +328,20 @@ fn working() -> Health<'static> {
 
 /// How it is when there is none at all.
 pub fn failing(reason: &str) -> Health<'static> {
-    tracing::warn!(reason, "multicast DNS does not work; hellos and remembered addresses still find peers");
-    Health {
+    let health = Health {
         check: "mdns".into(),
         state: HealthState::Warn,
         why: format!("multicast DNS does not work: {reason}").into(),
-        fix: "let UDP 5353 through the firewall, and see with `ss -lunp sport = :5353` that nobody holds it alone".into(),
-    }
+        fix:
+            "let UDP 5353 through the firewall; hellos, remembered addresses and --peer find peers meanwhile"
+                .into(),
+    };
+    warn(&health);
+    health
+}
+
+fn warn(health: &Health<'_>) {
+    tracing::warn!("{}", health.why);
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {

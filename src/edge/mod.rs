@@ -13,6 +13,7 @@ pub mod listener;
 pub mod local;
 pub mod log;
 pub mod mdns;
+mod mdns_port;
 mod netlink;
 pub mod peerfile;
 mod reload;

@@ -1,6 +1,7 @@
 //! The addresses behind the `host:port` of configured peers, asked again until each has one.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -71,7 +72,7 @@ async fn resolve(mut peers: Vec<String>, found: mpsc::Sender<Found>) {
     loop {
         let mut missing = Vec::new();
         for peer in peers {
-            match lookup_host(&peer).await.map(Vec::from_iter) {
+            match lookup(&peer).await {
                 Ok(answer) => addrs.extend(answer),
                 Err(reason) => {
                     tracing::debug!(peer, %reason, "a configured peer has no address yet");
@@ -92,6 +93,16 @@ async fn resolve(mut peers: Vec<String>, found: mpsc::Sender<Found>) {
     }
 }
 
+async fn lookup(peer: &str) -> io::Result<Vec<SocketAddr>> {
+    // The resolver knows what an interface's name behind a link-local address means, but no brackets.
+    let bracketed = peer.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:"));
+    let (addr, port) = match bracketed.map(|(addr, port)| (addr, port.parse())) {
+        Some((addr, Ok(port))) => (addr, port),
+        Some((_, Err(_))) | None => return Ok(lookup_host(peer).await?.collect()),
+    };
+    Ok(lookup_host((addr, port)).await?.collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -110,5 +121,15 @@ mod tests {
         let health = found.health();
         assert_eq!(health.state, HealthState::Warn);
         assert!(health.why.contains("no-such-host.invalid:1 ("), "{}", health.why);
+    }
+
+    #[tokio::test]
+    async fn a_link_local_address_may_name_its_interface() {
+        let loopback =
+            if_addrs::get_if_addrs().unwrap().into_iter().find(if_addrs::Interface::is_loopback).unwrap();
+        let index = loopback.index.unwrap();
+        let mut peers = StaticPeers::new(vec![format!("[fe80::1%{}]:5", loopback.name)]);
+        let found = poll_fn(|cx| peers.poll(cx)).await;
+        assert_eq!(found.addrs, [format!("[fe80::1%{index}]:5").parse().unwrap()]);
     }
 }

@@ -264,6 +264,7 @@ impl Daemon {
             self.udp.set_interfaces(&addrs, self.interfaces.is_confined());
             self.node.handle_interfaces(&addrs, now);
             self.node.handle_health(self.interfaces.health());
+            self.with_mdns(Mdns::look);
             busy = true;
         }
         if let Poll::Ready(found) = self.static_peers.poll(cx) {

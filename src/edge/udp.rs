@@ -232,7 +232,7 @@ fn bind_all(bind: &[IpAddr], port: u16) -> Result<Vec<Socket>, UdpError> {
     }
 }
 
-fn is_missing_family(error: &io::Error) -> bool {
+pub(super) fn is_missing_family(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
         Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::PROTONOSUPPORT)

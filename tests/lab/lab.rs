@@ -16,12 +16,16 @@ use crate::lines::{Lines, PATIENCE};
 
 const INSIDE: &str = "ATONCE_LAB_INSIDE";
 /// All files of a lab; `/run` is a file system of its own in there.
-const FILES: &str = "/run/lab";
-const TOOLS: [(&str, &str, &str); 4] = [
+pub(crate) const FILES: &str = "/run/lab";
+const TOOLS: [(&str, &str, &str); 8] = [
     ("ip", "-V", "iproute2"),
     ("unshare", "--version", "util-linux"),
     ("nft", "--version", "nftables"),
     ("python3", "--version", "python3"),
+    ("setpriv", "--version", "util-linux"),
+    ("dbus-daemon", "--version", "dbus"),
+    ("avahi-daemon", "--version", "avahi-daemon"),
+    ("avahi-browse", "--version", "avahi-utils"),
 ];
 
 /// The networks of one test, and the hosts on them.
@@ -313,6 +317,13 @@ impl Daemon {
         self.program.child.wait().unwrap();
     }
 
+    /// The memory that it has, in kB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.program.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// Asks the daemon to end, and waits for that.
     pub(crate) fn stop(self) {
         self.program.ask_to_end(Signal::TERM);
@@ -385,6 +396,10 @@ impl Frame {
         self.0.starts_with(&to.mac()) && self.0[6..].starts_with(&from.mac())
     }
 
+    pub(crate) fn is_from(&self, host: Host) -> bool {
+        self.0[6..].starts_with(&host.mac())
+    }
+
     /// Whether it carries UDP, by IPv4 or IPv6.
     pub(crate) fn is_udp(&self) -> bool {
         const UDP: u8 = 17;
@@ -396,11 +411,19 @@ impl Frame {
         protocol == Some(&UDP)
     }
 
-    /// What its UDP datagram carries, by IPv4 without options or by IPv6.
+    /// What its UDP datagram carries.
     pub(crate) fn payload(&self) -> &[u8] {
-        const UDP_HEADER: usize = 8;
+        &self.datagram()[8..]
+    }
+
+    pub(crate) fn goes_to(&self, port: u16) -> bool {
+        self.is_udp() && self.datagram()[2..4] == port.to_be_bytes()
+    }
+
+    /// Its UDP datagram, by IPv4 without options or by IPv6.
+    fn datagram(&self) -> &[u8] {
         let headers = if self.0[12..14] == [0x08, 0x00] { 34 } else { 54 };
-        &self.0[headers + UDP_HEADER..]
+        &self.0[headers..]
     }
 
     pub(crate) fn contains(&self, needle: &str) -> bool {

@@ -8,10 +8,14 @@
     reason = "a test that cannot go on has failed, and tells"
 )]
 
+mod avahi;
 mod cable;
 mod lab;
 mod lines;
+mod multicast;
+mod neighbours;
 mod networks;
+mod noise;
 mod roaming;
 mod talk;
 
