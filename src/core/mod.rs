@@ -24,6 +24,7 @@ mod handshakes;
 mod lan;
 mod liveness;
 mod messages;
+mod names;
 mod outbox;
 mod paths;
 mod peers;

@@ -333,16 +333,20 @@ impl Node {
     /// Says goodbye to everyone and wipes all sessions.
     pub(crate) fn leave(&mut self, reason: &'static str) {
         for id in self.peers.online() {
-            // Twice, in datagrams of their own: nobody will ask again if one is lost.
-            for _ in 0..2 {
-                self.flush(id);
-                self.tell(id, &Record::Goodbye);
-            }
-            self.flush(id);
+            self.say_goodbye(id);
         }
         for id in self.peers.online() {
             self.exit(id, reason);
         }
+    }
+
+    /// Twice, in datagrams of their own: nobody will ask again if one is lost.
+    pub(crate) fn say_goodbye(&mut self, id: NodeId) {
+        for _ in 0..2 {
+            self.flush(id);
+            self.tell(id, &Record::Goodbye);
+        }
+        self.flush(id);
     }
 }
 
