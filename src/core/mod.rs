@@ -19,7 +19,9 @@
 mod api;
 mod clients;
 mod clock_text;
+mod copies;
 mod delivery;
+mod duplicates;
 mod handshakes;
 mod lan;
 mod liveness;
@@ -49,6 +51,8 @@ pub use self::api::*;
 use self::clients::Clients;
 pub use self::clients::TooManyClients;
 use self::clock_text::ClockText;
+use self::copies::Copies;
+use self::duplicates::Duplicates;
 use self::handshakes::Handshakes;
 use self::lan::Lan;
 use self::outbox::Outbox;
@@ -80,6 +84,8 @@ pub struct Node {
     peers: Peers,
     handshakes: Handshakes,
     prospects: Prospects,
+    duplicates: Duplicates,
+    copies: Copies,
     lan: Lan,
     topics: LocalTopics,
     clients: Clients,
@@ -122,6 +128,8 @@ impl Node {
             peers: Peers::remembered(&config.known),
             handshakes: Handshakes::new(random(&mut *rng)),
             prospects: Prospects::default(),
+            duplicates: Duplicates::default(),
+            copies: Copies::default(),
             lan: Lan::default(),
             topics: LocalTopics::default(),
             clients: Clients::default(),
@@ -285,6 +293,8 @@ impl Node {
                 Timer::Liveness(peer) => self.on_liveness_timer(peer),
                 Timer::Delivery(peer) => self.on_delivery_timer(peer),
                 Timer::Topics(peer) => self.on_topics_timer(peer),
+                Timer::Contest(peer) => self.on_contest_timer(peer),
+                Timer::Copy => self.on_copy_timer(),
                 Timer::Whois(addr) => self.on_whois_timer(addr),
                 Timer::Ping(client, number) => self.on_ping_timer(client, number),
                 Timer::SlowConsumer(client) => self.on_slow_consumer_timer(client),

@@ -33,6 +33,12 @@ impl Links {
         &self.addrs
     }
 
+    /// Whether `addr` is our own.
+    pub(crate) fn is_own(&self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        addr.is_loopback() || self.addrs.iter().any(|own| own.addr == addr)
+    }
+
     /// Whether `addr` is on a network that we are on too.
     pub(crate) fn on_link(&self, addr: IpAddr) -> bool {
         let addr = addr.to_canonical();

@@ -149,6 +149,8 @@ impl Node {
 
     fn checks(&self) -> Vec<Health<'static>> {
         let mut checks = self.health.clone();
+        checks.extend(self.copy_health());
+        checks.extend(self.duplicates_health());
         checks.extend(self.names_health());
         if self.peers.counts().1 >= limits::PEERS {
             checks.push(Health {

@@ -19,6 +19,10 @@ pub(crate) enum Timer {
     Delivery(NodeId),
     /// Tell this peer our topics again.
     Topics(NodeId),
+    /// Ask again whether the machine lives whose place another one claims, or give it away.
+    Contest(NodeId),
+    /// Look whether another machine has our key.
+    Copy,
     /// Ask this address who it is.
     Whois(SocketAddr),
     /// Send or await the next question of this app's ping.
@@ -44,6 +48,8 @@ impl Timer {
             Self::Liveness(_) => "liveness",
             Self::Delivery(_) => "delivery",
             Self::Topics(_) => "topics",
+            Self::Contest(_) => "contest",
+            Self::Copy => "copy",
             Self::Whois(_) => "whois",
             Self::Ping(..) => "ping",
             Self::SlowConsumer(_) => "slow-consumer",

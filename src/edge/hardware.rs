@@ -223,7 +223,7 @@ pub(crate) mod tests {
         let (alone, both) = (bound(&machine(&one)), bound(&machine(&[one, two].concat())));
         assert!(!alone.is_other(&both) && !both.is_other(&alone));
         assert!(alone.is_other(&bound(&machine(&two))));
-        assert_eq!(alone.clone().renewed(both.clone()), both);
+        assert_eq!(alone.renewed(both.clone()), both);
     }
 
     #[test]

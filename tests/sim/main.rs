@@ -12,6 +12,7 @@ mod world;
 mod contract;
 mod delivery;
 mod discovery;
+mod duplicates;
 mod hostile;
 mod load;
 mod presence;
