@@ -252,6 +252,12 @@ impl Client {
         self.ask_ok(Line { own: Some(true), ..Line::op("watch") }).await
     }
 
+    /// Makes the daemon forget a peer: its name goes to whoever else has it, and the peer may come back as a new one.
+    /// `to` is an exact name or id.
+    pub async fn forget(&mut self, to: &str) -> Result<(), Error> {
+        self.ask_ok(Line { to: Some(to), ..Line::op("forget") }).await
+    }
+
     /// Asks which network the node belongs to.
     pub async fn network(&mut self) -> Result<NetworkInfo<'static>, Error> {
         self.ask_network(Line { action: Some("show"), ..Line::op("network") }).await

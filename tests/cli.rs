@@ -575,3 +575,55 @@ fn a_reload_tells_what_has_changed_and_what_needs_a_restart() {
     let wrong = against(Fake::answering(|request| error(request, "internal")), &["reload"]);
     wrong.expect(1, "", "atonce: it is not to be\n  try: something else\n");
 }
+
+#[test]
+fn who_is_forgotten_is_told_and_who_has_the_name_now() {
+    let heir = || {
+        let mut listed = 0;
+        Fake::new(move |session| {
+            while let Some(request) = session.request() {
+                if request["op"] == "forget" {
+                    assert_eq!(request["to"], id(2));
+                    session.tell(&ok(&request)[0]);
+                    continue;
+                }
+                listed += 1;
+                let peer = |number, conflict| {
+                    json!({"ev": "peer", "id": id(number), "name": "pi", "state": "online", "path": null, "rtt_us": null,
+                        "last_seen": null, "topics": [], "conflict": conflict})
+                };
+                let peers =
+                    if listed == 1 { vec![peer(2, false), peer(3, true)] } else { vec![peer(3, false)] };
+                peers.iter().chain(&ok(&request)).for_each(|line| session.tell(line));
+            }
+        })
+    };
+    let short = |number| id(number)[..8].to_owned();
+    let note = format!("atonce: messages to pi go to {} now\n", short(3));
+    against(heir(), &["forget", "pi"]).expect(0, &format!("forgot pi ({})\n", short(2)), &note);
+    let json = json!({"peer": node("pi", 2), "heir": node("pi", 3)});
+    let told = against(heir(), &["forget", &id(2)[..8], "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&told.stdout).unwrap(), json);
+    assert_eq!(against(heir(), &["forget", "nobody"]).code, Some(4));
+}
+
+#[test]
+fn a_conflict_is_told_with_what_to_do() {
+    let fake = Fake::new(|session| {
+        let request = session.expect("peers");
+        for (number, conflict) in [(2, false), (3, true)] {
+            session.tell(
+                &json!({"ev": "peer", "id": id(number), "name": "pi", "state": "offline", "path": null,
+                "rtt_us": null, "last_seen": null, "topics": [], "conflict": conflict}),
+            );
+        }
+        session.tell(&ok(&request)[0]);
+    });
+    let told = against(fake, &["peers", "--all"]);
+    assert!(told.stdout.contains("\npi            offline,conflict"), "{}", told.stdout);
+    assert!(
+        told.stderr.contains(&format!("atonce forget {} gives it the name", &id(2)[..8])),
+        "{}",
+        told.stderr
+    );
+}

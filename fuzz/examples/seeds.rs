@@ -8,7 +8,9 @@ use std::path::Path;
 
 use atonce::crypto::identity::Identity;
 use atonce::crypto::network::NetworkKeys;
-use atonce::edge::{keyfile, peerfile};
+use atonce::edge::hardware::Binding;
+use atonce::edge::keytext::StoredKey;
+use atonce::edge::peerfile;
 use atonce::id::{MessageNumber, NodeId, TopicNumber};
 use atonce::wire::message::{self, Fate, Record};
 
@@ -109,8 +111,13 @@ fn main() {
     }
     write("client_events", "all", &[&[7][..], SAID.join("\n").as_bytes(), b"\n"].concat());
 
-    let key = keyfile::key_text(&[7; 32]);
+    let card = format!("card {}", "a".repeat(26));
+    let binding = Binding::parse([card.as_str()].into_iter()).unwrap();
+    let key = StoredKey { secret: [7; 32].into(), binding }.to_text();
     write("files", "key", &[&[0][..], key.as_bytes()].concat());
+    // Of the first version, which is still read.
+    let old = b"\0atonce-identity-1\na4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dq\nr3nkvygllndv4sci\n";
+    write("files", "key-1", old);
     write("files", "secret", &[&[1][..], b"atonce-secret-", &[b'a'; 52], b"\n"].concat());
     let known = atonce::core::KnownPeer {
         id: NodeId([7; 32]),

@@ -197,6 +197,9 @@ pub enum Dropped {
     /// In the open network, from an address that is not of a local network.
     #[error("foreign-address")]
     ForeignAddress,
+    /// From a second machine with the key of a peer that is there, or from one that may be it.
+    #[error("duplicate-identity")]
+    Duplicate,
     /// A limit of `limits.rs` is reached.
     #[error("over-limit")]
     OverLimit,

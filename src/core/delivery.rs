@@ -339,6 +339,20 @@ impl Node {
         }
     }
 
+    /// Ends all messages to the peer: it is not waited for any more.
+    pub(crate) fn end_messages(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let waiting = std::mem::take(&mut peer.delivery.waiting);
+        let lost = std::mem::take(&mut peer.delivery.in_flight);
+        self.timers.clear(Timer::Delivery(id));
+        for waiting in waiting {
+            self.conclude(id, waiting.parcel, Outcome::Unreachable, false);
+        }
+        for message in lost {
+            self.conclude(id, message.parcel, Outcome::Timeout, true);
+        }
+    }
+
     /// An app went away: nobody waits for what it had not sent yet. What is under way still arrives.
     pub(crate) fn forget_waiting_of(&mut self, client: ClientId) {
         for (_, peer) in self.peers.iter_mut() {

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::core::api::{Destination, Dropped, Route};
+use crate::core::duplicates::Claim;
 use crate::core::paths::Source;
 use crate::core::prospects::RETRY;
 use crate::core::sessions::Established;
@@ -17,7 +18,7 @@ use crate::core::timers::Timer;
 use crate::core::whois::Whois;
 use crate::core::{Node, random};
 use crate::crypto::cookie::CookieJar;
-use crate::crypto::handshake::{self, Received};
+use crate::crypto::handshake::{self, Received, SessionKeys};
 use crate::crypto::network::NetworkKind;
 use crate::crypto::session::Session;
 use crate::id::{BootId, NodeId, NodeName, SessionIndex};
@@ -57,13 +58,15 @@ pub(crate) enum Owner {
     HalfOpen,
     /// A session with this peer.
     Peer(NodeId),
+    /// Our question whether another machine has our key.
+    Copy,
 }
 
 /// A first message that we answered.
 #[derive(Debug)]
-struct HalfOpen {
-    peer: NodeId,
-    claim: Claim,
+pub(super) struct HalfOpen {
+    pub(super) peer: NodeId,
+    pub(super) said: Said,
     session: Session,
     since: Instant,
     response: [u8; size::RESPONSE],
@@ -73,8 +76,8 @@ struct HalfOpen {
 
 /// What a first message says of itself.
 #[derive(Debug)]
-struct Claim {
-    boot: BootId,
+pub(super) struct Said {
+    pub(super) boot: BootId,
     counter: u64,
     /// By which a copy is known.
     mac1: [u8; size::MAC],
@@ -120,6 +123,8 @@ impl Node {
 
     /// Forgets all that was begun, for another network.
     pub(crate) fn forget_handshakes(&mut self) {
+        self.forget_contests();
+        self.forget_copy();
         self.forget_prospects();
         for index in std::mem::take(&mut self.handshakes.half_open).into_keys() {
             self.handshakes.indices.remove(&index);
@@ -157,18 +162,21 @@ impl Node {
         self.handshakes.count_this_second(self.now).1 += 1;
         let received = Received::read(&self.identity, packet).map_err(|_| Dropped::Unauthenticated)?;
         let peer = received.initiator;
-        if peer == self.id {
-            return Err(Dropped::Unexpected);
-        }
         let (boot, counter) = boot_and_counter(&received.payload);
+        if peer == self.id {
+            return self.answer_copy(via, received, boot);
+        }
         self.check_life(&peer, boot, counter)?;
+        if self.is_barred(&peer, boot, via) {
+            return Err(Dropped::Duplicate);
+        }
         if self.id > peer && self.has_first_message(&peer) {
             // Ours stands; it may never have reached the other side, so it goes where this one came from.
             self.seek(peer, Some((via, Source::Seen)), None);
             self.repeat_first_message(peer, via);
             return Err(Dropped::Unexpected);
         }
-        self.answer_first_message(via, received, Claim { boot, counter, mac1, proved })
+        self.answer_first_message(via, received, Said { boot, counter, mac1, proved })
     }
 
     /// In the open network only neighbours are answered; in a private one the membership is proved.
@@ -183,7 +191,7 @@ impl Node {
     /// A copy of a first message, from another interface of its sender, gets the answer that the first one got.
     fn answer_again(&mut self, via: Route, mac1: &[u8; size::MAC]) -> Option<Result<(), Dropped>> {
         let now = self.now;
-        let known = self.handshakes.half_open.values_mut().find(|half| half.claim.mac1 == *mac1)?;
+        let known = self.handshakes.half_open.values_mut().find(|half| half.said.mac1 == *mac1)?;
         if now.since(known.since) > ANSWER_LIFE {
             return None;
         }
@@ -206,7 +214,7 @@ impl Node {
     /// Whether this source holds as many half-open handshakes as one may, of those that proved it or of the others.
     fn is_crowded(&self, source: IpAddr, proved: bool) -> bool {
         let of_source = |half: &&HalfOpen| {
-            half.claim.proved == proved && half.sources.iter().any(|route| route.remote.ip() == source)
+            half.said.proved == proved && half.sources.iter().any(|route| route.remote.ip() == source)
         };
         self.handshakes.half_open.values().filter(of_source).count() >= limits::HALF_OPEN_PER_SOURCE
             // Daemons side by side on one host all come from the same address.
@@ -221,19 +229,11 @@ impl Node {
         if recorded { Err(Dropped::Replayed) } else { Ok(()) }
     }
 
-    fn answer_first_message(&mut self, via: Route, received: Received, claim: Claim) -> Result<(), Dropped> {
+    fn answer_first_message(&mut self, via: Route, received: Received, said: Said) -> Result<(), Dropped> {
         let peer = received.initiator;
         let remote = received.sender;
         let index = self.free_index();
-        let ephemeral = self.random();
-        // protocol.md, 3.2: boot id, length of the name, name, zeros
-        let mut payload = [0; size::RESPONSE_PAYLOAD];
-        payload[..8].copy_from_slice(&self.boot.0.to_le_bytes());
-        let name = self.config.name.as_str().as_bytes();
-        payload[8] = u8::try_from(name.len()).unwrap_or(0);
-        payload[9..9 + name.len()].copy_from_slice(name);
-        let answered = received.respond(&self.config.network, index, ephemeral, &payload);
-        let (keys, response) = answered.map_err(|_| Dropped::Unauthenticated)?;
+        let (keys, response) = self.respond(received, index)?;
         // The other side's handshake stands: ours would only cross it. If theirs comes to nothing, ours starts anew.
         if self.has_first_message(&peer) {
             self.forget_first_message(peer);
@@ -241,7 +241,7 @@ impl Node {
         }
         let half_open = HalfOpen {
             peer,
-            claim,
+            said,
             session: Session::new(keys, remote),
             since: self.now,
             response,
@@ -252,6 +252,23 @@ impl Node {
         self.timers.set_sooner(Timer::HalfOpen, self.now + HALF_OPEN_LIFE);
         self.outbox.push(Destination::One(via), &response);
         Ok(())
+    }
+
+    /// Our answer to a first message.
+    pub(super) fn respond(
+        &mut self,
+        received: Received,
+        index: SessionIndex,
+    ) -> Result<(SessionKeys, [u8; size::RESPONSE]), Dropped> {
+        let ephemeral = self.random();
+        // protocol.md, 3.2: boot id, length of the name, name, zeros
+        let mut payload = [0; size::RESPONSE_PAYLOAD];
+        payload[..8].copy_from_slice(&self.boot.0.to_le_bytes());
+        let name = self.config.name.as_str().as_bytes();
+        payload[8] = u8::try_from(name.len()).unwrap_or(0);
+        payload[9..9 + name.len()].copy_from_slice(name);
+        let answered = received.respond(&self.config.network, index, ephemeral, &payload);
+        answered.map_err(|_| Dropped::Unauthenticated)
     }
 
     pub(crate) fn on_half_open_timer(&mut self) {
@@ -274,22 +291,33 @@ impl Node {
         &mut self,
         via: Route,
         index: SessionIndex,
-        packet: &mut [u8],
-    ) -> Result<Option<NodeId>, Dropped> {
+        packet: &[u8],
+    ) -> Result<(), Dropped> {
         let half = self.handshakes.half_open.get_mut(&index).ok_or(Dropped::UnknownSession)?;
-        let mut probe = packet.to_vec();
-        let plaintext = half.session.open(&mut probe).map_err(|_| Dropped::Unauthenticated)?;
-        // Its name stands in its first record: whoever is told that it entered is told the name too.
-        let name = name_in(plaintext);
-        packet.copy_from_slice(&probe);
+        let mut packet = packet.to_vec();
+        half.session.open(&mut packet).map_err(|_| Dropped::Unauthenticated)?;
         let Some(half) = self.handshakes.half_open.remove(&index) else {
             return Err(Dropped::UnknownSession);
         };
         // Another handshake of the same life may have committed since this one began.
-        if let Err(reason) = self.check_life(&half.peer, half.claim.boot, half.claim.counter) {
+        if let Err(reason) = self.check_life(&half.peer, half.said.boot, half.said.counter) {
             self.handshakes.indices.remove(&index);
             return Err(reason);
         }
+        let (peer, boot) = (half.peer, half.said.boot);
+        let claim = Claim { half, index, via, packet };
+        if self.lives_elsewhere(&peer, boot, via) {
+            return self.contest(peer, boot, via, Some(claim));
+        }
+        self.accept_claim(claim)
+    }
+
+    /// Begins the session of a first message whose sender has proved that it is alive.
+    pub(super) fn accept_claim(&mut self, claim: Claim) -> Result<(), Dropped> {
+        let Claim { half, index, via, packet } = claim;
+        let plaintext = &packet[size::DATA_HEADER..packet.len() - size::TAG];
+        // Its name stands in its first record: whoever is told that it entered is told the name too.
+        let name = name_in(plaintext);
         let established =
             Established { session: half.session, index, since: self.now, initiator: false, used: false };
         // It holds our response, so it is where that went. Another address is a claim, and is asked first.
@@ -298,17 +326,19 @@ impl Node {
         if !self.establish(
             half.peer,
             established,
-            half.claim.boot,
-            Some(half.claim.counter),
+            half.said.boot,
+            Some(half.said.counter),
             name.as_ref(),
             path,
         ) {
-            return Ok(None);
+            return Err(Dropped::OverLimit);
         }
         if !answered {
             self.challenge(half.peer, via);
         }
-        Ok(Some(half.peer))
+        self.on_records(half.peer, via, plaintext);
+        self.introduce_ourselves(half.peer);
+        Ok(())
     }
 
     pub(crate) fn on_cookie_timer(&mut self) {

@@ -4,7 +4,7 @@
 //! one direction of multicast is enough. A start, a changed network and a lost session are kicks: each greets everyone
 //! four times within 1.4 s and browses for a few seconds; then the LAN is quiet again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::message::Record;
-use crate::wire::packet::size;
+use crate::wire::packet::{field, size};
 use crate::wire::txt::Txt;
 
 /// When a kick greets again, counted from the greeting before: at 0, 0.2, 0.6 and 1.4 s. A single multicast frame is
@@ -53,6 +53,8 @@ pub(crate) struct Lan {
     kicked: Option<Instant>,
     browsing: bool,
     static_peers: Vec<SocketAddr>,
+    /// The nonces of our last hellos: networks send them back.
+    greeted: VecDeque<[u8; size::NONCE]>,
     /// Who is behind each advert that we see: mDNS names only the label when one vanishes.
     seen: BTreeMap<String, NodeId>,
 }
@@ -150,6 +152,10 @@ impl Node {
 
     fn greet(&mut self) {
         let nonce = self.random();
+        if self.lan.greeted.len() > HELLO_STEPS.len() {
+            self.lan.greeted.pop_front();
+        }
+        self.lan.greeted.push_back(nonce);
         let port = self.port();
         let hello = self.config.network.seal_hello(&self.id, nonce, port);
         self.outbox.push(Destination::Everyone, &hello);
@@ -183,7 +189,7 @@ impl Node {
         self.lan.kicked = None;
         let links = &self.links;
         for (_, peer) in self.peers.iter_mut() {
-            let gone = |local: IpAddr| !links.has(local);
+            let gone = |local: IpAddr| !links.is_own(local);
             if let Some(path) = &mut peer.path {
                 path.local = path.local.filter(|local| !gone(*local));
             }
@@ -207,7 +213,7 @@ impl Node {
 
     pub(crate) fn on_hello(&mut self, via: Route, packet: &[u8; size::HELLO]) -> Result<(), Dropped> {
         let (id, port) = self.config.network.open_hello(packet).ok_or(Dropped::Unauthenticated)?;
-        if id == self.id {
+        if self.lan.greeted.iter().any(|nonce| *nonce == packet[field::NONCE]) {
             return Err(Dropped::Unexpected);
         }
         if port != via.remote.port()
@@ -215,6 +221,10 @@ impl Node {
             || !self.may_be_a_peer(via.remote)
         {
             return Err(Dropped::ForeignAddress);
+        }
+        if id == self.id {
+            self.look_for_copy(Route { remote: via.remote, local: None });
+            return Ok(());
         }
         // It came to the hello port: the answer leaves from the session's.
         self.note_heard(id, Channel::Hello, via.remote);
@@ -228,6 +238,11 @@ impl Node {
                 let network = &self.config.network;
                 let Some(id) = advertised(network, &label, port, &txt) else { return };
                 if id == self.id {
+                    let foreign =
+                        |addr: &&IpAddrScoped| self.links.on_link(addr.addr) && !self.links.is_own(addr.addr);
+                    if let Some(addr) = addrs.iter().find(foreign) {
+                        self.look_for_copy(Route { remote: socket_addr(*addr, port), local: None });
+                    }
                     return;
                 }
                 if self.lan.seen.len() >= limits::PEERS {

@@ -19,12 +19,15 @@
 mod api;
 mod clients;
 mod clock_text;
+mod copies;
 mod delivery;
+mod duplicates;
 mod handshakes;
 mod heard;
 mod lan;
 mod liveness;
 mod messages;
+mod names;
 mod outbox;
 mod paths;
 mod peers;
@@ -49,6 +52,8 @@ pub use self::api::*;
 use self::clients::Clients;
 pub use self::clients::TooManyClients;
 use self::clock_text::ClockText;
+use self::copies::Copies;
+use self::duplicates::Duplicates;
 use self::handshakes::Handshakes;
 use self::heard::Heard;
 use self::lan::Lan;
@@ -81,6 +86,8 @@ pub struct Node {
     peers: Peers,
     handshakes: Handshakes,
     prospects: Prospects,
+    duplicates: Duplicates,
+    copies: Copies,
     lan: Lan,
     heard: Heard,
     topics: LocalTopics,
@@ -126,6 +133,8 @@ impl Node {
             peers: Peers::remembered(&config.known),
             handshakes: Handshakes::new(random(&mut *rng)),
             prospects: Prospects::default(),
+            duplicates: Duplicates::default(),
+            copies: Copies::default(),
             lan: Lan::default(),
             heard: Heard::default(),
             topics: LocalTopics::default(),
@@ -292,6 +301,8 @@ impl Node {
                 Timer::Delivery(peer) => self.on_delivery_timer(peer),
                 Timer::Lost(peer) => self.on_lost_timer(peer),
                 Timer::Topics(peer) => self.on_topics_timer(peer),
+                Timer::Contest(peer) => self.on_contest_timer(peer),
+                Timer::Copy => self.on_copy_timer(),
                 Timer::Whois(addr) => self.on_whois_timer(addr),
                 Timer::Ping(client, number) => self.on_ping_timer(client, number),
                 Timer::SlowConsumer(client) => self.on_slow_consumer_timer(client),

@@ -34,8 +34,9 @@ impl Links {
     }
 
     /// Whether `addr` is our own.
-    pub(crate) fn has(&self, addr: IpAddr) -> bool {
-        self.addrs.iter().any(|own| own.addr == addr)
+    pub(crate) fn is_own(&self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        addr.is_loopback() || self.addrs.iter().any(|own| own.addr == addr)
     }
 
     /// Whether `addr` means all hosts, of a network of ours or of any.

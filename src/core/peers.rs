@@ -65,6 +65,9 @@ pub(crate) struct Peer {
     pub(crate) hints_ignored_until: Instant,
     /// Why it is offline.
     pub(crate) why: &'static str,
+    /// An app had us forget it: nobody is told of it before it comes back. The numbers of messages stay, since it keeps
+    /// them too.
+    pub(crate) forgotten: bool,
 }
 
 impl Peer {
@@ -95,6 +98,7 @@ impl Peer {
             failed_hints: 0,
             hints_ignored_until: Instant::default(),
             why: "not seen since the daemon started",
+            forgotten: false,
         }
     }
 
@@ -155,11 +159,21 @@ impl Peers {
         self.by_id.iter_mut()
     }
 
-    /// The peers after `id` in the order of ids, `id` itself excluded.
-    pub(crate) fn after(&self, id: Option<NodeId>) -> impl Iterator<Item = (&NodeId, &Peer)> {
+    /// Whether `id` was met, and not forgotten since.
+    pub(crate) fn is_known(&self, id: &NodeId) -> bool {
+        self.by_id.get(id).is_some_and(|peer| !peer.forgotten)
+    }
+
+    /// Those that were not forgotten.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.known_after(None)
+    }
+
+    /// Those of them after `id` in the order of ids, `id` itself excluded.
+    pub(crate) fn known_after(&self, id: Option<NodeId>) -> impl Iterator<Item = (&NodeId, &Peer)> {
         use std::ops::Bound;
         let start = id.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_id.range((start, Bound::Unbounded))
+        self.by_id.range((start, Bound::Unbounded)).filter(|(_, peer)| !peer.forgotten)
     }
 
     /// The ids of the peers with a session.
@@ -199,6 +213,9 @@ impl Peers {
             let first_name = name.cloned().unwrap_or_else(fallback);
             self.by_id.insert(id, Peer::new(first_name, false));
         }
+        if let Some(peer) = self.by_id.get_mut(&id) {
+            peer.forgotten = false;
+        }
         if let Some(name) = name {
             self.rename(id, name);
         }
@@ -210,14 +227,42 @@ impl Peers {
         if peer.pinned && peer.name == *name {
             return;
         }
-        if peer.pinned {
-            // It took another name: the old one is free again.
-            self.pins.remove(&peer.name);
+        let old = std::mem::replace(&mut peer.name, name.clone());
+        if std::mem::take(&mut peer.pinned) {
+            self.free(&old);
         }
-        peer.name = name.clone();
-        peer.pinned = !self.pins.contains_key(name);
-        if peer.pinned {
-            self.pins.insert(name.clone(), id);
+        if !self.pins.contains_key(name) {
+            self.pin(id);
+        }
+    }
+
+    /// Messages by the name of `id` go to it from now on.
+    fn pin(&mut self, id: NodeId) {
+        let Some(peer) = self.by_id.get_mut(&id) else { return };
+        peer.pinned = true;
+        self.pins.insert(peer.name.clone(), id);
+    }
+
+    /// Nobody has `name` any more: it goes to another who is called so, best to one that is there, else to the last one
+    /// that was.
+    fn free(&mut self, name: &NodeName) {
+        self.pins.remove(name);
+        let heirs = self.known().filter(|(_, peer)| peer.name == *name);
+        let heir = heirs.max_by_key(|(_, peer)| (peer.is_online(), peer.heard, peer.seen_before));
+        if let Some(heir) = heir.map(|(id, _)| *id) {
+            self.pin(heir);
+        }
+    }
+
+    /// Forgets all that people know of `id`, which has no session: it may come back as if it were new.
+    pub(crate) fn forget(&mut self, id: NodeId) {
+        let Some(peer) = self.by_id.get_mut(&id) else { return };
+        peer.forgotten = true;
+        peer.candidates = Candidates::default();
+        (peer.heard, peer.seen_before) = (None, None);
+        let name = peer.name.clone();
+        if std::mem::take(&mut peer.pinned) {
+            self.free(&name);
         }
     }
 
@@ -228,7 +273,7 @@ impl Peers {
         let oldest = offline.min_by_key(|(_, peer)| age(peer)).map(|(id, _)| *id)?;
         let peer = self.by_id.remove(&oldest)?;
         if peer.pinned {
-            self.pins.remove(&peer.name);
+            self.free(&peer.name);
         }
         Some(())
     }
@@ -288,6 +333,22 @@ mod tests {
             (peer.met, peer.heard) = (Some(now), Some(now));
         }
         assert_eq!(peers.by_name("pi"), Some(id(1)));
+    }
+
+    #[test]
+    fn a_freed_name_goes_to_who_was_heard_last_among_those_that_have_it() {
+        let mut peers = Peers::default();
+        for n in 1..=4 {
+            let heard = Instant::from_origin(Duration::from_secs(if n == 3 { 9 } else { n }));
+            peers.admit(id(n as u8), Some(&name("pi"))).unwrap().heard = Some(heard);
+        }
+        peers.forget(id(1));
+        assert_eq!(peers.by_name("pi"), Some(id(3)));
+        assert_eq!(peers.known().count(), 3);
+        peers.admit(id(3), Some(&name("attic")));
+        assert_eq!(peers.by_name("pi"), Some(id(4)));
+        peers.admit(id(1), Some(&name("pi")));
+        assert_eq!((peers.by_name("pi"), peers.known().count()), (Some(id(4)), 4));
     }
 
     #[test]

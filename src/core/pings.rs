@@ -50,6 +50,12 @@ const SAMPLES: usize = 10_000;
 const AGAIN: Duration = Duration::from_millis(250);
 
 impl Pings {
+    /// Whose series ask `peer`.
+    pub(crate) fn of_peer(&self, peer: &NodeId) -> Vec<(ClientId, u64)> {
+        let of_peer = self.by_number.iter().filter(|(_, series)| series.peer == *peer);
+        of_peer.map(|(number, _)| *number).collect()
+    }
+
     /// Whether an app waits for an answer of `peer`.
     pub(crate) fn await_peer(&self, peer: &NodeId) -> bool {
         self.by_number.values().any(|series| series.peer == *peer)
@@ -203,7 +209,7 @@ impl Node {
         self.tell_output(client);
     }
 
-    fn end_ping(&mut self, client: ClientId, number: u64) {
+    pub(crate) fn end_ping(&mut self, client: ClientId, number: u64) {
         self.timers.clear(Timer::Ping(client, number));
         let Some(mut series) = self.pings.by_number.remove(&(client, number)) else { return };
         if let Some(known) = self.clients.get_mut(client) {

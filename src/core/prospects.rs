@@ -335,8 +335,10 @@ impl Node {
 
     pub(crate) fn on_response(&mut self, via: Route, packet: &[u8; size::RESPONSE]) -> Result<(), Dropped> {
         let index = index_at(packet, field::RESPONSE_RECEIVER);
-        let Some(Owner::Prospect(peer)) = self.handshakes.indices.get(&index).copied() else {
-            return Err(Dropped::UnknownSession);
+        let peer = match self.handshakes.indices.get(&index).copied() {
+            Some(Owner::Prospect(peer)) => peer,
+            Some(Owner::Copy) => return self.on_copy_response(via, packet),
+            Some(Owner::HalfOpen | Owner::Peer(_)) | None => return Err(Dropped::UnknownSession),
         };
         let prospect = self.prospects.by_id.get(&peer).ok_or(Dropped::UnknownSession)?;
         let first = prospect.first_message.as_ref().ok_or(Dropped::UnknownSession)?;
@@ -344,7 +346,14 @@ impl Node {
         let (keys, payload) = finished.map_err(|_| Dropped::Unauthenticated)?;
         let (boot, name) = boot_and_name(&payload).ok_or(Dropped::Malformed)?;
         if self.peers.get(&peer).is_some_and(|known| known.past_boots.contains(&boot)) {
-            return Err(Dropped::Replayed);
+            // It answers a question of now, so an earlier life goes on beside the one that we know.
+            if self.peers.get(&peer).is_some_and(|known| known.is_online()) {
+                self.raise_duplicate(peer, via);
+            }
+            return Err(Dropped::Duplicate);
+        }
+        if self.lives_elsewhere(&peer, boot, via) {
+            return self.contest(peer, boot, via, None);
         }
         let asked = first.made;
         let once = prospect.last_sent == Some(asked);
@@ -406,7 +415,7 @@ impl Node {
     }
 }
 
-fn boot_and_name(payload: &[u8; size::RESPONSE_PAYLOAD]) -> Option<(BootId, NodeName)> {
+pub(super) fn boot_and_name(payload: &[u8; size::RESPONSE_PAYLOAD]) -> Option<(BootId, NodeName)> {
     let (boot, rest) = payload.split_first_chunk::<8>()?;
     let (length, name) = rest.split_first()?;
     let name = std::str::from_utf8(name.get(..usize::from(*length))?).ok()?;

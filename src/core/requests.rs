@@ -74,6 +74,7 @@ impl Node {
                     self.start_ping(client, id, peer, count, interval, timeout);
                 }
             }
+            Op::Forget { to } => self.forget(client, id, to.as_str()),
             Op::Network(op) => self.network(client, id, op),
             Op::Reload => {
                 if self.may_administer(client, id, "reading the configuration again") {
@@ -84,8 +85,8 @@ impl Node {
     }
 
     /// Whom an app means by `to`: an exact name or id, ours included. Tells the app if nobody.
-    fn resolve(&mut self, client: ClientId, id: Option<RequestId>, to: &str) -> Option<NodeId> {
-        let by_id = || to.parse::<NodeId>().ok().filter(|id| *id == self.id || self.peers.get(id).is_some());
+    pub(crate) fn resolve(&mut self, client: ClientId, id: Option<RequestId>, to: &str) -> Option<NodeId> {
+        let by_id = || to.parse::<NodeId>().ok().filter(|id| *id == self.id || self.peers.is_known(id));
         let own = (to == self.config.name.as_str()).then_some(self.id);
         let found = own.or_else(|| self.peers.by_name(to)).or_else(by_id);
         if found.is_none() {
@@ -280,7 +281,7 @@ impl Node {
         }
     }
 
-    fn ok(&mut self, client: ClientId, id: Option<RequestId>) {
+    pub(crate) fn ok(&mut self, client: ClientId, id: Option<RequestId>) {
         self.answer(client, id, None, None);
     }
 
@@ -342,7 +343,7 @@ impl Node {
     }
 
     /// Whether this app may do such a thing; tells it if not.
-    fn may_administer(&mut self, client: ClientId, id: Option<RequestId>, what: &str) -> bool {
+    pub(crate) fn may_administer(&mut self, client: ClientId, id: Option<RequestId>, what: &str) -> bool {
         let admin = self.clients.get(client).is_some_and(|known| known.admin);
         if !admin {
             let message = format!("{what} needs root or the daemon's own user");

@@ -177,15 +177,8 @@ impl Node {
     ) -> Result<(), Dropped> {
         let id = match self.handshakes.indices.get(&index) {
             Some(Owner::Peer(id)) => *id,
-            Some(Owner::HalfOpen) => match self.on_first_data(via, index, packet)? {
-                Some(id) => {
-                    self.on_records(id, via, &packet[size::DATA_HEADER..packet.len() - size::TAG]);
-                    self.introduce_ourselves(id);
-                    return Ok(());
-                }
-                None => return Err(Dropped::OverLimit),
-            },
-            Some(Owner::Prospect(_)) | None => return Err(Dropped::UnknownSession),
+            Some(Owner::HalfOpen) => return self.on_first_data(via, index, packet),
+            Some(Owner::Prospect(_) | Owner::Copy) | None => return Err(Dropped::UnknownSession),
         };
         let now = self.now;
         let peer = self.peers.get_mut(&id).ok_or(Dropped::UnknownSession)?;
@@ -235,9 +228,11 @@ impl Node {
     /// The answer to a ping came, by the way it asked for.
     pub(crate) fn on_pong(&mut self, id: NodeId, via: Route, token: u64) {
         let now = self.now;
-        let links = &self.links;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(question) = peer.liveness.answered(token, via.remote) else { return };
+        self.hold_place(id, question.asked);
+        let links = &self.links;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.round_trip.sample(now.since(question.asked));
         peer.candidates.add(via, Source::Proved);
         let Some(path) = peer.path else { return };
@@ -350,16 +345,20 @@ impl Node {
     /// Says goodbye to everyone and wipes all sessions.
     pub(crate) fn leave(&mut self, reason: &'static str) {
         for id in self.peers.online() {
-            // Twice, in datagrams of their own: nobody will ask again if one is lost.
-            for _ in 0..2 {
-                self.flush(id);
-                self.tell(id, &Record::Goodbye);
-            }
-            self.flush(id);
+            self.say_goodbye(id);
         }
         for id in self.peers.online() {
             self.exit(id, reason);
         }
+    }
+
+    /// Twice, in datagrams of their own: nobody will ask again if one is lost.
+    pub(crate) fn say_goodbye(&mut self, id: NodeId) {
+        for _ in 0..2 {
+            self.flush(id);
+            self.tell(id, &Record::Goodbye);
+        }
+        self.flush(id);
     }
 }
 

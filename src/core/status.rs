@@ -23,7 +23,8 @@ impl Node {
             }
             let Some(listing) = known.listing() else { return };
             let (id, after) = (listing.id, listing.after);
-            let next = self.peers.after(after).next().map(|(id, peer)| (*id, self.peer_info(*id, peer)));
+            let next =
+                self.peers.known_after(after).next().map(|(id, peer)| (*id, self.peer_info(*id, peer)));
             let Some(known) = self.clients.get_mut(client) else { return };
             match next {
                 Some((peer, info)) => {
@@ -93,7 +94,7 @@ impl Node {
 
     fn status(&self) -> Status<'static> {
         let mut peers = PeerCounts::default();
-        for (id, peer) in self.peers.iter() {
+        for (id, peer) in self.peers.known() {
             match self.state_of(id, peer) {
                 PeerState::Online => peers.online += 1,
                 PeerState::Connecting => peers.connecting += 1,
@@ -149,15 +150,9 @@ impl Node {
     fn checks(&self) -> Vec<Health<'static>> {
         let mut checks = self.health.clone();
         self.check_channels(&mut checks);
-        let conflict = self.peers.iter().find(|(_, peer)| !peer.pinned && peer.is_online());
-        if let Some((id, peer)) = conflict {
-            checks.push(Health {
-                check: "names".into(),
-                state: HealthState::Warn,
-                why: format!("{} ({}) has a name that another peer had first", peer.name, id.short()).into(),
-                fix: "give it another name with --name, or send to its id".into(),
-            });
-        }
+        checks.extend(self.copy_health());
+        checks.extend(self.duplicates_health());
+        checks.extend(self.names_health());
         if self.peers.counts().1 >= limits::PEERS {
             checks.push(Health {
                 check: "peers".into(),
@@ -180,6 +175,6 @@ impl Node {
         };
         // Who came for a moment is not worth a place on disk, nor a name.
         let stays = |(_, peer): &(&NodeId, &Peer)| peer.is_friend() || peer.is_online();
-        self.peers.iter().filter(stays).map(known).collect()
+        self.peers.known().filter(stays).map(known).collect()
     }
 }

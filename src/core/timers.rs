@@ -21,6 +21,10 @@ pub(crate) enum Timer {
     Lost(NodeId),
     /// Tell this peer our topics again.
     Topics(NodeId),
+    /// Ask again whether the machine lives whose place another one claims, or give it away.
+    Contest(NodeId),
+    /// Look whether another machine has our key.
+    Copy,
     /// Ask this address who it is.
     Whois(SocketAddr),
     /// Send or await the next question of this app's ping.
@@ -47,6 +51,8 @@ impl Timer {
             Self::Delivery(_) => "delivery",
             Self::Lost(_) => "lost",
             Self::Topics(_) => "topics",
+            Self::Contest(_) => "contest",
+            Self::Copy => "copy",
             Self::Whois(_) => "whois",
             Self::Ping(..) => "ping",
             Self::SlowConsumer(_) => "slow-consumer",

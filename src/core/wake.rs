@@ -48,15 +48,16 @@ impl Node {
     pub(super) fn on_wall_clock(&mut self, since_1970: Duration) {
         let ahead = self.clock.set(since_1970, self.now);
         if ahead >= CLOCK_JUMP {
-            self.begin_new_life(ahead);
+            info!(seconds = ahead.as_secs(), "the clock jumped");
+            self.begin_new_life("the clock jumped");
         }
     }
 
     /// Nothing that a copy of us may know is used again, not even for a goodbye.
-    fn begin_new_life(&mut self, ahead: Duration) {
-        info!(reason = "the clock jumped", seconds = ahead.as_secs(), "new life");
+    pub(super) fn begin_new_life(&mut self, reason: &'static str) {
+        info!(reason, "new life");
         for id in self.peers.online() {
-            self.exit(id, "the clock jumped");
+            self.exit(id, reason);
         }
         let ids: Vec<_> = self.peers.iter().map(|(id, _)| *id).collect();
         for id in ids {

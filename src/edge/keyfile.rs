@@ -1,7 +1,8 @@
 //! The state directory: whose it is, and the secrets in it.
 //!
-//! One daemon owns it for as long as it lives (`lock`, with its process id). `identity.key` holds the node's key with
-//! a version and a checksum, so that a cut or foreign file is told from a key; `network.secret` holds the line of the
+//! One daemon owns it for as long as it lives (`lock`, with its process id). `identity.key` holds the node's key,
+//! bound to the machine (`keytext`, `hardware`), so that a cut or foreign file is told from a key, and a copied one from
+//! ours; `network.secret` holds the line of the
 //! private network that an app made us join. What cannot be read is kept aside under another name and told.
 
 use std::fs::{File, OpenOptions};
@@ -9,8 +10,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use blake2::{Blake2s256, Digest};
-use data_encoding::BASE32_NOPAD;
 use getrandom::SysRng;
 use rand_core::TryRng;
 use rustix::fs::{FlockOperation, flock};
@@ -19,12 +18,12 @@ use zeroize::Zeroizing;
 
 use crate::crypto::identity::Identity;
 use crate::crypto::network::NetworkSecret;
+use crate::edge::hardware::{Binding, Hardware};
+use crate::edge::keytext::StoredKey;
 use crate::edge::statefile;
-use crate::id::{base32, base32_32};
 use crate::wire::local::{Health, HealthState};
 
 const KEY_FILE: &str = "identity.key";
-const KEY_VERSION: &str = "atonce-identity-1";
 const SECRET_FILE: &str = "network.secret";
 const LOCK_FILE: &str = "lock";
 
@@ -112,46 +111,56 @@ impl StateDir {
         &self.path
     }
 
-    /// The node's key: the one of earlier runs, else a new one. Whatever a person should know comes as health.
+    /// The node's key: the one of earlier runs, else a new one; a key that belongs to another machine is kept aside.
+    /// Whatever a person should know comes as health.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or written. A key that is not stored would be another one at the next start, and all
-    /// that others know of this node would be void: so there is no daemon without the file.
-    pub fn identity(&self) -> Result<(Identity, Option<Health<'static>>), StateError> {
+    /// The file cannot be read, or a new key cannot be written. A key that is not stored would be another one at the next
+    /// start, and all that others know of this node would be void: so there is no daemon without the file.
+    pub fn identity(&self, hardware: &Hardware) -> Result<(Identity, Vec<Health<'static>>), StateError> {
         let path = self.path.join(KEY_FILE);
         let text = match statefile::read(&path) {
             Ok(text) => text.map(Zeroizing::new),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Zeroizing::new(String::new())),
             Err(error) => return Err(failed("read", &path)(error)),
         };
-        let Some(text) = text else { return Ok((self.new_identity()?, None)) };
-        if let Some(key) = parse_key(&text) {
-            let health = self.tighten(&path);
-            return Ok((Identity::from_secret(*key), health));
-        }
-        let aside = statefile::keep_aside(&path).map_err(failed("rename", &path))?;
-        tracing::error!(
-            file = %path.display(),
-            aside = %aside.display(),
-            "the key file is cut or foreign: it was kept aside and a new key made; other nodes see a new peer"
-        );
-        let health = Health {
-            check: "identity".into(),
-            state: HealthState::Warn,
-            why: format!(
-                "{} was cut or foreign, so this node made a new key; the old file is {}",
-                path.display(),
-                aside.display()
-            )
-            .into(),
-            fix: format!(
-                "put a good copy of the old key back as {} and restart, or have the other nodes forget the old one",
-                path.display()
-            )
-            .into(),
+        let Some(text) = text else { return self.new_identity(hardware, Vec::new()) };
+        let Some(stored) = StoredKey::parse(&text) else {
+            let aside = statefile::keep_aside(&path).map_err(failed("rename", &path))?;
+            tracing::error!(
+                file = %path.display(),
+                aside = %aside.display(),
+                "the key file is cut or foreign: it was kept aside and a new key made; other nodes see a new peer"
+            );
+            return self.new_identity(hardware, vec![replaced(&path, "was cut or foreign", &aside)]);
         };
-        Ok((self.new_identity()?, Some(health)))
+        let mut told: Vec<_> = self.tighten(&path).into_iter().collect();
+        let now = hardware.binding(&stored.secret);
+        if stored.binding.is_other(&now) {
+            // Bound to nothing: whoever puts it back means that it belongs here.
+            let unbound = StoredKey { binding: Binding::default(), ..stored };
+            let aside = statefile::free_name(&path, "other-machine").map_err(failed("write", &path))?;
+            statefile::write(&aside, unbound.to_text().as_bytes()).map_err(failed("write", &aside))?;
+            tracing::error!(
+                file = %path.display(),
+                aside = %aside.display(),
+                "the key belongs to another machine (is this disk a copy?): it was kept aside and a new key made; \
+                 other nodes see a new peer"
+            );
+            told.push(replaced(&path, "belongs to another machine (is this disk a copy?)", &aside));
+            return self.new_identity(hardware, told);
+        }
+        let before = stored.binding.clone();
+        let stored = StoredKey { binding: stored.binding.renewed(now), ..stored };
+        told.push(bound_health(&stored.binding));
+        if stored.binding != before
+            && let Err(error) = statefile::write(&path, stored.to_text().as_bytes())
+        {
+            // The key is there, whole, and good: what it is bound to can be written at another start.
+            tracing::warn!(file = %path.display(), %error, "what the key is bound to cannot be written");
+        }
+        Ok((Identity::from_secret(*stored.secret), told))
     }
 
     /// The secret that an app made us store, if any. One that cannot be read is kept aside and told.
@@ -193,12 +202,18 @@ impl StateDir {
         statefile::remove(&path).map_err(failed("remove", &path))
     }
 
-    fn new_identity(&self) -> Result<Identity, StateError> {
+    fn new_identity(
+        &self,
+        hardware: &Hardware,
+        mut told: Vec<Health<'static>>,
+    ) -> Result<(Identity, Vec<Health<'static>>), StateError> {
         let path = self.path.join(KEY_FILE);
         let mut secret = Zeroizing::new([0; 32]);
         SysRng.try_fill_bytes(&mut *secret).map_err(StateError::Random)?;
-        statefile::write(&path, key_text(&secret).as_bytes()).map_err(failed("write", &path))?;
-        Ok(Identity::from_secret(*secret))
+        let stored = StoredKey { binding: hardware.binding(&secret), secret };
+        statefile::write(&path, stored.to_text().as_bytes()).map_err(failed("write", &path))?;
+        told.push(bound_health(&stored.binding));
+        Ok((Identity::from_secret(*stored.secret), told))
     }
 
     fn tighten(&self, path: &Path) -> Option<Health<'static>> {
@@ -237,6 +252,32 @@ pub fn read_secret(path: &Path) -> Result<NetworkSecret, StateError> {
     })
 }
 
+/// A new key was made, since the old one `what`.
+fn replaced(path: &Path, what: &str, aside: &Path) -> Health<'static> {
+    let (path, aside) = (path.display(), aside.display());
+    Health {
+        check: "identity".into(),
+        state: HealthState::Warn,
+        why: format!("the key in {path} {what}, so this node made a new one; the old one is kept as {aside}").into(),
+        fix: format!(
+            "nothing, if this is a new device; else put a good copy of the old key back as {path} and restart the daemon"
+        )
+        .into(),
+    }
+}
+
+/// Whether a copy of the key file would be noticed.
+fn bound_health(binding: &Binding) -> Health<'static> {
+    let why = if binding.is_empty() {
+        "unbound: this machine shows neither a serial number nor a product UUID nor a network card of its own, so a copy \
+         of the key would work on another one too"
+            .to_owned()
+    } else {
+        format!("the key belongs to this machine, known by {}", binding.describe())
+    };
+    Health { check: "hardware".into(), state: HealthState::Ok, why: why.into(), fix: "".into() }
+}
+
 fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {
     move |error| StateError::Io { doing, path: path.to_owned(), error }
 }
@@ -245,35 +286,17 @@ fn owner(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
-/// The key file: three lines, what this is, the key, and a checksum that a cut or edited file does not have.
-pub fn key_text(secret: &[u8; 32]) -> Zeroizing<String> {
-    let key = Zeroizing::new(base32(secret));
-    Zeroizing::new(format!("{KEY_VERSION}\n{}\n{}\n", *key, checksum(&key)))
-}
-
-/// The key in such a file; none if it is cut, edited or foreign.
-pub fn parse_key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
-    let mut lines = text.lines();
-    let (version, key, sum) = (lines.next()?, lines.next()?, lines.next()?);
-    let whole = version == KEY_VERSION && sum == checksum(key) && lines.next().is_none();
-    if whole { base32_32(key).map(Zeroizing::new) } else { None }
-}
-
-fn checksum(key: &str) -> String {
-    let digest = Blake2s256::new().chain_update(KEY_VERSION).chain_update(key).finalize();
-    BASE32_NOPAD.encode(&digest[..10]).to_ascii_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
+    use crate::edge::hardware::tests::{machine, with_card};
 
     fn with_key_file(change: impl FnOnce(String) -> String) -> (tempfile::TempDir, crate::id::NodeId) {
         let dir = tempfile::tempdir().unwrap();
-        let id = StateDir::open(dir.path()).unwrap().identity().unwrap().0.id();
+        let id = StateDir::open(dir.path()).unwrap().identity(&Hardware::default()).unwrap().0.id();
         let file = dir.path().join(KEY_FILE);
         fs::write(&file, change(fs::read_to_string(&file).unwrap())).unwrap();
         (dir, id)
@@ -282,9 +305,10 @@ mod tests {
     #[test]
     fn the_key_of_the_first_start_is_the_key_of_the_second() {
         let (dir, id) = with_key_file(|text| text);
-        let (identity, health) = StateDir::open(dir.path()).unwrap().identity().unwrap();
+        let (identity, health) = StateDir::open(dir.path()).unwrap().identity(&Hardware::default()).unwrap();
         assert_eq!(identity.id(), id);
-        assert_eq!(health, None);
+        assert_eq!(health.len(), 1, "{health:?}");
+        assert!(health[0].why.starts_with("unbound: "), "{health:?}");
         assert_eq!(fs::metadata(dir.path().join(KEY_FILE)).unwrap().mode() & 0o777, 0o600);
     }
 
@@ -301,13 +325,13 @@ mod tests {
             let (dir, id) = with_key_file(cut);
             let left = fs::read_to_string(dir.path().join(KEY_FILE)).unwrap();
             let state = StateDir::open(dir.path()).unwrap();
-            let (identity, health) = state.identity().unwrap();
+            let (identity, health) = state.identity(&Hardware::default()).unwrap();
             assert_ne!(identity.id(), id);
-            let health = health.unwrap();
+            let health = &health[0];
             assert_eq!((health.check.as_ref(), health.state), ("identity", HealthState::Warn));
             assert!(health.why.contains("identity.key.bad-1"), "{}", health.why);
             assert_eq!(fs::read_to_string(dir.path().join("identity.key.bad-1")).unwrap(), left);
-            assert_eq!(state.identity().unwrap().0.id(), identity.id());
+            assert_eq!(state.identity(&Hardware::default()).unwrap().0.id(), identity.id());
         }
     }
 
@@ -316,10 +340,51 @@ mod tests {
         let (dir, id) = with_key_file(|text| text);
         let file = dir.path().join(KEY_FILE);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        let (identity, health) = StateDir::open(dir.path()).unwrap().identity().unwrap();
+        let (identity, health) = StateDir::open(dir.path()).unwrap().identity(&Hardware::default()).unwrap();
         assert_eq!(identity.id(), id);
-        assert_eq!(health.unwrap().check, "identity");
+        assert_eq!(health[0].check, "identity");
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_cloned_card_makes_itself_a_key_and_keeps_the_old_one_aside_for_who_wants_it_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let (original, clone) = (with_card("b8:27:eb:00:00:01"), with_card("b8:27:eb:00:00:02"));
+        let (first, told) = state.identity(&original).unwrap();
+        assert!(told[0].why.ends_with("known by its network card"), "{told:?}");
+        let (second, told) = state.identity(&clone).unwrap();
+        assert_ne!(first.id(), second.id());
+        assert_eq!((told[0].check.as_ref(), told[0].state), ("identity", HealthState::Warn));
+        assert!(told[0].why.contains("identity.key.other-machine-1"), "{told:?}");
+        let aside = dir.path().join("identity.key.other-machine-1");
+        assert_eq!(fs::metadata(&aside).unwrap().mode() & 0o777, 0o600);
+        // Only at the first start: from now on the new key is its own.
+        let (third, told) = state.identity(&clone).unwrap();
+        assert_eq!((third.id(), told.len()), (second.id(), 1));
+        fs::rename(&aside, dir.path().join(KEY_FILE)).unwrap();
+        for _ in 0..2 {
+            let (back, told) = state.identity(&clone).unwrap();
+            assert_eq!((back.id(), told.len()), (first.id(), 1));
+        }
+        assert_ne!(state.identity(&original).unwrap().0.id(), first.id());
+    }
+
+    #[test]
+    fn a_key_without_parts_is_bound_at_the_next_start_and_a_part_that_is_exchanged_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let id = state.identity(&Hardware::default()).unwrap().0.id();
+        let serial = ("sys/firmware/devicetree/base/serial-number", "10000000abcd\0");
+        let board = machine(&[serial]);
+        assert_eq!(state.identity(&board).unwrap().0.id(), id);
+        let other = machine(&[(serial.0, "10000000abce\0")]);
+        assert_eq!(
+            state.identity(&Hardware::default()).unwrap().0.id(),
+            id,
+            "nothing can be read: no difference"
+        );
+        assert_ne!(state.identity(&other).unwrap().0.id(), id);
     }
 
     #[test]

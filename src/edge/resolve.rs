@@ -96,9 +96,8 @@ async fn resolve(mut peers: Vec<String>, found: mpsc::Sender<Found>) {
 async fn lookup(peer: &str) -> io::Result<Vec<SocketAddr>> {
     // The resolver knows what an interface's name behind a link-local address means, but no brackets.
     let bracketed = peer.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:"));
-    let (addr, port) = match bracketed.map(|(addr, port)| (addr, port.parse())) {
-        Some((addr, Ok(port))) => (addr, port),
-        Some((_, Err(_))) | None => return Ok(lookup_host(peer).await?.collect()),
+    let Some((addr, Ok(port))) = bracketed.map(|(addr, port)| (addr, port.parse())) else {
+        return Ok(lookup_host(peer).await?.collect());
     };
     Ok(lookup_host((addr, port)).await?.collect())
 }

@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::crypto::network::NetworkKeys;
 use crate::edge::alarm::Alarm;
 use crate::edge::clock::Clock;
 use crate::edge::config::{Given, Settings};
+use crate::edge::hardware::Hardware;
 use crate::edge::interfaces::Interfaces;
 use crate::edge::keyfile::{self, StateDir, StateError};
 use crate::edge::listener::{ListenError, Listener};
@@ -92,7 +94,7 @@ impl Daemon {
         let configuration = Configuration::new(given, log, settings.clone());
         let clock = Clock;
         let state = StateDir::open(&settings.state_dir)?;
-        let (identity, identity_health) = state.identity()?;
+        let (identity, identity_health) = state.identity(&Hardware::read(Path::new("/")))?;
         let (network, network_source) = network(&settings, &state)?;
         let peer_file = PeerFile::new(state.path());
         let (known, peers_health) = peer_file.load();

@@ -49,16 +49,20 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 /// Gives a file that we cannot read another name, so that nothing is lost, and tells which.
 pub(super) fn keep_aside(path: &Path) -> io::Result<PathBuf> {
-    for number in 1..=u32::MAX {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(format!(".bad-{number}"));
-        let aside = PathBuf::from(aside);
-        if fs::symlink_metadata(&aside).is_err() {
-            fs::rename(path, &aside)?;
-            return Ok(aside);
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+    let aside = free_name(path, "bad")?;
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// A name beside the file that nothing has, with a word that says why it is there.
+pub(super) fn free_name(path: &Path, word: &str) -> io::Result<PathBuf> {
+    let numbered = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{word}-{number}"));
+        PathBuf::from(name)
+    };
+    let free = (1..=u32::MAX).map(numbered).find(|name| fs::symlink_metadata(name).is_err());
+    free.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
 }
 
 /// Takes away what others may do with the file; tells whether there was anything to take.

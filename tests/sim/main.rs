@@ -13,6 +13,7 @@ mod bounds;
 mod contract;
 mod delivery;
 mod discovery;
+mod duplicates;
 mod health;
 mod hostile;
 mod load;

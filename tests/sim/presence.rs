@@ -41,3 +41,97 @@ fn changes_are_merged_for_an_app_that_does_not_read() {
     assert_eq!(world.online(0), 1);
     assert_eq!(waiting(&mut world), before);
 }
+
+/// `me` and, one after the other, two called `pi`.
+fn namesakes(seed: u64) -> World {
+    let mut world = World::new(seed);
+    for name in ["me", "pi", "pi"] {
+        let host = world.add(name, 0);
+        world.start(host);
+        world.run(seconds(1));
+    }
+    world
+}
+
+fn forget(world: &mut World, app: atonce::id::ClientId, whom: &str) {
+    world.say(0, app, &format!(r#"{{"op":"forget","id":1,"to":"{whom}"}}"#));
+}
+
+/// Who is called `pi` there, and whether it is in conflict.
+fn called_pi(world: &mut World) -> Vec<(String, bool)> {
+    let app = world.connect(0);
+    world.say(0, app, r#"{"op":"peers","id":3}"#);
+    let peers = world.heard(0, app, "peer").into_iter().filter(|peer| peer["name"] == "pi");
+    peers.map(|peer| (peer["id"].as_str().unwrap().to_owned(), peer["conflict"] == true)).collect()
+}
+
+#[test]
+fn a_forgotten_offline_peer_is_gone_and_its_name_goes_to_who_has_it() {
+    let mut world = namesakes(3);
+    let (old, new) = (world.id(1).to_string(), world.id(2).to_string());
+    assert!(world.status(0)["health"].as_array().unwrap().iter().any(|check| check["check"] == "names"));
+    world.crash(1);
+    world.run(seconds(20));
+    let (listener, app) = (world.listener(2, "t"), world.connect(0));
+    world.send(0, app, 5, "pi", "t", "for the old one only");
+    world.run(seconds(1));
+    forget(&mut world, app, &old);
+    assert_eq!(world.heard(0, app, "ok").len(), 1);
+    assert_eq!(world.outcome(0, app, 5), Some("unreachable"));
+    assert_eq!(called_pi(&mut world), [(new, false)]);
+    let remembered = world.with(0, |node| node.known_peers()).unwrap();
+    assert!(remembered.iter().all(|known| known.id.to_string() != old));
+    assert!(world.status(0)["health"].as_array().unwrap().iter().all(|check| check["check"] != "names"));
+    world.send(0, app, 6, "pi", "t", "for the new one");
+    world.send(0, app, 7, &old, "t", "for nobody");
+    world.run(seconds(1));
+    assert_eq!(world.outcome(0, app, 6), Some("delivered"));
+    assert_eq!(world.heard(2, listener, "message").len(), 1);
+    assert_eq!(world.heard(0, app, "error")[0]["code"], "no-peer");
+    // When it comes back it is one more that has the name.
+    world.start(1);
+    world.run(seconds(2));
+    assert_eq!(called_pi(&mut world).iter().filter(|(_, conflict)| *conflict).count(), 1);
+    assert!(called_pi(&mut world).contains(&(old, true)));
+}
+
+#[test]
+fn a_forgotten_peer_that_is_there_comes_back_as_a_new_one_and_no_message_is_taken_for_an_old_one() {
+    let mut world = namesakes(4);
+    let (old, new) = (world.id(1).to_string(), world.id(2).to_string());
+    let (listener, app, watcher) = (world.listener(1, "t"), world.connect(0), world.watcher(0));
+    world.run(seconds(1));
+    for id in 10..15 {
+        world.send(0, app, id, &old, "t", "x");
+    }
+    world.run(seconds(1));
+    forget(&mut world, app, "pi");
+    assert!(world.run_for(seconds(2), |world| world.online(0) == 2));
+    assert_eq!((world.heard(0, watcher, "exit").len(), world.heard(0, watcher, "enter").len()), (1, 3));
+    let mut expected = [(new, false), (old.clone(), true)];
+    expected.sort();
+    assert_eq!(called_pi(&mut world), expected);
+    world.run(seconds(1));
+    world.send(0, app, 20, &old, "t", "y");
+    world.run(seconds(1));
+    assert_eq!(world.outcome(0, app, 20), Some("delivered"));
+    let texts: Vec<_> = world.heard(1, listener, "message").iter().map(|line| line["text"].clone()).collect();
+    assert_eq!(texts, ["x", "x", "x", "x", "x", "y"]);
+}
+
+#[test]
+fn forgetting_is_for_administrators_and_never_this_node() {
+    let mut world = namesakes(5);
+    let admin = world.connect(0);
+    forget(&mut world, admin, "me");
+    forget(&mut world, admin, "nobody");
+    let now = world.now;
+    let anybody = atonce::id::ClientId(99);
+    world.hosts[0].apps.insert(anybody, Default::default());
+    world.with(0, |node| node.handle_connect(anybody, false, now).unwrap());
+    forget(&mut world, anybody, "pi");
+    let codes: Vec<_> = world.heard(0, admin, "error").iter().map(|line| line["code"].clone()).collect();
+    assert_eq!(codes, ["bad-request", "no-peer"]);
+    assert_eq!(world.heard(0, anybody, "error")[0]["code"], "denied");
+    assert_eq!(world.online(0), 2);
+}

@@ -160,6 +160,11 @@ impl World {
         world
     }
 
+    /// A copied disk: `to` has the key of `from`.
+    pub fn clone_key(&mut self, from: HostId, to: HostId) {
+        self.hosts[to].key = self.hosts[from].key;
+    }
+
     pub fn id(&self, host: HostId) -> NodeId {
         Identity::from_secret(self.hosts[host].key).id()
     }

@@ -6,6 +6,7 @@
 
 mod exit;
 mod failure;
+mod forget;
 mod human;
 mod id;
 mod input;
@@ -86,6 +87,8 @@ enum Command {
     Id,
     /// Wait until a peer is there, or until an app there listens to a topic
     Wait(wait::Options),
+    /// Forget a peer, so that its name is free for another one
+    Forget(forget::Options),
     /// The network that this node belongs to
     #[command(subcommand)]
     Network(network::Command),
@@ -140,6 +143,7 @@ async fn run(globals: &Globals, command: Option<Command>, output: &Output) -> Re
         Some(Command::Ping(options)) => ping::run(client, &options, globals.timeout, output).await,
         Some(Command::Id) => id::run(client, output),
         Some(Command::Wait(options)) => wait::run(client, &options, globals.timeout).await,
+        Some(Command::Forget(options)) => forget::run(client, &options, output).await,
         Some(Command::Reload) => reload::run(client, output).await,
         Some(Command::Network(command)) => network::run(client, &command, secret, output).await,
     }

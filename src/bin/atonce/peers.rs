@@ -25,7 +25,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(client: &mut Client, options: &Options, output: &Output) -> Result<Exit, Failure> {
     let mut peers = client.peers().await?;
-    let known = peers.len();
+    let all = peers.clone();
     peers.retain(|peer| options.all || peer.state != PeerState::Offline);
     if let Some(topic) = &options.topic {
         peers.retain(|peer| peer.topics.iter().any(|listened| listened == topic));
@@ -39,10 +39,10 @@ pub(crate) async fn run(client: &mut Client, options: &Options, output: &Output)
     }
     table(&peers, output)?;
     for peer in &peers {
-        remark(peer, output);
+        remark(peer, owner(&peer.name, &all).as_deref(), output);
     }
     if peers.is_empty() {
-        output.note(match known {
+        output.note(match all.len() {
             0 => "nobody else is known yet; start atonced on another host of this network, or, if it runs there: a \
                   firewall must let UDP 28281, 28282 and 5353 in, and where multicast is blocked atonced needs --peer",
             _ => "none of the known peers fits; atonce peers --all lists them",
@@ -95,12 +95,20 @@ fn path(path: &PathInfo) -> String {
     }
 }
 
-fn remark(peer: &PeerInfo<'_>, output: &Output) {
+/// The short id of the peer that messages by `name` go to.
+fn owner(name: &str, all: &[PeerInfo<'_>]) -> Option<String> {
+    all.iter().find(|peer| peer.name == name && !peer.conflict).map(|peer| peer.id.short())
+}
+
+fn remark(peer: &PeerInfo<'_>, owner: Option<&str>, output: &Output) {
     if peer.conflict {
         output.note(&format!(
-            "{name} with the id {short} is not who had that name first: messages to {name} go to the other, to {short} here",
+            "{name} with the id {short} is not who had that name first: messages to {name} go to the other{owner}, to {short} here; \
+             atonce forget {forget} gives it the name",
             name = peer.name,
-            short = peer.id.short()
+            short = peer.id.short(),
+            owner = owner.map(|id| format!(" ({id})")).unwrap_or_default(),
+            forget = owner.unwrap_or("OTHER-ID"),
         ));
     }
     match (peer.state, peer.why.as_deref()) {

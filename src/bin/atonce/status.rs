@@ -54,6 +54,9 @@ fn show(status: &Status<'_>, output: &Output) -> io::Result<()> {
     let counts = [(peers.online, "online"), (peers.connecting, "connecting"), (peers.offline, "offline")];
     let counts: Vec<String> = counts.iter().map(|(count, state)| format!("{count} {state}")).collect();
     row(output, "peers", &list(&counts))?;
+    if let Some(key) = status.health.iter().find(|check| check.check == "hardware") {
+        row(output, "key", &key.why)?;
+    }
     row(output, "apps", &format!("{} connected, this command included", status.apps))?;
     health(&status.health, output)
 }

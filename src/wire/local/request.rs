@@ -69,6 +69,11 @@ pub enum Op<'a> {
         /// How long to wait for each answer.
         timeout: Duration,
     },
+    /// Forget a peer and its claim to its name.
+    Forget {
+        /// Exact name or id of the peer.
+        to: Text<'a>,
+    },
     /// Show or change the network that the node belongs to.
     Network(NetworkOp<'a>),
     /// Read the configuration again.
@@ -235,6 +240,10 @@ impl<'a> Fields<'a> {
             "peers" => Ok(Op::Peers),
             "status" => Ok(Op::Status),
             "ping" => self.ping(),
+            "forget" => {
+                let to = self.to.ok_or_else(|| bad("forget needs \"to\", a name or an id"))?;
+                Ok(Op::Forget { to })
+            }
             "network" => self.network(),
             "reload" => Ok(Op::Reload),
             other => Err((
@@ -353,6 +362,7 @@ mod tests {
             r#"{"op":"send","to":"pi","topic":"a","text":"x","timeout_ms":0}"#,
             r#"{"op":"send","to":"pi","topic":"a","text":"x","when_full":"burn"}"#,
             r#"{"op":"ping","to":"pi","count":0}"#,
+            r#"{"op":"forget"}"#,
             r#"{"op":"network"}"#,
             r#"{"op":"network","action":"join"}"#,
         ] {

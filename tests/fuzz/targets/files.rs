@@ -4,7 +4,8 @@ use std::path::Path;
 
 use atonce::crypto::network::NetworkSecret;
 use atonce::edge::config::Given;
-use atonce::edge::{keyfile, peerfile};
+use atonce::edge::keytext::StoredKey;
+use atonce::edge::peerfile;
 use atonce::limits;
 
 pub fn run(data: &[u8]) {
@@ -19,8 +20,8 @@ pub fn run(data: &[u8]) {
 }
 
 fn key(text: &str) {
-    let Some(key) = keyfile::parse_key(text) else { return };
-    assert_eq!(keyfile::parse_key(&keyfile::key_text(&key)), Some(key));
+    let Some(key) = StoredKey::parse(text) else { return };
+    assert_eq!(StoredKey::parse(&key.to_text()), Some(key));
 }
 
 fn secret(text: &str) {
