@@ -167,8 +167,8 @@ fn records() -> Vec<(&'static str, Vec<u8>)> {
         payload: b"hi",
     };
     let all = [
-        ("ping", Record::Ping { token: 1 }),
-        ("pong", Record::Pong { token: 2 }),
+        ("ping", Record::Ping { token: 1, peers: 0 }),
+        ("pong", Record::Pong { token: 2, peers: 0 }),
         ("about", Record::About { name: "pi", peers: 3, topics: 4 }),
         ("peers", Record::Peers { entries: vec![(NodeId([9; 32]), ([10, 0, 0, 9], 28282).into())] }),
         ("suspect", Record::Suspect { peer: NodeId([8; 32]) }),

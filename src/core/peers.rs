@@ -20,7 +20,7 @@ use crate::time::Instant;
 use crate::wire::local::PathKind;
 
 /// Who has been here for this long is not forgotten for somebody who was not.
-const FRIENDSHIP: Duration = Duration::from_secs(60);
+const FRIENDSHIP: Duration = Duration::from_secs(10);
 
 /// Another node of our network, as this node knows it.
 #[derive(Debug)]

@@ -181,6 +181,8 @@ impl Daemon {
         tracing::info!("ending");
         self.manager.stopping();
         let now = self.clock.now();
+        // Before the goodbyes: who is here now is to be found again.
+        let known = self.node.known_peers();
         self.node.handle_shutdown(now);
         let goodbyes = poll_fn(|cx| {
             self.drain(cx, now);
@@ -188,7 +190,7 @@ impl Daemon {
         });
         let _ = timeout(GOODBYES, goodbyes).await;
         self.local.flush(&mut self.node, now);
-        if let Err(error) = self.remembering.finish(&self.node.known_peers()).await {
+        if let Err(error) = self.remembering.finish(&known).await {
             tracing::warn!(reason = %error, "known peers cannot be kept");
         }
         self.local.listener().remove();
