@@ -41,3 +41,18 @@ fn changes_are_merged_for_an_app_that_does_not_read() {
     assert_eq!(world.online(0), 1);
     assert_eq!(waiting(&mut world), before);
 }
+
+#[test]
+fn who_moves_to_another_network_is_told_once_that_its_paths_are_of_another_kind() {
+    let mut world = World::lan(4, 2);
+    world.run(seconds(1));
+    let watchers = [0, 1].map(|host| world.watcher(host));
+    world.renumber(1, Ipv4Addr::new(10, 99, 0, 2));
+    world.run(seconds(10));
+    for (host, watcher) in watchers.into_iter().enumerate() {
+        let paths: Vec<_> =
+            world.heard(host, watcher, "path").iter().map(|event| event["path"].clone()).collect();
+        assert_eq!(paths, ["direct"], "host {host}");
+        assert!(world.heard(host, watcher, "exit").is_empty());
+    }
+}
