@@ -159,8 +159,9 @@ impl Node {
         alone.then(|| Health {
             check: "interfaces".into(),
             state: HealthState::Warn,
-            why: "this machine has no address on any network, so only nodes on this machine are found".into(),
-            fix: "connect it; an interface whose name is left out, as docker0, is used with --interface"
+            why: "no interface that is used has an address, so only nodes on this machine are found by themselves".into(),
+            fix: "connect this machine to a network; an interface that is left out for its name, as wg0, is used with \
+                  --interface; or name peers with --peer"
                 .into(),
         })
     }

@@ -239,6 +239,11 @@ impl Node {
         if path.remote == via.remote {
             peer.path_heard = now;
             peer.liveness.heard(now);
+            // Our own network may be another one than it was.
+            let kind = links.kind(via.remote.ip());
+            if std::mem::replace(&mut peer.last_kind, kind) != kind {
+                self.presence_changed(id);
+            }
             return;
         }
         let (new, old) = (links.rank(via.remote.ip()), links.rank(path.remote.ip()));

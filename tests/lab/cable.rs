@@ -8,6 +8,7 @@ pub(crate) struct Lan(u8);
 
 impl Lan {
     pub(crate) const FIRST: Self = Self(0);
+    pub(crate) const SECOND: Self = Self(1);
 
     pub(crate) fn new(number: u8) -> Self {
         // The bridge shall filter no multicast for want of a querier, and have no address of its own.
@@ -60,6 +61,11 @@ impl Cable {
     /// Puts it back.
     pub(crate) fn put_back(self) {
         run(&format!("ip link set {} up", self.port()));
+    }
+
+    /// Plugs it into another network.
+    pub(crate) fn carry_to(self, lan: Lan) {
+        run(&format!("ip link set {} master br{}", self.port(), lan.0));
     }
 
     /// Cuts it behind the switch: the interface sees nothing of that.

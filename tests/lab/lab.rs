@@ -204,11 +204,13 @@ impl Host {
 
     /// The same, started by another program.
     pub(crate) fn daemon_under(self, starter: &[&str], name: &str, args: &[&str]) -> Daemon {
-        let socket = Path::new(FILES).join(format!("{name}.sock"));
+        // Two hosts may have daemons of one name.
+        let files = Path::new(FILES).join(format!("{}-{name}", self.name));
+        let socket = files.with_extension("sock");
         let mut command = self.command(starter[0]);
         command.args(&starter[1..]).arg(env!("CARGO_BIN_EXE_atonced"));
         command.args(["--name", name, "--log", "atonce=debug,info", "--state-dir"]);
-        command.arg(Path::new(FILES).join(format!("{name}.state"))).arg("--socket").arg(&socket).args(args);
+        command.arg(files.with_extension("state")).arg("--socket").arg(&socket).args(args);
         let program = Program::start(command, format!("atonced {name}"));
         let ready = program.line(|line| line.starts_with("atonced: "));
         println!("{ready}");

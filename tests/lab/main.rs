@@ -17,6 +17,7 @@ mod neighbours;
 mod networks;
 mod noise;
 mod roaming;
+mod routed;
 mod talk;
 
 use lab::{Frame, Lab};

@@ -223,3 +223,18 @@ fn a_container_without_any_privilege_finds_peers() {
         });
     });
 }
+
+#[test]
+fn two_hosts_of_one_name_are_two_peers_and_the_second_is_told_apart() {
+    Lab::run("networks::two_hosts_of_one_name_are_two_peers_and_the_second_is_told_apart", |lab| {
+        let hosts = ["attic", "one", "two"].map(|name| lab.host(name));
+        let attic = hosts[0].daemon(&[]);
+        let _one = hosts[1].daemon_named("twin", &[]);
+        attic.atonce(&["wait", "twin"]);
+        let two = hosts[2].daemon_named("twin", &[]);
+        let id = two.json(&["id"]).remove(0)["id"].as_str().unwrap().to_owned();
+        attic.atonce(&["wait", &id]);
+        assert_eq!(attic.json(&["peers"]).len(), 2);
+        assert_eq!(attic.health("names").unwrap()["state"], "warn");
+    });
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::lab::{self, Frame, Host, Lab};
-use crate::talk::talk;
+use crate::talk::{Conversation, talk};
 
 /// A daemon with a peer, many of whose neighbours are known, is smaller than this.
 const MEMORY_KB: u64 = 64 * 1024;
@@ -65,6 +65,20 @@ fn a_storm_of_questions_draws_less_than_it_says() {
 }
 
 #[test]
+fn forged_goodbyes_make_nobody_leave() {
+    Lab::run("noise::forged_goodbyes_make_nobody_leave", |lab| {
+        let hosts = ["attic", "kitchen", "stranger"].map(|name| lab.host(name));
+        let [attic, kitchen] = [hosts[0], hosts[1]].map(|host| host.daemon(&[]));
+        let mut conversation = Conversation::begin(&attic, &kitchen);
+        let id = kitchen.json(&["id"]).remove(0)["id"].as_str().unwrap().to_owned();
+        storm(hosts[2], &["goodbyes", "1000", &format!("kitchen ({})", &id[..8])]);
+        conversation.say(10);
+        conversation.hear();
+        conversation.end();
+    });
+}
+
+#[test]
 fn noise_on_the_port_of_multicast_dns_ends_nothing() {
     Lab::run("noise::noise_on_the_port_of_multicast_dns_ends_nothing", |lab| {
         let hosts = ["attic", "kitchen", "stranger"].map(|name| lab.host(name));
@@ -82,7 +96,7 @@ fn noise_on_the_port_of_multicast_dns_ends_nothing() {
 fn a_full_disk_costs_only_what_would_be_remembered() {
     Lab::run("noise::a_full_disk_costs_only_what_would_be_remembered", |lab| {
         let hosts = ["attic", "kitchen"].map(|name| lab.host(name));
-        let state = Path::new(lab::FILES).join("attic.state");
+        let state = Path::new(lab::FILES).join("attic-attic.state");
         std::fs::create_dir(&state).unwrap();
         let words = format!("mount -t tmpfs -o size=64k,mode=0700 tmpfs {}", state.display());
         lab::run(&words);

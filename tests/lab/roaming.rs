@@ -1,7 +1,7 @@
 //! Addresses and cables that change while messages flow: none is lost, none comes twice, nobody is said to have left.
 
 use crate::cable::{Cable, Lan};
-use crate::lab::{Daemon, Lab};
+use crate::lab::{Daemon, Host, Lab};
 use crate::talk::{Conversation, talk};
 
 /// Two hosts that converse: 50 messages before something happens, 100 while it does, 50 after. Returns how often a
@@ -121,25 +121,40 @@ fn a_switch_that_was_away_without_anybody_noticing_brings_the_peer_back() {
     });
 }
 
+/// A host with two cables in one network loses each of them in turn.
+fn pull_each(lab: &Lab, prepare: impl Fn(Host)) {
+    let (attic, kitchen) = (lab.host("attic"), lab.bare_host("kitchen"));
+    let cables = ["eth0", "eth1"].map(|device| lab.plug(kitchen, Lan::FIRST, device));
+    for (cable, addr) in cables.iter().zip(["10.77.0.2", "10.77.0.102"]) {
+        cable.give(addr);
+    }
+    [attic, kitchen].into_iter().for_each(prepare);
+    let [attic, kitchen] = [attic, kitchen].map(|host| host.daemon(&[]));
+    let mut conversation = Conversation::begin(&attic, &kitchen);
+    for cable in cables {
+        conversation.say(50);
+        cable.pull();
+        conversation.say(50);
+        conversation.hear();
+        cable.put_back();
+        conversation.say(50);
+        conversation.hear();
+    }
+    conversation.end();
+}
+
 #[test]
 fn either_of_two_cables_may_be_pulled_while_messages_flow() {
-    Lab::run("roaming::either_of_two_cables_may_be_pulled_while_messages_flow", |lab| {
-        let (attic, kitchen) = (lab.host("attic"), lab.bare_host("kitchen"));
-        let cables = ["eth0", "eth1"].map(|device| lab.plug(kitchen, Lan::FIRST, device));
-        for (cable, addr) in cables.iter().zip(["10.77.0.2", "10.77.0.102"]) {
-            cable.give(addr);
-        }
-        let [attic, kitchen] = [attic, kitchen].map(|host| host.daemon(&[]));
-        let mut conversation = Conversation::begin(&attic, &kitchen);
-        for cable in cables {
-            conversation.say(50);
-            cable.pull();
-            conversation.say(50);
-            conversation.hear();
-            cable.put_back();
-            conversation.say(50);
-            conversation.hear();
-        }
-        conversation.end();
+    Lab::run("roaming::either_of_two_cables_may_be_pulled_while_messages_flow", |lab| pull_each(lab, |_| {}));
+}
+
+#[test]
+fn so_it_is_with_ipv4_alone_if_the_kernel_heeds_the_carrier() {
+    Lab::run("roaming::so_it_is_with_ipv4_alone_if_the_kernel_heeds_the_carrier", |lab| {
+        pull_each(lab, |host| {
+            host.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
+            // Else Linux goes on to send into an interface without a carrier, until its address is taken away.
+            host.sh("echo 1 > /proc/sys/net/ipv4/conf/all/ignore_routes_with_linkdown");
+        });
     });
 }

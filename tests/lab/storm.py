@@ -1,7 +1,7 @@
 """Says things by multicast DNS that nobody should: storm.py INTERFACE-ADDRESS KIND COUNT [ADDRESS].
 
 ghosts: adverts of COUNT nodes that do not exist, all at ADDRESS. questions: COUNT questions for nodes. noise: COUNT
-packets that are none, or only begin like some. Prints how many bytes it said.
+packets that are none, or only begin like some. goodbyes: COUNT times, the node with the label ADDRESS leaves. Prints how many bytes it said.
 """
 
 import base64
@@ -42,6 +42,12 @@ def ghost(number, address):
     return struct.pack("!HHHHHH", 0, 0x8400, 0, len(records), 0, 0) + b"".join(records)
 
 
+def goodbye(_number, label):
+    instance = name(label.encode(), b"_atonce", b"_udp", b"local")
+    content = SERVICE + struct.pack("!HHIH", PTR, 1, 0, len(instance)) + instance
+    return struct.pack("!HHHHHH", 0, 0x8400, 0, 1, 0, 0) + content
+
+
 def question(_number, _address):
     return struct.pack("!HHHHHH", 0, 0, 1, 0, 0, 0) + SERVICE + struct.pack("!HH", PTR, 1)
 
@@ -56,7 +62,7 @@ def noise(number, address):
 def main():
     own, kind, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     address = sys.argv[4] if len(sys.argv) > 4 else own
-    make = {"ghosts": ghost, "questions": question, "noise": noise}[kind]
+    make = {"ghosts": ghost, "questions": question, "goodbyes": goodbye, "noise": noise}[kind]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         wire.bind((own, 5353))

@@ -135,3 +135,18 @@ fn forgetting_is_for_administrators_and_never_this_node() {
     assert_eq!(world.heard(0, anybody, "error")[0]["code"], "denied");
     assert_eq!(world.online(0), 2);
 }
+
+#[test]
+fn who_moves_to_another_network_is_told_once_that_its_paths_are_of_another_kind() {
+    let mut world = World::lan(4, 2);
+    world.run(seconds(1));
+    let watchers = [0, 1].map(|host| world.watcher(host));
+    world.renumber(1, Ipv4Addr::new(10, 99, 0, 2));
+    world.run(seconds(10));
+    for (host, watcher) in watchers.into_iter().enumerate() {
+        let paths: Vec<_> =
+            world.heard(host, watcher, "path").iter().map(|event| event["path"].clone()).collect();
+        assert_eq!(paths, ["direct"], "host {host}");
+        assert!(world.heard(host, watcher, "exit").is_empty());
+    }
+}
