@@ -118,6 +118,13 @@ impl Prospects {
         self.by_id.values().filter(|prospect| prospect.teller == Some(teller)).count()
     }
 
+    /// Only what is not answered counts against an address: the next device may have it at once.
+    fn answered(&mut self, prospect: NodeId) {
+        self.addressed
+            .values_mut()
+            .for_each(|there| there.retain(|addressed| addressed.prospect != prospect));
+    }
+
     fn has_token(&mut self, now: Instant) -> bool {
         let passed = now.since(self.refilled).as_secs_f64();
         self.tokens = (self.tokens + passed * FIRST_MESSAGES_A_SECOND).min(FIRST_MESSAGE_BURST);
@@ -402,6 +409,7 @@ impl Node {
         self.forget_first_message(peer);
         self.timers.clear(Timer::Handshake(peer));
         let met = self.prospects.by_id.remove(&peer);
+        self.prospects.answered(peer);
         if let Some(teller) = met.as_ref().and_then(|prospect| prospect.teller)
             && let Some(teller) = self.peers.get_mut(&teller)
         {
