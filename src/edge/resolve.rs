@@ -69,11 +69,11 @@ async fn resolve(mut peers: Vec<String>, found: mpsc::Sender<Vec<SocketAddr>>) {
 async fn lookup(peer: &str) -> io::Result<Vec<SocketAddr>> {
     // The resolver knows what an interface's name behind a link-local address means, but no brackets.
     let bracketed = peer.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:"));
-    let (addr, port) = match bracketed.map(|(addr, port)| (addr, port.parse())) {
-        Some((addr, Ok(port))) => (addr, port),
-        Some((_, Err(_))) | None => return Ok(lookup_host(peer).await?.collect()),
+    let found = match bracketed.map(|(addr, port)| (addr, port.parse::<u16>())) {
+        Some((addr, Ok(port))) => lookup_host((addr, port)).await?.collect(),
+        Some((_, Err(_))) | None => lookup_host(peer).await?.collect(),
     };
-    Ok(lookup_host((addr, port)).await?.collect())
+    Ok(found)
 }
 
 #[cfg(test)]
