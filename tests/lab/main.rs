@@ -9,9 +9,7 @@
 )]
 
 mod avahi;
-mod cable;
 mod lab;
-mod lines;
 mod multicast;
 mod neighbours;
 mod networks;
