@@ -161,7 +161,7 @@ impl Node {
             state: HealthState::Warn,
             why: "no interface that is used has an address, so only nodes on this machine are found by themselves".into(),
             fix: "connect this machine to a network; an interface that is left out for its name, as wg0, is used with \
-                  --interface; or name peers with --peer"
+                  --interface (ip -brief address shows their names); or name peers with --peer"
                 .into(),
         })
     }

@@ -17,7 +17,6 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::core::InterfaceAddr;
 use crate::edge::glob;
 use crate::edge::netlink::AddressChanges;
-use crate::wire::local::{Health, HealthState};
 
 /// From one look at the addresses to the next where the kernel does not tell of changes: a plugged cable should be seen
 /// while its owner still looks at it, and one look is some system calls of some microseconds.
@@ -112,28 +111,6 @@ impl Interfaces {
                 return Poll::Ready(changed);
             }
         }
-    }
-
-    /// Whether there is an interface that leads to a neighbour.
-    pub fn health(&self) -> Health<'static> {
-        let any = self.current.iter().any(|own| !own.addr.is_loopback());
-        let (state, why, fix) = match (any, self.filter.wanted.is_empty()) {
-            (true, _) => (HealthState::Ok, "there is a network".to_owned(), ""),
-            (false, true) => (
-                HealthState::Warn,
-                "no interface that is up has an address: only daemons of this host are found".to_owned(),
-                "ip address; virtual ones count when --interface names them",
-            ),
-            (false, false) => (
-                HealthState::Warn,
-                format!(
-                    "no interface that is up and has an address is called {}",
-                    self.filter.wanted.join(" or ")
-                ),
-                "ip -brief address shows what they are called",
-            ),
-        };
-        Health { check: "interfaces".into(), state, why: why.into(), fix: fix.into() }
     }
 
     /// Whether nothing is to be heard on other interfaces.

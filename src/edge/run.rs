@@ -135,7 +135,6 @@ impl Daemon {
             udp.set_interfaces(&addrs, interfaces.is_confined());
             node.handle_interfaces(&addrs, clock.now());
         }
-        node.handle_health(interfaces.health());
         let manager = ServiceManager::from_env();
         Ok(Self {
             clock,
@@ -267,7 +266,6 @@ impl Daemon {
         if let Poll::Ready(addrs) = self.interfaces.poll_changed(cx) {
             self.udp.set_interfaces(&addrs, self.interfaces.is_confined());
             self.node.handle_interfaces(&addrs, now);
-            self.node.handle_health(self.interfaces.health());
             self.with_mdns(Mdns::look);
             busy = true;
         }

@@ -31,9 +31,14 @@ impl Avahi {
 
         let config = format!("[server]\nhost-name={name}\nallow-interfaces=eth0\n[rlimits]\n");
         let config = lab.file(&format!("{name}.avahi"), &config);
-        // Its own /run: several of them are in one lab.
+        // A directory of its own, since several of them are in one lab; and users that exist in any lab.
+        let passwd = lab.file("passwd", "root:x:0:0::/:/bin/sh\navahi:x:0:0::/:/bin/sh\n");
+        let group = lab.file("group", "root:x:0:\navahi:x:0:\n");
         let start = format!(
-            "mount -t tmpfs tmpfs /run/avahi-daemon && exec avahi-daemon -f {} --no-drop-root --no-chroot --no-rlimits 2>&1",
+            "mount -t tmpfs tmpfs /run/avahi-daemon && mount --bind {} /etc/passwd && mount --bind {} /etc/group && \
+             exec avahi-daemon -f {} --no-drop-root --no-chroot --no-rlimits 2>&1",
+            passwd.display(),
+            group.display(),
             config.display()
         );
         std::fs::create_dir_all("/run/avahi-daemon").unwrap();

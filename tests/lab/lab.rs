@@ -11,8 +11,14 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::cable::{Cable, Lan};
-use crate::lines::{Lines, PATIENCE};
+use self::cable::{Cable, Lan};
+use self::lines::{Lines, PATIENCE};
+
+// Named by their files, so that other tests can have the whole lab by the one file.
+#[path = "cable.rs"]
+pub(crate) mod cable;
+#[path = "lines.rs"]
+pub(crate) mod lines;
 
 const INSIDE: &str = "ATONCE_LAB_INSIDE";
 /// All files of a lab; `/run` is a file system of its own in there.
@@ -284,7 +290,7 @@ impl Daemon {
     pub(crate) fn health(&self, check: &str) -> Option<Value> {
         let status = self.json(&["status"]).remove(0);
         let mut health = status["health"].as_array().unwrap().iter();
-        health.rfind(|health| health["check"] == check).cloned()
+        health.find(|health| health["check"] == check).cloned()
     }
 
     /// Asks for the health of one thing until it is as wanted.

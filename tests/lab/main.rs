@@ -1,6 +1,6 @@
 //! The real programs on hosts of their own, on one network: what the user is promised.
 //!
-//! Each test runs in namespaces that vanish with it; it needs Linux, and `ip`, `unshare`, `nft` and `python3`.
+//! Each test runs in namespaces that vanish with it; it needs Linux and the tools that `tests/run` installs.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -9,9 +9,7 @@
 )]
 
 mod avahi;
-mod cable;
 mod lab;
-mod lines;
 mod multicast;
 mod neighbours;
 mod networks;

@@ -2,8 +2,8 @@
 
 use crate::PORT;
 use crate::avahi::Avahi;
+use crate::lab::lines::PATIENCE;
 use crate::lab::{self, Host, Lab, Program};
-use crate::lines::PATIENCE;
 use crate::talk::talk;
 
 #[test]

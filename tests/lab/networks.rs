@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use crate::PORT;
-use crate::cable::Lan;
+use crate::lab::cable::Lan;
 use crate::lab::{Daemon, Host, Lab};
 use crate::talk::talk;
 

@@ -115,7 +115,7 @@ fn a_full_disk_costs_only_what_would_be_remembered() {
         assert!(health["why"].as_str().unwrap().contains("No space left"), "{health}");
 
         attic.stop();
-        lab::run(&format!("mount -o remount,ro {}", state.display()));
+        lab::run(&format!("mount -o remount,bind,ro {}", state.display()));
         // A daemon that can keep nothing does not begin: it would be another node each time.
         let mut again = hosts[0].command("timeout");
         let again =

@@ -1,6 +1,6 @@
 //! Addresses and cables that change while messages flow: none is lost, none comes twice, nobody is said to have left.
 
-use crate::cable::{Cable, Lan};
+use crate::lab::cable::{Cable, Lan};
 use crate::lab::{Daemon, Host, Lab};
 use crate::talk::{Conversation, talk};
 

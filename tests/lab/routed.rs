@@ -1,6 +1,6 @@
 //! Peers that are not on one link: behind a router, in a container, at the other end of a tunnel.
 
-use crate::cable::{Cable, Lan};
+use crate::lab::cable::{Cable, Lan};
 use crate::lab::{Host, Lab};
 use crate::talk::{Conversation, talk};
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 
 use crate::lab::Daemon;
-use crate::lines::{Lines, parse};
+use crate::lab::lines::{Lines, parse};
 
 /// Both find each other, and a message is delivered each way.
 pub(crate) fn talk(one: &Daemon, other: &Daemon) {
