@@ -17,6 +17,7 @@ use crate::core::sessions::Established;
 use crate::core::timers::Timer;
 use crate::crypto::cookie;
 use crate::crypto::handshake::{self, Initiator};
+use crate::crypto::network::NetworkTag;
 use crate::crypto::session::Session;
 use crate::id::{BootId, NodeId, NodeName};
 use crate::time::Instant;
@@ -69,6 +70,8 @@ struct Addressed {
 #[derive(Debug)]
 struct Prospect {
     candidates: Candidates,
+    /// Whose secret it was heard with, or else ours: the first guess.
+    network: NetworkTag,
     attempts: usize,
     first_message: Option<FirstMessage>,
     /// Who told us of it, if it was another peer.
@@ -80,6 +83,7 @@ struct Prospect {
 #[derive(Debug)]
 struct FirstMessage {
     initiator: Initiator,
+    network: NetworkTag,
     packet: [u8; size::INITIATION],
     made: Instant,
 }
@@ -138,6 +142,17 @@ impl Prospects {
 impl Node {
     /// Wants a session with `id`, which may be at `route`. With `route` none, at the addresses known of it.
     pub(crate) fn seek(&mut self, id: NodeId, route: Option<(Route, Source)>, teller: Option<NodeId>) {
+        self.seek_in(self.config.network.current().tag(), id, route, teller);
+    }
+
+    /// The same of somebody who spoke with the secret of `network`.
+    pub(crate) fn seek_in(
+        &mut self,
+        network: NetworkTag,
+        id: NodeId,
+        route: Option<(Route, Source)>,
+        teller: Option<NodeId>,
+    ) {
         if id == self.id {
             return;
         }
@@ -156,8 +171,15 @@ impl Node {
             }
             let candidates = known.unwrap_or_default();
             let since = self.now;
-            let prospect =
-                Prospect { candidates, attempts: 0, first_message: None, teller, since, last_sent: None };
+            let prospect = Prospect {
+                candidates,
+                network,
+                attempts: 0,
+                first_message: None,
+                teller,
+                since,
+                last_sent: None,
+            };
             self.prospects.by_id.insert(id, prospect);
         }
         let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
@@ -170,6 +192,7 @@ impl Node {
             // A newly seen address is worth a new series.
             if fresh && source < Source::Hearsay {
                 prospect.attempts = 0;
+                prospect.network = network;
             }
         }
         if prospect.candidates.is_empty() {
@@ -195,9 +218,11 @@ impl Node {
     /// Sends our first message to all addresses at which the prospect may be, and awaits the answer.
     fn send_first_message(&mut self, id: NodeId) {
         let now = self.now;
-        let stale = |first: &FirstMessage| now.since(first.made) >= FIRST_MESSAGE_LIFE;
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
-        if prospect.first_message.as_ref().is_none_or(stale) && !self.make_first_message(id) {
+        let network = self.config.network.turn(prospect.network, prospect.attempts);
+        let stale =
+            |first: &FirstMessage| now.since(first.made) >= FIRST_MESSAGE_LIFE || first.network != network;
+        if prospect.first_message.as_ref().is_none_or(stale) && !self.make_first_message(id, network) {
             return;
         }
         if !self.prospects.take_token(now) {
@@ -221,7 +246,7 @@ impl Node {
         self.timers.set(Timer::Handshake(id), now + retry);
     }
 
-    fn make_first_message(&mut self, id: NodeId) -> bool {
+    fn make_first_message(&mut self, id: NodeId, network: NetworkTag) -> bool {
         self.forget_first_message(id);
         let index = self.free_index();
         let ephemeral = self.random();
@@ -230,14 +255,15 @@ impl Node {
         let mut payload = [0; size::INITIATION_PAYLOAD];
         payload[..8].copy_from_slice(&self.boot.0.to_le_bytes());
         payload[8..16].copy_from_slice(&self.prospects.counter.to_le_bytes());
-        let made = Initiator::start(&self.identity, &self.config.network, &id, index, ephemeral, &payload);
+        let keys = self.config.network.of(network);
+        let made = Initiator::start(&self.identity, keys, &id, index, ephemeral, &payload);
         let Some((initiator, packet)) = made else {
             self.give_up(id, "its id is no key");
             return false;
         };
         self.handshakes.indices.insert(index, Owner::Prospect(id));
         if let Some(prospect) = self.prospects.by_id.get_mut(&id) {
-            prospect.first_message = Some(FirstMessage { initiator, packet, made: self.now });
+            prospect.first_message = Some(FirstMessage { initiator, network, packet, made: self.now });
         }
         true
     }
@@ -293,7 +319,7 @@ impl Node {
         };
         let prospect = self.prospects.by_id.get(&peer).and_then(|prospect| prospect.first_message.as_ref());
         let first = prospect.ok_or(Dropped::UnknownSession)?;
-        let finished = first.initiator.finish(&self.identity, &self.config.network, packet);
+        let finished = first.initiator.finish(&self.identity, self.config.network.of(first.network), packet);
         let (keys, payload) = finished.map_err(|_| Dropped::Unauthenticated)?;
         let (boot, name) = boot_and_name(&payload).ok_or(Dropped::Malformed)?;
         if self.peers.get(&peer).is_some_and(|known| known.past_boots.contains(&boot)) {
@@ -306,10 +332,11 @@ impl Node {
         if self.lives_elsewhere(&peer, boot, via) {
             return self.contest(peer, boot, via, None);
         }
-        let asked = first.made;
+        let (asked, network) = (first.made, first.network);
         let remote = index_at(packet, field::SENDER);
         let established = Established {
             session: Session::new(keys, remote),
+            network,
             index,
             since: self.now,
             initiator: true,
@@ -340,7 +367,7 @@ impl Node {
             prospect.and_then(|prospect| prospect.first_message.as_mut()).ok_or(Dropped::UnknownSession)?;
         let mut mac1 = [0; size::MAC];
         mac1.copy_from_slice(&first.packet[field::INITIATION_MAC1]);
-        let cookie = cookie::open_cookie(&self.config.network, &peer, packet, &mac1);
+        let cookie = cookie::open_cookie(self.config.network.of(first.network), &peer, packet, &mac1);
         // Used at the next retry: a cookie makes nothing leave at once, so a forged or repeated one cannot either.
         handshake::set_mac2(&mut first.packet, &cookie.ok_or(Dropped::Unauthenticated)?);
         self.timers.set_sooner(Timer::Handshake(peer), self.now + RETRY[0]);

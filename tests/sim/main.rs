@@ -16,4 +16,5 @@ mod duplicates;
 mod hostile;
 mod load;
 mod presence;
+mod secrets;
 mod waking;
