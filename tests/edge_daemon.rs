@@ -293,7 +293,19 @@ fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
     assert!(shown[0]["also"].is_string() && shown[0] == shown[1], "{shown:?}");
     let stored = std::fs::read_to_string(dirs[1].path().join("state/network.secret")).unwrap();
     assert_eq!(stored, format!("{}\n{}\n", secret("c"), secret("b")));
-    everybody(&mut daemons);
+    // What an operator looks at before the old secret is given up.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    for n in 0..3 {
+        let has_moved = |status: &serde_json::Value| {
+            let checks = status["status"]["health"].as_array().unwrap();
+            let check = checks.iter().find(|check| check["check"] == "network").unwrap();
+            check["why"].as_str().unwrap().contains("of before with 0;")
+        };
+        while !has_moved(&ask(&mut daemons, n, "\"status\"")) {
+            assert!(std::time::Instant::now() < deadline, "node {n} stays with the old secret");
+            std::thread::yield_now();
+        }
+    }
     let refused = ask(&mut daemons, 0, r#""network","action":"settle""#);
     assert!(refused["message"].as_str().unwrap().contains("/secret: change it there"), "{refused}");
     std::fs::write(&file, secret("c")).unwrap();
@@ -306,7 +318,7 @@ fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
         );
     }
     everybody(&mut daemons);
-    // A send to the watching node comes after all that was told before.
+    // Its answer comes after all that was told before.
     writeln!(watcher, r#"{{"op":"hello","id":9}}"#).unwrap();
     let told: Vec<_> =
         std::iter::repeat_with(|| line(&mut watched)).take_while(|told| told["id"] != 9).collect();

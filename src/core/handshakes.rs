@@ -160,6 +160,7 @@ impl Node {
         }
         if self.id > peer && self.has_first_message(&peer) {
             // Ours stands; it may never have reached the other side, so it goes where this one came from.
+            self.prospect_speaks(peer, network);
             self.seek_in(network, peer, Some((via, Source::Seen)), None);
             return Err(Dropped::Unexpected);
         }

@@ -72,6 +72,10 @@ struct Prospect {
     candidates: Candidates,
     /// Whose secret it was heard with, or else ours: the first guess.
     network: NetworkTag,
+    /// How often it was tried since that guess: by turns in each of our networks.
+    turns: usize,
+    /// It spoke with our current secret.
+    has_current: bool,
     attempts: usize,
     first_message: Option<FirstMessage>,
     /// Who told us of it, if it was another peer.
@@ -174,6 +178,8 @@ impl Node {
             let prospect = Prospect {
                 candidates,
                 network,
+                turns: 0,
+                has_current: false,
                 attempts: 0,
                 first_message: None,
                 teller,
@@ -192,7 +198,7 @@ impl Node {
             // A newly seen address is worth a new series.
             if fresh && source < Source::Hearsay {
                 prospect.attempts = 0;
-                prospect.network = network;
+                (prospect.network, prospect.turns) = (network, 0);
             }
         }
         if prospect.candidates.is_empty() {
@@ -219,7 +225,7 @@ impl Node {
     fn send_first_message(&mut self, id: NodeId) {
         let now = self.now;
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
-        let network = self.config.network.turn(prospect.network, prospect.attempts);
+        let network = self.config.network.turn(prospect.network, prospect.turns);
         let stale =
             |first: &FirstMessage| now.since(first.made) >= FIRST_MESSAGE_LIFE || first.network != network;
         if prospect.first_message.as_ref().is_none_or(stale) && !self.make_first_message(id, network) {
@@ -232,6 +238,7 @@ impl Node {
         let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
         let step = RETRY[prospect.attempts.min(ATTEMPTS - 1)];
         prospect.attempts += 1;
+        prospect.turns += 1;
         prospect.last_sent = Some(now);
         let Some(first) = &prospect.first_message else { return };
         let packet = first.packet;
@@ -266,6 +273,17 @@ impl Node {
             prospect.first_message = Some(FirstMessage { initiator, network, packet, made: self.now });
         }
         true
+    }
+
+    /// Whom we seek speaks with the secret of `network`: the next try does too. The secret of before says nothing more
+    /// of who has spoken with the current one: it tries both by turns, as we do.
+    pub(super) fn prospect_speaks(&mut self, id: NodeId, network: NetworkTag) {
+        let is_current = network == self.config.network.current().tag();
+        if let Some(prospect) = self.prospects.by_id.get_mut(&id)
+            && (is_current || !prospect.has_current)
+        {
+            (prospect.network, prospect.turns, prospect.has_current) = (network, 0, is_current);
+        }
     }
 
     pub(super) fn forget_first_message(&mut self, id: NodeId) {

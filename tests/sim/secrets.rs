@@ -80,29 +80,46 @@ fn a_fleet_changes_its_secret_one_after_the_other_without_a_gap() {
         }
         world.run(seconds(2));
         let apps: Vec<_> = (0..5).map(|host| world.connect(host)).collect();
-        let mut round = 0;
         for step in 0..10 {
             let host = step % 5;
+            let id = |to: usize| (step * 5 + to) as u64;
             world.change_secrets(host, NEW, (step < 5).then_some(OLD));
-            for from in 0..5 {
+            for (from, app) in apps.iter().enumerate() {
                 for to in (0..5).filter(|to| *to != from) {
-                    world.send(from, apps[from], round * 5 + to as u64, &format!("pi-{to}"), "t", "x");
+                    world.send(from, *app, id(to), &format!("pi-{to}"), "t", "x");
                 }
             }
             world.run(seconds(5));
-            for from in 0..5 {
+            for (from, app) in apps.iter().enumerate() {
                 for to in (0..5).filter(|to| *to != from) {
-                    let outcome = world.outcome(from, apps[from], round * 5 + to as u64);
+                    let outcome = world.outcome(from, *app, id(to));
                     assert_eq!(outcome, Some("delivered"), "seed {seed}, step {step}, {from} to {to}");
                 }
             }
             assert!(all_online(&mut world, 5), "seed {seed}, step {step}");
-            round += 1;
         }
         for (host, watcher) in watchers.into_iter().enumerate() {
             // A lost handshake falls back to the old secret, so its session ends with that, and is made anew at once.
             let exits = world.heard(host, watcher, "exit").len();
             assert!(exits == 0 || weather.loss > 0, "seed {seed}, host {host}: {exits}");
+        }
+    }
+}
+
+#[test]
+fn members_that_change_their_secret_at_the_same_time_go_over_to_it_at_once() {
+    for seed in 0..20 {
+        let mut world = members(seed, &[(OLD, None); 4]);
+        for host in 0..4 {
+            world.change_secrets(host, NEW, Some(OLD));
+            world.run(milliseconds(seed * 7));
+        }
+        world.run(seconds(3));
+        for host in 0..4 {
+            let status = world.status(host);
+            let checks = status["health"].as_array().unwrap();
+            let check = checks.iter().find(|check| check["check"] == "network").unwrap();
+            assert!(check["why"].as_str().unwrap().contains("with 3 peers online"), "seed {seed}: {check}");
         }
     }
 }
