@@ -265,10 +265,25 @@ impl Client {
 
     /// Makes the node a member of the private network with this secret, the line that `atonce network create` printed.
     pub async fn join_network(&mut self, secret: &str) -> Result<NetworkInfo<'static>, Error> {
-        let request = Line { action: Some("join"), secret: Some(secret), ..Line::op("network") };
+        self.join(secret, None).await
+    }
+
+    /// The same, and goes on with the members of the private network of before, until
+    /// [`settle_network`](Self::settle_network): for the time in which all members change their secret.
+    pub async fn change_secret(&mut self, secret: &str) -> Result<NetworkInfo<'static>, Error> {
+        self.join(secret, Some(true)).await
+    }
+
+    async fn join(&mut self, secret: &str, keep: Option<bool>) -> Result<NetworkInfo<'static>, Error> {
+        let request = Line { action: Some("join"), secret: Some(secret), keep, ..Line::op("network") };
         let answer = self.ask_network(request).await;
         self.output.zeroize();
         answer
+    }
+
+    /// Makes the node talk no more to members that have only the secret of before.
+    pub async fn settle_network(&mut self) -> Result<NetworkInfo<'static>, Error> {
+        self.ask_network(Line { action: Some("settle"), ..Line::op("network") }).await
     }
 
     /// Makes the node a member of the open network.

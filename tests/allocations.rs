@@ -83,7 +83,7 @@ impl Pair {
         let nodes = [0, 1].map(|which| {
             let config = Config {
                 name: ["a", "b"][which].parse().unwrap(),
-                network: NetworkKeys::open(),
+                network: NetworkKeys::open().into(),
                 network_source: None,
                 udp: vec![addr(which)],
                 known: Vec::new(),

@@ -545,6 +545,22 @@ fn a_secret_is_read_from_a_file_or_standard_input_and_never_from_the_command_lin
     let json = run(&fake.socket(), &["network", "join", file.to_str().unwrap(), "--json"]);
     json.expect(0, "{\"kind\":\"private\",\"fingerprint\":\"abcdefgh\",\"source\":\"state\"}\n", "");
     fake.finish();
+    let keeping = Fake::answering(|request| {
+        let keep = (request["action"] == "join").then_some(json!(true));
+        assert_eq!(request.get("keep"), keep.as_ref(), "{request}");
+        let network =
+            json!({"kind": "private", "fingerprint": "abcdefgh", "also": "bcdefghi", "source": "state"});
+        vec![json!({"ev": "ok", "id": request["id"], "network": network})]
+    });
+    let shown =
+        "network        private\nfingerprint    abcdefgh\nalso valid     bcdefghi\nsecret from    state\n";
+    fed(&keeping, &["network", "join", "--keep-old"], b"atonce-secret-abc\n").expect(0, shown, "");
+    keeping.finish();
+    let settling = Fake::answering(|request| {
+        assert_eq!(request["action"], "settle");
+        error(request, "denied")
+    });
+    assert_eq!(against(settling, &["network", "settle"]).code, Some(6));
     let empty = run(Path::new("/nonexistent"), &["network", "join"]);
     assert_eq!(empty.code, Some(1));
     let argument = run(Path::new("/nonexistent"), &["network", "join", "atonce-secret-abc"]);

@@ -237,6 +237,100 @@ fn a_reload_follows_what_can_change_and_tells_what_needs_a_restart() {
 }
 
 #[test]
+fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let secret = |letter: &str| format!("atonce-secret-{}a", letter.repeat(51));
+    let mut daemons: Vec<(Daemon, UnixStream, BufReader<UnixStream>)> = Vec::new();
+    for (n, dir) in dirs.iter().enumerate() {
+        let file = dir.path().join("secret");
+        std::fs::write(&file, secret("b")).unwrap();
+        let first = daemons.first().map(|(daemon, ..)| port(&daemon.ready));
+        let peer = first.map(|port| format!("127.0.0.1:{port}"));
+        let mut args = vec!["--port", "0"];
+        // One of them has its secret in a file, the others join.
+        if n == 0 {
+            args.extend(["--network-secret-file", file.to_str().unwrap()]);
+        }
+        args.extend(peer.iter().flat_map(|peer| ["--peer", peer]));
+        let daemon = Daemon::start(dir.path(), &args);
+        let (app, answers) = connect(dir.path());
+        daemons.push((daemon, app, answers));
+    }
+    let ask = |daemons: &mut Vec<(Daemon, UnixStream, BufReader<UnixStream>)>, n: usize, op: &str| {
+        let (_, app, answers) = &mut daemons[n];
+        writeln!(app, "{{\"op\":{op},\"id\":1}}").unwrap();
+        line(answers)
+    };
+    let join = |letter: &str, keep: bool| {
+        format!(r#""network","action":"join","secret":"{}","keep":{keep}"#, secret(letter))
+    };
+    for n in [1, 2] {
+        assert_eq!(ask(&mut daemons, n, &join("b", true))["network"]["also"], serde_json::Value::Null);
+    }
+    let everybody = |daemons: &mut Vec<_>| {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        for n in 0..3 {
+            while ask(daemons, n, "\"status\"")["status"]["peers"]["online"] != 2 {
+                assert!(std::time::Instant::now() < deadline, "node {n} is alone");
+                std::thread::yield_now();
+            }
+        }
+    };
+    everybody(&mut daemons);
+    let (mut watcher, mut watched) = connect(dirs[2].path());
+    writeln!(watcher, r#"{{"op":"watch","id":1}}"#).unwrap();
+    for _ in 0..3 {
+        assert_ne!(line(&mut watched)["ev"], "exit");
+    }
+    let file = dirs[0].path().join("secret");
+    std::fs::write(&file, format!("{}\n{}\n", secret("c"), secret("b"))).unwrap();
+    assert_eq!(ask(&mut daemons, 0, "\"reload\"")["reload"]["changed"][0], "network_secret_file");
+    let mut shown = Vec::new();
+    for n in [1, 2] {
+        everybody(&mut daemons);
+        shown.push(ask(&mut daemons, n, &join("c", true))["network"].clone());
+    }
+    assert!(shown[0]["also"].is_string() && shown[0] == shown[1], "{shown:?}");
+    let stored = std::fs::read_to_string(dirs[1].path().join("state/network.secret")).unwrap();
+    assert_eq!(stored, format!("{}\n{}\n", secret("c"), secret("b")));
+    // What an operator looks at before the old secret is given up.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    for n in 0..3 {
+        let has_moved = |status: &serde_json::Value| {
+            let checks = status["status"]["health"].as_array().unwrap();
+            let check = checks.iter().find(|check| check["check"] == "network").unwrap();
+            check["why"].as_str().unwrap().contains("of before with 0;")
+        };
+        while !has_moved(&ask(&mut daemons, n, "\"status\"")) {
+            assert!(std::time::Instant::now() < deadline, "node {n} stays with the old secret");
+            std::thread::yield_now();
+        }
+    }
+    let refused = ask(&mut daemons, 0, r#""network","action":"settle""#);
+    assert!(refused["message"].as_str().unwrap().contains("/secret: change it there"), "{refused}");
+    std::fs::write(&file, secret("c")).unwrap();
+    assert_eq!(ask(&mut daemons, 0, "\"reload\"")["reload"]["changed"][0], "network_secret_file");
+    for n in [1, 2] {
+        let settled = ask(&mut daemons, n, r#""network","action":"settle""#);
+        assert_eq!(
+            (&settled["network"]["also"], &settled["network"]["fingerprint"]),
+            (&serde_json::Value::Null, &shown[0]["fingerprint"])
+        );
+    }
+    everybody(&mut daemons);
+    // Its answer comes after all that was told before.
+    writeln!(watcher, r#"{{"op":"hello","id":9}}"#).unwrap();
+    let told: Vec<_> =
+        std::iter::repeat_with(|| line(&mut watched)).take_while(|told| told["id"] != 9).collect();
+    assert!(told.iter().all(|told| told["ev"] != "exit"), "{told:?}");
+}
+
+fn port(ready: &str) -> String {
+    let (_, rest) = ready.split_once("udp ").unwrap();
+    rest.split(',').next().unwrap().to_owned()
+}
+
+#[test]
 fn an_app_that_has_said_all_still_reads_its_answers() {
     let dir = tempfile::tempdir().unwrap();
     let _daemon = Daemon::start(dir.path(), &[]);

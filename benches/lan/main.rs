@@ -12,18 +12,14 @@
     reason = "a bench that cannot go on has failed, and tells; the lab has more than it needs"
 )]
 
-#[path = "../../tests/lab/cable.rs"]
-mod cable;
 #[path = "../../tests/lab/lab.rs"]
 mod lab;
-#[path = "../../tests/lab/lines.rs"]
-mod lines;
 mod seen;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cable::Lan;
+use lab::cable::Lan;
 use lab::{Daemon, Host, Lab};
 use seen::{Seen, Talk};
 

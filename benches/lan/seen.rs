@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::lab::Daemon;
-use crate::lines::PATIENCE;
+use crate::lab::lines::PATIENCE;
 
 /// A connection of an app.
 pub(crate) struct Seen {

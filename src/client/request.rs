@@ -72,6 +72,8 @@ pub(super) struct Line<'a> {
     pub(super) action: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) secret: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) keep: Option<bool>,
 }
 
 impl<'a> Line<'a> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::crypto::network::{NetworkKeys, NetworkSecret};
+use crate::crypto::membership::Membership;
+use crate::crypto::network::NetworkSecret;
 use crate::id::{ClientId, NodeId, NodeName, RequestId};
 use crate::wire::packet::BadPacket;
 use crate::wire::txt::Txt;
@@ -16,7 +17,7 @@ pub struct Config {
     /// What people call it.
     pub name: NodeName,
     /// The network that it belongs to.
-    pub network: NetworkKeys,
+    pub network: Membership,
     /// Where the network secret came from, for `network show`: `state`, or a file's path.
     pub network_source: Option<String>,
     /// What the session sockets are bound to; all have the same port.
@@ -171,7 +172,14 @@ pub enum Event {
 #[derive(Debug)]
 pub enum NetworkChange {
     /// Become a member of this private network.
-    Join(NetworkSecret),
+    Join {
+        /// Its secret.
+        secret: NetworkSecret,
+        /// Go on with the members of the private network of before.
+        keep: bool,
+    },
+    /// Talk no more to members of the network of before.
+    Settle,
     /// Go back to the open one.
     Leave,
 }

@@ -15,6 +15,7 @@ use crate::core::handshakes::Owner;
 use crate::core::prospects::boot_and_name;
 use crate::core::timers::Timer;
 use crate::crypto::handshake::{Initiator, Received};
+use crate::crypto::network::NetworkTag;
 use crate::id::{BootId, SessionIndex};
 use crate::time::Instant;
 use crate::wire::local::{Health, HealthState};
@@ -40,6 +41,7 @@ pub(crate) struct Copies {
 #[derive(Debug)]
 struct Question {
     initiator: Initiator,
+    network: NetworkTag,
     route: Route,
     index: SessionIndex,
     tries: u32,
@@ -66,12 +68,14 @@ impl Node {
         // protocol.md, 3.2: boot id, counter, zeros
         let mut payload = [0; size::INITIATION_PAYLOAD];
         payload[..8].copy_from_slice(&self.boot.0.to_le_bytes());
-        let id = self.id;
-        let made = Initiator::start(&self.identity, &self.config.network, &id, index, ephemeral, &payload);
+        let (id, current) = (self.id, self.config.network.current().tag());
+        let network = self.config.network.turn(current, tries as usize - 1);
+        let keys = self.config.network.of(network);
+        let made = Initiator::start(&self.identity, keys, &id, index, ephemeral, &payload);
         let Some((initiator, packet)) = made else { return };
         self.handshakes.indices.insert(index, Owner::Copy);
         self.copies.asked = Some(self.now);
-        self.copies.question = Some(Question { initiator, route, index, tries });
+        self.copies.question = Some(Question { initiator, network, route, index, tries });
         self.outbox.push(Destination::One(route), &packet);
         self.timers.set(Timer::Copy, self.now + RETRY);
     }
@@ -83,12 +87,13 @@ impl Node {
         via: Route,
         received: Received,
         boot: BootId,
+        network: NetworkTag,
     ) -> Result<(), Dropped> {
         if boot == self.boot {
             return Err(Dropped::Unexpected);
         }
         let index = self.free_index();
-        let (_, response) = self.respond(received, index)?;
+        let (_, response) = self.respond(received, index, network)?;
         self.outbox.push(Destination::One(via), &response);
         self.look_for_copy(via);
         Ok(())
@@ -100,7 +105,8 @@ impl Node {
         packet: &[u8; size::RESPONSE],
     ) -> Result<(), Dropped> {
         let question = self.copies.question.as_ref().ok_or(Dropped::UnknownSession)?;
-        let finished = question.initiator.finish(&self.identity, &self.config.network, packet);
+        let finished =
+            question.initiator.finish(&self.identity, self.config.network.of(question.network), packet);
         let (_, payload) = finished.map_err(|_| Dropped::Unauthenticated)?;
         let (boot, name) = boot_and_name(&payload).ok_or(Dropped::Malformed)?;
         if boot == self.boot {

@@ -19,7 +19,7 @@ use crate::core::whois::Whois;
 use crate::core::{Node, random};
 use crate::crypto::cookie::CookieJar;
 use crate::crypto::handshake::{self, Received, SessionKeys};
-use crate::crypto::network::NetworkKind;
+use crate::crypto::network::{NetworkKind, NetworkTag};
 use crate::crypto::session::Session;
 use crate::id::{BootId, NodeId, NodeName, SessionIndex};
 use crate::limits;
@@ -79,6 +79,8 @@ pub(super) struct HalfOpen {
 pub(super) struct Said {
     pub(super) boot: BootId,
     counter: u64,
+    /// Whose psk it used.
+    network: NetworkTag,
     /// By which a copy is known.
     mac1: [u8; size::MAC],
     /// Its sender receives at the address that it sent from: a cookie came back.
@@ -136,9 +138,9 @@ impl Node {
         via: Route,
         packet: &[u8; size::INITIATION],
     ) -> Result<(), Dropped> {
-        if !handshake::check_mac1(&self.config.network, &self.id, packet) {
-            return Err(Dropped::Unauthenticated);
-        }
+        let made =
+            self.config.network.find(|keys| handshake::check_mac1(keys, &self.id, packet).then_some(()));
+        let ((), network) = made.ok_or(Dropped::Unauthenticated)?;
         self.check_address(via.remote.ip())?;
         let mut mac1 = [0; size::MAC];
         mac1.copy_from_slice(&packet[field::INITIATION_MAC1]);
@@ -149,8 +151,8 @@ impl Node {
         let proved = self.handshakes.cookies.check_mac2(&via.remote, packet);
         if !proved && (self.is_loaded() || self.is_crowded(via.remote.ip(), false)) {
             let nonce = random(&mut *self.rng);
-            let network = &self.config.network;
-            let reply = self.handshakes.cookies.reply(network, &self.id, packet, &via.remote, nonce);
+            let keys = self.config.network.of(network);
+            let reply = self.handshakes.cookies.reply(keys, &self.id, packet, &via.remote, nonce);
             self.outbox.push(Destination::One(via), &reply);
             return Err(Dropped::OverLimit);
         }
@@ -164,7 +166,7 @@ impl Node {
         let peer = received.initiator;
         let (boot, counter) = boot_and_counter(&received.payload);
         if peer == self.id {
-            return self.answer_copy(via, received, boot);
+            return self.answer_copy(via, received, boot, network);
         }
         self.check_life(&peer, boot, counter)?;
         if self.is_barred(&peer, boot, via) {
@@ -172,17 +174,21 @@ impl Node {
         }
         if self.id > peer && self.has_first_message(&peer) {
             // Ours stands; it may never have reached the other side, so it goes where this one came from.
-            self.seek(peer, Some((via, Source::Seen)), None);
+            self.prospect_speaks(peer, network);
+            self.seek_in(network, peer, Some((via, Source::Seen)), None);
             self.repeat_first_message(peer, via);
             return Err(Dropped::Unexpected);
         }
-        self.answer_first_message(via, received, Said { boot, counter, mac1, proved })
+        self.answer_first_message(via, received, Said { boot, counter, network, mac1, proved })
     }
 
     /// In the open network only neighbours are answered; in a private one the membership is proved.
     pub(super) fn check_address(&self, addr: IpAddr) -> Result<(), Dropped> {
         let known = || self.lan.is_static(addr);
-        if self.config.network.kind() == NetworkKind::Open && !self.links.is_local_network(addr) && !known() {
+        if self.config.network.current().kind() == NetworkKind::Open
+            && !self.links.is_local_network(addr)
+            && !known()
+        {
             return Err(Dropped::ForeignAddress);
         }
         Ok(())
@@ -233,7 +239,7 @@ impl Node {
         let peer = received.initiator;
         let remote = received.sender;
         let index = self.free_index();
-        let (keys, response) = self.respond(received, index)?;
+        let (keys, response) = self.respond(received, index, said.network)?;
         // The other side's handshake stands: ours would only cross it. If theirs comes to nothing, ours starts anew.
         if self.has_first_message(&peer) {
             self.forget_first_message(peer);
@@ -259,6 +265,7 @@ impl Node {
         &mut self,
         received: Received,
         index: SessionIndex,
+        network: NetworkTag,
     ) -> Result<(SessionKeys, [u8; size::RESPONSE]), Dropped> {
         let ephemeral = self.random();
         // protocol.md, 3.2: boot id, length of the name, name, zeros
@@ -267,7 +274,7 @@ impl Node {
         let name = self.config.name.as_str().as_bytes();
         payload[8] = u8::try_from(name.len()).unwrap_or(0);
         payload[9..9 + name.len()].copy_from_slice(name);
-        let answered = received.respond(&self.config.network, index, ephemeral, &payload);
+        let answered = received.respond(self.config.network.of(network), index, ephemeral, &payload);
         answered.map_err(|_| Dropped::Unauthenticated)
     }
 
@@ -318,8 +325,14 @@ impl Node {
         let plaintext = &packet[size::DATA_HEADER..packet.len() - size::TAG];
         // Its name stands in its first record: whoever is told that it entered is told the name too.
         let name = name_in(plaintext);
-        let established =
-            Established { session: half.session, index, since: self.now, initiator: false, used: false };
+        let established = Established {
+            session: half.session,
+            network: half.said.network,
+            index,
+            since: self.now,
+            initiator: false,
+            used: false,
+        };
         // It holds our response, so it is where that went. Another address is a claim, and is asked first.
         let answered = half.sources.iter().any(|source| source.remote == via.remote);
         let path = if answered { via } else { half.sources.first().copied().unwrap_or(via) };

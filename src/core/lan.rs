@@ -15,7 +15,7 @@ use crate::core::api::{Advert, Destination, Dropped, Event, IpAddrScoped, Route,
 use crate::core::heard::Channel;
 use crate::core::paths::Source;
 use crate::core::timers::Timer;
-use crate::crypto::network::{NetworkKeys, NetworkKind};
+use crate::crypto::network::{NetworkKeys, NetworkKind, NetworkTag};
 use crate::id::NodeId;
 use crate::limits;
 use crate::time::Instant;
@@ -108,7 +108,7 @@ impl Node {
     /// In the open network the name and the key, in a private one nothing that a stranger could recognise.
     fn advert(&mut self) -> Advert {
         let port = self.port();
-        match self.config.network.kind() {
+        match self.config.network.current().kind() {
             NetworkKind::Open => {
                 let short = self.id.short();
                 let label = open_label(self.config.name.as_str(), &short);
@@ -120,7 +120,7 @@ impl Node {
                 label.truncate(13);
                 host.truncate(13);
                 let nonce = self.random();
-                let sealed = self.config.network.seal_txt(&self.id, nonce, &label, port);
+                let sealed = self.config.network.current().seal_txt(&self.id, nonce, &label, port);
                 Advert { label, host, port, txt: Txt::Sealed(sealed) }
             }
         }
@@ -157,7 +157,7 @@ impl Node {
         }
         self.lan.greeted.push_back(nonce);
         let port = self.port();
-        let hello = self.config.network.seal_hello(&self.id, nonce, port);
+        let hello = self.config.network.current().seal_hello(&self.id, nonce, port);
         self.outbox.push(Destination::Everyone, &hello);
         let step = HELLO_STEPS.len() - self.lan.hellos_left.min(HELLO_STEPS.len());
         if let Some(pause) = HELLO_STEPS.get(step) {
@@ -195,7 +195,7 @@ impl Node {
             }
             peer.candidates.forget_local(gone);
         }
-        if self.config.network.kind() == NetworkKind::Private {
+        if self.config.network.current().kind() == NetworkKind::Private {
             // The label and the nonce of the old network would link us to it.
             self.appear();
         } else {
@@ -212,7 +212,8 @@ impl Node {
     }
 
     pub(crate) fn on_hello(&mut self, via: Route, packet: &[u8; size::HELLO]) -> Result<(), Dropped> {
-        let (id, port) = self.config.network.open_hello(packet).ok_or(Dropped::Unauthenticated)?;
+        let opened = self.config.network.find(|keys| keys.open_hello(packet));
+        let ((id, port), network) = opened.ok_or(Dropped::Unauthenticated)?;
         if self.lan.greeted.iter().any(|nonce| *nonce == packet[field::NONCE]) {
             return Err(Dropped::Unexpected);
         }
@@ -228,15 +229,15 @@ impl Node {
         }
         // It came to the hello port: the answer leaves from the session's.
         self.note_heard(id, Channel::Hello, via.remote);
-        self.sighted(id, Route { remote: via.remote, local: None });
+        self.sighted(id, Route { remote: via.remote, local: None }, network);
         Ok(())
     }
 
     pub(crate) fn on_sighting(&mut self, hint: Sighting) {
         match hint {
             Sighting::Seen { label, port, txt, addrs } => {
-                let network = &self.config.network;
-                let Some(id) = advertised(network, &label, port, &txt) else { return };
+                let opened = self.config.network.find(|keys| advertised(keys, &label, port, &txt));
+                let Some((id, network)) = opened else { return };
                 if id == self.id {
                     let foreign =
                         |addr: &&IpAddrScoped| self.links.on_link(addr.addr) && !self.links.is_own(addr.addr);
@@ -254,7 +255,7 @@ impl Node {
                     let remote = socket_addr(*addr, port);
                     if self.links.on_link(addr.addr) && self.may_be_a_peer(remote) {
                         self.note_heard(id, Channel::Mdns, remote);
-                        self.sighted(id, Route { remote, local: None });
+                        self.sighted(id, Route { remote, local: None }, network);
                     }
                 }
             }
@@ -267,15 +268,16 @@ impl Node {
     }
 
     /// Somebody says that `id` is at `route`. A peer that we have a session with is only asked: it may have restarted.
-    fn sighted(&mut self, id: NodeId, route: Route) {
+    /// It spoke with the secret of `network`.
+    fn sighted(&mut self, id: NodeId, route: Route, network: NetworkTag) {
         let Some(peer) = self.peers.get_mut(&id) else {
-            return self.seek(id, Some((route, Source::Seen)), None);
+            return self.seek_in(network, id, Some((route, Source::Seen)), None);
         };
         peer.candidates.add(route, Source::Seen);
         if peer.is_online() {
             self.suspect(id);
         } else {
-            self.seek(id, Some((route, Source::Seen)), None);
+            self.seek_in(network, id, Some((route, Source::Seen)), None);
         }
     }
 
@@ -364,7 +366,7 @@ impl Node {
     fn may_be_a_peer(&self, addr: SocketAddr) -> bool {
         let ip = addr.ip().to_canonical();
         let group = ip.is_unspecified() || ip.is_multicast() || self.links.is_broadcast(ip);
-        let open = self.config.network.kind() == NetworkKind::Open;
+        let open = self.config.network.current().kind() == NetworkKind::Open;
         addr.port() != 0 && !group && (!open || self.links.is_local_network(ip))
     }
 

@@ -28,6 +28,7 @@ mod lan;
 mod liveness;
 mod messages;
 mod names;
+mod network;
 mod outbox;
 mod paths;
 mod peers;

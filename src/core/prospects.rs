@@ -17,6 +17,7 @@ use crate::core::sessions::Established;
 use crate::core::timers::Timer;
 use crate::crypto::cookie;
 use crate::crypto::handshake::{self, Initiator};
+use crate::crypto::network::NetworkTag;
 use crate::crypto::session::Session;
 use crate::id::{BootId, NodeId, NodeName};
 use crate::time::Instant;
@@ -74,6 +75,12 @@ struct Addressed {
 #[derive(Debug)]
 struct Prospect {
     candidates: Candidates,
+    /// Whose secret it was heard with, or else ours: the first guess.
+    network: NetworkTag,
+    /// How often it was tried since that guess: by turns in each of our networks.
+    turns: usize,
+    /// It spoke with our current secret.
+    has_current: bool,
     attempts: usize,
     first_message: Option<FirstMessage>,
     /// Who told us of it, if it was another peer.
@@ -85,6 +92,7 @@ struct Prospect {
 #[derive(Debug)]
 struct FirstMessage {
     initiator: Initiator,
+    network: NetworkTag,
     packet: [u8; size::INITIATION],
     made: Instant,
 }
@@ -165,6 +173,17 @@ impl Prospects {
 impl Node {
     /// Wants a session with `id`, which may be at `route`. With `route` none, at the addresses known of it.
     pub(crate) fn seek(&mut self, id: NodeId, route: Option<(Route, Source)>, teller: Option<NodeId>) {
+        self.seek_in(self.config.network.current().tag(), id, route, teller);
+    }
+
+    /// The same of somebody who spoke with the secret of `network`.
+    pub(crate) fn seek_in(
+        &mut self,
+        network: NetworkTag,
+        id: NodeId,
+        route: Option<(Route, Source)>,
+        teller: Option<NodeId>,
+    ) {
         if id == self.id {
             return;
         }
@@ -183,8 +202,17 @@ impl Node {
             }
             let candidates = known.unwrap_or_default();
             let since = self.now;
-            let prospect =
-                Prospect { candidates, attempts: 0, first_message: None, teller, since, last_sent: None };
+            let prospect = Prospect {
+                candidates,
+                network,
+                turns: 0,
+                has_current: false,
+                attempts: 0,
+                first_message: None,
+                teller,
+                since,
+                last_sent: None,
+            };
             self.prospects.by_id.insert(id, prospect);
         }
         let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
@@ -197,6 +225,7 @@ impl Node {
             // A newly seen address is worth a new series.
             if fresh && source < Source::Hearsay {
                 prospect.attempts = 0;
+                (prospect.network, prospect.turns) = (network, 0);
             }
         }
         if prospect.candidates.is_empty() {
@@ -226,14 +255,17 @@ impl Node {
             self.timers.set(Timer::Handshake(id), now + Duration::from_millis(100));
             return;
         }
-        let stale = |first: &FirstMessage| now.since(first.made) >= FIRST_MESSAGE_LIFE;
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
-        if prospect.first_message.as_ref().is_none_or(stale) && !self.make_first_message(id) {
+        let network = self.config.network.turn(prospect.network, prospect.turns);
+        let stale =
+            |first: &FirstMessage| now.since(first.made) >= FIRST_MESSAGE_LIFE || first.network != network;
+        if prospect.first_message.as_ref().is_none_or(stale) && !self.make_first_message(id, network) {
             return;
         }
         let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
         let step = RETRY[prospect.attempts.min(ATTEMPTS - 1)];
         prospect.attempts += 1;
+        prospect.turns += 1;
         prospect.last_sent = Some(now);
         let Some(first) = &prospect.first_message else { return };
         let packet = first.packet;
@@ -263,7 +295,7 @@ impl Node {
         self.outbox.push(Destination::One(via), &first.packet);
     }
 
-    fn make_first_message(&mut self, id: NodeId) -> bool {
+    fn make_first_message(&mut self, id: NodeId, network: NetworkTag) -> bool {
         self.forget_first_message(id);
         let index = self.free_index();
         let ephemeral = self.random();
@@ -272,16 +304,28 @@ impl Node {
         let mut payload = [0; size::INITIATION_PAYLOAD];
         payload[..8].copy_from_slice(&self.boot.0.to_le_bytes());
         payload[8..16].copy_from_slice(&self.prospects.counter.to_le_bytes());
-        let made = Initiator::start(&self.identity, &self.config.network, &id, index, ephemeral, &payload);
+        let keys = self.config.network.of(network);
+        let made = Initiator::start(&self.identity, keys, &id, index, ephemeral, &payload);
         let Some((initiator, packet)) = made else {
             self.give_up(id, "its id is no key");
             return false;
         };
         self.handshakes.indices.insert(index, Owner::Prospect(id));
         if let Some(prospect) = self.prospects.by_id.get_mut(&id) {
-            prospect.first_message = Some(FirstMessage { initiator, packet, made: self.now });
+            prospect.first_message = Some(FirstMessage { initiator, network, packet, made: self.now });
         }
         true
+    }
+
+    /// Whom we seek speaks with the secret of `network`: the next try does too. The secret of before says nothing more
+    /// of who has spoken with the current one: it tries both by turns, as we do.
+    pub(super) fn prospect_speaks(&mut self, id: NodeId, network: NetworkTag) {
+        let is_current = network == self.config.network.current().tag();
+        if let Some(prospect) = self.prospects.by_id.get_mut(&id)
+            && (is_current || !prospect.has_current)
+        {
+            (prospect.network, prospect.turns, prospect.has_current) = (network, 0, is_current);
+        }
     }
 
     pub(super) fn forget_first_message(&mut self, id: NodeId) {
@@ -349,7 +393,7 @@ impl Node {
         };
         let prospect = self.prospects.by_id.get(&peer).ok_or(Dropped::UnknownSession)?;
         let first = prospect.first_message.as_ref().ok_or(Dropped::UnknownSession)?;
-        let finished = first.initiator.finish(&self.identity, &self.config.network, packet);
+        let finished = first.initiator.finish(&self.identity, self.config.network.of(first.network), packet);
         let (keys, payload) = finished.map_err(|_| Dropped::Unauthenticated)?;
         let (boot, name) = boot_and_name(&payload).ok_or(Dropped::Malformed)?;
         if self.peers.get(&peer).is_some_and(|known| known.past_boots.contains(&boot)) {
@@ -362,11 +406,12 @@ impl Node {
         if self.lives_elsewhere(&peer, boot, via) {
             return self.contest(peer, boot, via, None);
         }
-        let asked = first.made;
+        let (asked, network) = (first.made, first.network);
         let once = prospect.last_sent == Some(asked);
         let remote = index_at(packet, field::SENDER);
         let established = Established {
             session: Session::new(keys, remote),
+            network,
             index,
             since: self.now,
             initiator: true,
@@ -397,7 +442,7 @@ impl Node {
             prospect.and_then(|prospect| prospect.first_message.as_mut()).ok_or(Dropped::UnknownSession)?;
         let mut mac1 = [0; size::MAC];
         mac1.copy_from_slice(&first.packet[field::INITIATION_MAC1]);
-        let cookie = cookie::open_cookie(&self.config.network, &peer, packet, &mac1);
+        let cookie = cookie::open_cookie(self.config.network.of(first.network), &peer, packet, &mac1);
         // Used at the next retry: a cookie makes nothing leave at once, so a forged or repeated one cannot either.
         handshake::set_mac2(&mut first.packet, &cookie.ok_or(Dropped::Unauthenticated)?);
         self.timers.set_sooner(Timer::Handshake(peer), self.now + RETRY[0]);

@@ -5,15 +5,14 @@ use std::borrow::Cow;
 use data_encoding::BASE64;
 
 use crate::core::Node;
-use crate::core::api::{Event as NodeEvent, NetworkChange, Route};
+use crate::core::api::{Event as NodeEvent, Route};
 use crate::core::delivery::{Letter, Sender};
-use crate::crypto::network::{NetworkKeys, NetworkSecret};
 use crate::id::{ClientId, NodeId, RequestId, Topic, TopicNumber};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::{
-    BadLine, Ending, ErrorCode, Event, Hello, NetworkInfo, NetworkOp, Op, Outcome, Outgoing, PathKind,
-    PeerOutcome, PeerRef, Reloaded, Request, WhenFull,
+    BadLine, Ending, ErrorCode, Event, Hello, NetworkInfo, Op, Outcome, Outgoing, PathKind, PeerOutcome,
+    PeerRef, Reloaded, Request, WhenFull,
 };
 use crate::wire::message::Fate;
 
@@ -285,7 +284,7 @@ impl Node {
         self.answer(client, id, None, None);
     }
 
-    fn answer(
+    pub(crate) fn answer(
         &mut self,
         client: ClientId,
         id: Option<RequestId>,
@@ -322,26 +321,6 @@ impl Node {
         self.answer(client, id, Some(hello), None);
     }
 
-    fn network(&mut self, client: ClientId, id: Option<RequestId>, op: NetworkOp<'_>) {
-        let change = match op {
-            NetworkOp::Show => return self.show_network(client, id),
-            NetworkOp::Join { .. } | NetworkOp::Leave
-                if !self.may_administer(client, id, "changing the network") =>
-            {
-                return;
-            }
-            NetworkOp::Join { secret } => match secret.as_str().parse::<NetworkSecret>() {
-                Ok(secret) => NetworkChange::Join(secret),
-                Err(error) => {
-                    let hint = "atonce network create prints a secret";
-                    return self.refuse(client, id, ErrorCode::BadRequest, error.to_string().into(), hint);
-                }
-            },
-            NetworkOp::Leave => NetworkChange::Leave,
-        };
-        self.events.push_back(NodeEvent::Network { client, id, change });
-    }
-
     /// Whether this app may do such a thing; tells it if not.
     pub(crate) fn may_administer(&mut self, client: ClientId, id: Option<RequestId>, what: &str) -> bool {
         let admin = self.clients.get(client).is_some_and(|known| known.admin);
@@ -350,57 +329,6 @@ impl Node {
             self.refuse(client, id, ErrorCode::Denied, message.into(), "try again with sudo");
         }
         admin
-    }
-
-    fn show_network(&mut self, client: ClientId, id: Option<RequestId>) {
-        let info = NetworkInfo {
-            kind: self.config.network.kind().as_str().into(),
-            fingerprint: Some(self.config.network.fingerprint().into()),
-            source: self.config.network_source.clone().map(Into::into),
-        };
-        self.answer(client, id, None, Some(info));
-    }
-
-    /// What came of an [`NodeEvent::Network`]: the keys to use from now on and where their secret stands, or why not.
-    pub fn handle_network(
-        &mut self,
-        client: ClientId,
-        id: Option<RequestId>,
-        outcome: Result<(NetworkKeys, Option<String>), String>,
-        now: Instant,
-    ) {
-        self.advance(now);
-        match outcome {
-            Ok((network, source)) => {
-                self.leave_network(network, source);
-                self.show_network(client, id);
-                self.change_network();
-            }
-            Err(reason) => {
-                let hint = "the network is as it was before";
-                self.refuse(client, id, ErrorCode::Internal, reason.into(), hint);
-            }
-        }
-        self.tell_output(client);
-    }
-
-    /// The network as the configuration has it now, and where its secret stands. Tells whether it is another one.
-    pub fn follow_network(&mut self, network: NetworkKeys, source: Option<String>, now: Instant) -> bool {
-        self.advance(now);
-        if network.fingerprint() == self.config.network.fingerprint() {
-            self.config.network_source = source;
-            return false;
-        }
-        self.leave_network(network, source);
-        self.change_network();
-        true
-    }
-
-    fn leave_network(&mut self, network: NetworkKeys, source: Option<String>) {
-        self.leave("this node went to another network");
-        self.forget_handshakes();
-        self.config.network = network;
-        self.config.network_source = source;
     }
 
     /// What came of an [`NodeEvent::Reload`]: what has changed, or why nothing has.

@@ -13,6 +13,7 @@ use crate::core::api::{Destination, Dropped, Event, Route};
 use crate::core::handshakes::Owner;
 use crate::core::paths::{Question, Source};
 use crate::core::timers::Timer;
+use crate::crypto::network::NetworkTag;
 use crate::crypto::session::{OpenError, Session};
 use crate::id::{BootId, NodeId, NodeName, SessionIndex};
 use crate::limits;
@@ -35,6 +36,8 @@ const LIFE: Duration = Duration::from_secs(540);
 #[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) session: Session,
+    /// Whose secret made it.
+    pub(crate) network: NetworkTag,
     /// What we call it.
     pub(crate) index: SessionIndex,
     pub(crate) since: Instant,

@@ -105,7 +105,7 @@ impl Node {
             v: 1,
             name: Cow::Owned(self.config.name.to_string()),
             id: self.id,
-            network: self.config.network.kind().as_str().into(),
+            network: self.config.network.current().kind().as_str().into(),
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: self.now.since(self.started).as_secs(),
             udp: self.config.udp.clone(),
@@ -150,6 +150,7 @@ impl Node {
     fn checks(&self) -> Vec<Health<'static>> {
         let mut checks = self.health.clone();
         self.check_channels(&mut checks);
+        checks.extend(self.network_health());
         checks.extend(self.copy_health());
         checks.extend(self.duplicates_health());
         checks.extend(self.names_health());

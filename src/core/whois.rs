@@ -10,6 +10,7 @@ use crate::core::paths::Source;
 use crate::core::prospects::{ATTEMPTS, RETRY};
 use crate::core::timers::Timer;
 use crate::core::{Node, random};
+use crate::crypto::network::NetworkTag;
 use crate::wire::packet::size;
 
 /// Whois questions that were answered or are our own; a repeated one gets silence.
@@ -36,6 +37,7 @@ impl Whois {
 #[derive(Debug)]
 struct Question {
     nonce: [u8; size::NONCE],
+    network: NetworkTag,
     attempts: usize,
 }
 
@@ -44,7 +46,8 @@ impl Node {
     pub(crate) fn ask_whois(&mut self, addr: SocketAddr) {
         if !self.handshakes.whois.asked.contains_key(&addr) {
             let nonce = self.random();
-            self.handshakes.whois.asked.insert(addr, Question { nonce, attempts: 0 });
+            let network = self.config.network.current().tag();
+            self.handshakes.whois.asked.insert(addr, Question { nonce, network, attempts: 0 });
             self.on_whois_timer(addr);
         }
     }
@@ -67,7 +70,9 @@ impl Node {
         if !self.peers.iter().any(|(_, peer)| peer.path.is_some_and(|path| path.remote == addr)) {
             // A new nonce each time: the other side stays silent to a question that it knows.
             question.nonce = nonce;
-            let packet = self.config.network.ask_whois(nonce);
+            let current = self.config.network.current().tag();
+            question.network = self.config.network.turn(current, question.attempts - 1);
+            let packet = self.config.network.of(question.network).ask_whois(nonce);
             // Thrown back at us it would draw an answer.
             self.handshakes.whois.remember(nonce);
             self.outbox.push(Destination::One(Route { remote: addr, local: None }), &packet);
@@ -77,7 +82,8 @@ impl Node {
     }
 
     pub(crate) fn on_whois(&mut self, via: Route, packet: &[u8; size::WHOIS]) -> Result<(), Dropped> {
-        let nonce = self.config.network.check_whois(packet).ok_or(Dropped::Unauthenticated)?;
+        let asked = self.config.network.find(|keys| keys.check_whois(packet));
+        let (nonce, network) = asked.ok_or(Dropped::Unauthenticated)?;
         self.check_address(via.remote.ip())?;
         if self.handshakes.whois.seen.contains(&nonce) {
             return Err(Dropped::Replayed);
@@ -88,20 +94,22 @@ impl Node {
         }
         this_second.2 += 1;
         self.handshakes.whois.remember(nonce);
-        let answer = self.config.network.answer_whois(&nonce, &self.id, random(&mut *self.rng));
+        let answer = self.config.network.of(network).answer_whois(&nonce, &self.id, random(&mut *self.rng));
         self.outbox.push(Destination::One(via), &answer);
         Ok(())
     }
 
     pub(crate) fn on_here_is(&mut self, via: Route, packet: &[u8; size::HERE_IS]) -> Result<(), Dropped> {
         let question = self.handshakes.whois.asked.get(&via.remote).ok_or(Dropped::Unexpected)?;
-        let id = self.config.network.open_here_is(packet, &question.nonce).ok_or(Dropped::Unauthenticated)?;
+        let network = question.network;
+        let keys = self.config.network.of(network);
+        let id = keys.open_here_is(packet, &question.nonce).ok_or(Dropped::Unauthenticated)?;
         if id == self.id {
             return Err(Dropped::Unexpected);
         }
         let online = self.peers.get(&id).is_some_and(|peer| peer.is_online());
         if !online {
-            self.seek(id, Some((via, Source::Configured)), None);
+            self.seek_in(network, id, Some((via, Source::Configured)), None);
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ pub mod handshake;
 pub(crate) mod hash;
 pub mod identity;
 pub(crate) mod keypair;
+pub mod membership;
 pub mod network;
 pub(crate) mod noise;
 pub mod replay;

@@ -27,7 +27,7 @@ use crate::wire::txt::SEALED_BYTES;
 /// `K_net` of the open network.
 const OPEN: &[u8; 32] = b"atonce open network known to all";
 /// What the line of a network secret begins with.
-const PREFIX: &str = "atonce-secret-";
+pub(crate) const PREFIX: &str = "atonce-secret-";
 /// Characters of base32 that 32 bytes take.
 const CHARACTERS: usize = 52;
 
@@ -103,6 +103,9 @@ pub enum BadSecret {
         "a network secret has 52 characters after `atonce-secret-`, not {0}: copy the whole line, and only it"
     )]
     Length(usize),
+    /// Three or more.
+    #[error("there are more than two network secrets here: the one to use, and the one of before")]
+    Many,
     /// Misread or mistyped.
     #[error("a network secret has the characters a-z and 2-7, and one here is wrong: copy the line again")]
     Characters,
@@ -126,6 +129,10 @@ impl NetworkKind {
         }
     }
 }
+
+/// What tells one network from another inside a node; no secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkTag([u8; 5]);
 
 /// Every key that the members of a network share.
 #[derive(Clone)]
@@ -171,6 +178,11 @@ impl NetworkKeys {
     /// Whether the network has a secret.
     pub fn kind(&self) -> NetworkKind {
         self.kind
+    }
+
+    /// What tells it from other networks.
+    pub const fn tag(&self) -> NetworkTag {
+        NetworkTag(self.fingerprint)
     }
 
     /// 8 characters by which people see that two nodes are in the same network. It gives no help in finding

@@ -17,7 +17,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::crypto::identity::Identity;
-use crate::crypto::network::NetworkSecret;
+use crate::crypto::membership::NetworkSecrets;
 use crate::edge::hardware::{Binding, Hardware};
 use crate::edge::keytext::StoredKey;
 use crate::edge::statefile;
@@ -163,12 +163,12 @@ impl StateDir {
         Ok((Identity::from_secret(*stored.secret), told))
     }
 
-    /// The secret that an app made us store, if any. One that cannot be read is kept aside and told.
+    /// The secrets that an app made us store, if any. One that cannot be read is kept aside and told.
     ///
     /// # Errors
     ///
     /// The file cannot be read, or it is damaged: a member of a private network must not fall back to the open one.
-    pub fn network_secret(&self) -> Result<Option<NetworkSecret>, StateError> {
+    pub fn network_secrets(&self) -> Result<Option<NetworkSecrets>, StateError> {
         let path = self.path.join(SECRET_FILE);
         match statefile::read(&path) {
             Ok(None) => return Ok(None),
@@ -178,18 +178,17 @@ impl StateDir {
             _ => {}
         }
         let _ = self.tighten(&path);
-        read_secret(&path).map(Some)
+        read_secrets(&path).map(Some)
     }
 
-    /// Stores the secret of the network that we joined.
+    /// Stores the secrets of the network that we joined.
     ///
     /// # Errors
     ///
     /// It cannot be written; the old one is still there then.
-    pub fn store_network_secret(&self, secret: &NetworkSecret) -> Result<(), StateError> {
+    pub fn store_network_secrets(&self, secrets: &NetworkSecrets) -> Result<(), StateError> {
         let path = self.path.join(SECRET_FILE);
-        let line = Zeroizing::new(format!("{}\n", *secret.to_line()));
-        statefile::write(&path, line.as_bytes()).map_err(failed("write", &path))
+        statefile::write(&path, secrets.to_lines().as_bytes()).map_err(failed("write", &path))
     }
 
     /// Forgets the network that we left.
@@ -234,12 +233,12 @@ impl StateDir {
     }
 }
 
-/// The network secret in a file that the user named.
+/// The network secret in a file that the user named, and the one of before if there is a second line.
 ///
 /// # Errors
 ///
 /// The file cannot be read or holds something else.
-pub fn read_secret(path: &Path) -> Result<NetworkSecret, StateError> {
+pub fn read_secrets(path: &Path) -> Result<NetworkSecrets, StateError> {
     let text = match statefile::read(path) {
         Ok(text) => text.map(Zeroizing::new),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Zeroizing::new(String::new())),
@@ -401,14 +400,14 @@ mod tests {
     fn a_stored_secret_comes_back_and_a_damaged_one_never_becomes_the_open_network() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
-        assert!(state.network_secret().unwrap().is_none());
+        assert!(state.network_secrets().unwrap().is_none());
         let line = format!("atonce-secret-{}", "a".repeat(52));
-        state.store_network_secret(&line.parse().unwrap()).unwrap();
-        assert_eq!(*state.network_secret().unwrap().unwrap().to_line(), line);
+        state.store_network_secrets(&line.parse().unwrap()).unwrap();
+        assert_eq!(*state.network_secrets().unwrap().unwrap().to_lines(), format!("{line}\n"));
         fs::write(dir.path().join(SECRET_FILE), "atonce-secret-aaa").unwrap();
-        assert!(matches!(state.network_secret(), Err(StateError::BadSecret { .. })));
+        assert!(matches!(state.network_secrets(), Err(StateError::BadSecret { .. })));
         state.remove_network_secret().unwrap();
         state.remove_network_secret().unwrap();
-        assert!(state.network_secret().unwrap().is_none());
+        assert!(state.network_secrets().unwrap().is_none());
     }
 }

@@ -18,7 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::core::{Config, Event, NetworkChange, Node, Transmit};
-use crate::crypto::network::NetworkKeys;
+use crate::crypto::membership::{Membership, NetworkSecrets};
+use crate::crypto::network::{NetworkKeys, NetworkSecret};
 use crate::edge::alarm::Alarm;
 use crate::edge::clock::Clock;
 use crate::edge::config::{Given, Settings};
@@ -341,23 +342,38 @@ impl Daemon {
         }
     }
 
-    fn change_network(&self, change: NetworkChange) -> Result<(NetworkKeys, Option<String>), String> {
+    fn change_network(&self, change: NetworkChange) -> Result<(Membership, Option<String>), String> {
         if let Some(path) = &self.configuration.current().network_secret_file {
             let path = path.display();
             return Err(format!(
                 "the network secret comes from {path}: change it there, and restart the daemon"
             ));
         }
-        match change {
-            NetworkChange::Join(secret) => {
-                self.state.store_network_secret(&secret).map_err(|error| error.to_string())?;
-                Ok((NetworkKeys::private(&secret), Some(STATE_SOURCE.to_owned())))
+        self.store_network(change).map_err(|error| error.to_string())
+    }
+
+    fn store_network(&self, change: NetworkChange) -> Result<(Membership, Option<String>), StateError> {
+        let stored = self.state.network_secrets()?;
+        let tag_of = |secret: &NetworkSecret| NetworkKeys::private(secret).tag();
+        let secrets = match (change, stored) {
+            (NetworkChange::Leave, _) | (NetworkChange::Settle, None) => {
+                self.state.remove_network_secret()?;
+                return Ok((NetworkKeys::open().into(), None));
             }
-            NetworkChange::Leave => {
-                self.state.remove_network_secret().map_err(|error| error.to_string())?;
-                Ok((NetworkKeys::open(), None))
+            (NetworkChange::Settle, Some(stored)) => NetworkSecrets { before: None, ..stored },
+            // The same once more: what it was joined beside still counts.
+            (NetworkChange::Join { secret, keep: true }, Some(stored))
+                if tag_of(&secret) == tag_of(&stored.current) =>
+            {
+                stored
             }
-        }
+            (NetworkChange::Join { secret, keep: true }, Some(stored)) => {
+                NetworkSecrets { current: secret, before: Some(stored.current) }
+            }
+            (NetworkChange::Join { secret, .. }, _) => NetworkSecrets { current: secret, before: None },
+        };
+        self.state.store_network_secrets(&secrets)?;
+        Ok((Membership::from(&secrets), Some(STATE_SOURCE.to_owned())))
     }
 }
 
@@ -410,14 +426,14 @@ impl Daemon {
 const STATE_SOURCE: &str = "state";
 
 /// The network that the user named, else the one that was joined, else the open one; and where its secret is.
-fn network(settings: &Settings, state: &StateDir) -> Result<(NetworkKeys, Option<String>), StateError> {
+fn network(settings: &Settings, state: &StateDir) -> Result<(Membership, Option<String>), StateError> {
     if let Some(path) = &settings.network_secret_file {
-        let secret = keyfile::read_secret(path)?;
-        return Ok((NetworkKeys::private(&secret), Some(path.display().to_string())));
+        let secrets = keyfile::read_secrets(path)?;
+        return Ok((Membership::from(&secrets), Some(path.display().to_string())));
     }
-    Ok(match state.network_secret()? {
-        Some(secret) => (NetworkKeys::private(&secret), Some(STATE_SOURCE.to_owned())),
-        None => (NetworkKeys::open(), None),
+    Ok(match state.network_secrets()? {
+        Some(secrets) => (Membership::from(&secrets), Some(STATE_SOURCE.to_owned())),
+        None => (NetworkKeys::open().into(), None),
     })
 }
 

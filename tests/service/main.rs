@@ -8,12 +8,8 @@
     reason = "a test that cannot go on has failed, and tells; the lab has more than it needs"
 )]
 
-#[path = "../lab/cable.rs"]
-mod cable;
 #[path = "../lab/lab.rs"]
 mod lab;
-#[path = "../lab/lines.rs"]
-mod lines;
 mod machine;
 
 use std::path::Path;

@@ -20,4 +20,5 @@ mod load;
 mod parting;
 mod presence;
 mod roaming;
+mod secrets;
 mod waking;

@@ -12,6 +12,7 @@ use atonce::core::{
     Transmit,
 };
 use atonce::crypto::identity::Identity;
+use atonce::crypto::membership::Membership;
 use atonce::crypto::network::{NetworkKeys, NetworkSecret};
 use atonce::id::{ClientId, NodeId};
 use atonce::time::Instant;
@@ -46,6 +47,8 @@ pub struct Host {
     pub node: Option<Node>,
     pub name: String,
     pub secret: Option<[u8; 32]>,
+    /// The secret of before, if it still counts.
+    pub before: Option<[u8; 32]>,
     key: [u8; 32],
     pub addr: SocketAddr,
     pub segment: usize,
@@ -131,6 +134,7 @@ impl World {
             node: None,
             name: name.to_owned(),
             secret: None,
+            before: None,
             key,
             addr: SocketAddr::new(addr, 28282),
             segment: usize::from(segment),
@@ -173,10 +177,7 @@ impl World {
         self.boots += 1;
         let boot = self.boots;
         let known = &self.hosts[host];
-        let network = match known.secret {
-            None => NetworkKeys::open(),
-            Some(secret) => NetworkKeys::private(&secret_of(secret)),
-        };
+        let network = membership(known.secret, known.before);
         let config = Config {
             name: known.name.parse().unwrap(),
             network,
@@ -192,6 +193,13 @@ impl World {
         let links = self.links(host);
         let now = self.now;
         self.with(host, |node| node.handle_interfaces(&links, now));
+    }
+
+    /// The secrets in the configuration of a running host are others, and it is told so.
+    pub fn change_secrets(&mut self, host: HostId, secret: [u8; 32], before: Option<[u8; 32]>) {
+        (self.hosts[host].secret, self.hosts[host].before) = (Some(secret), before);
+        let (network, now) = (membership(Some(secret), before), self.now);
+        self.with(host, |node| node.follow_network(network, None, now));
     }
 
     fn links(&self, host: HostId) -> Vec<InterfaceAddr> {
@@ -551,6 +559,12 @@ impl World {
     pub fn trace(&self) -> u64 {
         self.trace.finish()
     }
+}
+
+fn membership(secret: Option<[u8; 32]>, before: Option<[u8; 32]>) -> Membership {
+    let Some(secret) = secret else { return NetworkKeys::open().into() };
+    let before = before.map(|before| NetworkKeys::private(&secret_of(before)));
+    Membership::new(NetworkKeys::private(&secret_of(secret)), before)
 }
 
 pub fn secret_of(bytes: [u8; 32]) -> NetworkSecret {

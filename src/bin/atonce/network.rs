@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Join(Join),
     /// Tell which network this node belongs to
     Show,
+    /// Talk no more to members that have only the secret of before
+    Settle,
     /// Go back to the open network
     Leave,
 }
@@ -40,6 +42,9 @@ pub(crate) enum Command {
 pub(crate) struct Join {
     /// A file with the line that `atonce network create` printed [default: a prompt, or standard input]
     file: Option<PathBuf>,
+    /// Go on with those who still have the secret of now, until `atonce network settle`: for changing the secret of all
+    #[arg(long)]
+    keep_old: bool,
 }
 
 /// Prints a new secret: exactly one line, and the same one for programs.
@@ -58,7 +63,11 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     let info = match command {
         Command::Create | Command::Show => client.network().await?,
+        Command::Join(options) if options.keep_old => {
+            client.change_secret(&secret.unwrap_or_default()).await?
+        }
         Command::Join(_) => client.join_network(&secret.unwrap_or_default()).await?,
+        Command::Settle => client.settle_network().await?,
         Command::Leave => client.leave_network().await?,
     };
     if output.is_json() {
@@ -73,6 +82,9 @@ fn show(info: &NetworkInfo<'_>, output: &Output) -> io::Result<()> {
     let row = |label: &str, text: &str| output.line(&format!("{label:<14} {}", escape(text)));
     row("network", &info.kind)?;
     row("fingerprint", info.fingerprint.as_deref().unwrap_or("-"))?;
+    if let Some(also) = &info.also {
+        row("also valid", also)?;
+    }
     row("secret from", info.source.as_deref().unwrap_or("-"))
 }
 

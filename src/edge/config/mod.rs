@@ -62,7 +62,8 @@ pub struct Options {
     /// Use only this local address; may be repeated [default: all]
     #[arg(long, env = "ATONCE_BIND", value_name = "ADDR", value_delimiter = ',')]
     pub bind: Option<Vec<IpAddr>>,
-    /// The secret of the private network, one line in this file; outranks `atonce network join`
+    /// The secret of the private network, one line in this file; outranks `atonce network join`. A second line is the
+    /// secret of before: who has it is still answered
     #[arg(long, env = "ATONCE_NETWORK_SECRET_FILE", value_name = "FILE")]
     pub network_secret_file: Option<PathBuf>,
     /// Also look for a peer here, for networks that drop multicast; may be repeated
@@ -281,7 +282,7 @@ impl Settings {
     ///
     /// Something in it would not do what the user hopes: an unknown key, or a file without a network secret.
     pub fn check(mut self) -> Result<String, Mistakes> {
-        if let Some(Err(error)) = self.network_secret_file.as_deref().map(keyfile::read_secret) {
+        if let Some(Err(error)) = self.network_secret_file.as_deref().map(keyfile::read_secrets) {
             let origin = self.given.origin("network_secret_file");
             self.warnings.push(Mistake { origin, what: error.to_string(), tries: None, serious: true });
         }

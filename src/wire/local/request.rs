@@ -89,7 +89,11 @@ pub enum NetworkOp<'a> {
     Join {
         /// The secret's line, not yet read.
         secret: Text<'a>,
+        /// Go on with the members of the private network of before.
+        keep: bool,
     },
+    /// Talk no more to members of the network of before.
+    Settle,
     /// Go back to the open one.
     Leave,
 }
@@ -220,6 +224,7 @@ struct Fields<'a> {
     interval_ms: Option<u64>,
     action: Option<Text<'a>>,
     secret: Option<Text<'a>>,
+    keep: Option<bool>,
 }
 
 type Mistake = (ErrorCode, String);
@@ -288,12 +293,17 @@ impl<'a> Fields<'a> {
     }
 
     fn network(self) -> Result<Op<'a>, Mistake> {
-        let action = self.action.ok_or_else(|| bad("network needs an \"action\": show, join or leave"))?;
+        let action =
+            self.action.ok_or_else(|| bad("network needs an \"action\": show, join, settle or leave"))?;
         Ok(Op::Network(match action.as_str() {
             "show" => NetworkOp::Show,
-            "join" => NetworkOp::Join { secret: self.secret.ok_or_else(|| bad("join needs a \"secret\""))? },
+            "join" => {
+                let secret = self.secret.ok_or_else(|| bad("join needs a \"secret\""))?;
+                NetworkOp::Join { secret, keep: self.keep.unwrap_or(false) }
+            }
+            "settle" => NetworkOp::Settle,
             "leave" => NetworkOp::Leave,
-            _ => return Err(bad("\"action\" is show, join or leave")),
+            _ => return Err(bad("\"action\" is show, join, settle or leave")),
         }))
     }
 

@@ -32,6 +32,9 @@ pub struct NetworkInfo<'a> {
     pub kind: Cow<'a, str>,
     /// Eight characters that are equal on all members, and tell nothing of the secret.
     pub fingerprint: Option<Cow<'a, str>>,
+    /// The same of the network of before, whose members are still answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub also: Option<Cow<'a, str>>,
     /// Where the secret comes from: `state`, or the file that was named at start; none in the open network.
     pub source: Option<Cow<'a, str>>,
 }

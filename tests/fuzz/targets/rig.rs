@@ -58,7 +58,7 @@ impl Rig {
         let now = Instant::from_origin(Duration::from_secs(1000));
         let config = Config {
             name: "own".parse().unwrap(),
-            network,
+            network: network.into(),
             network_source: None,
             udp: vec![SocketAddr::new(ADDR.into(), 28282)],
             known,

@@ -1,0 +1,125 @@
+//! Which network we belong to, and going to another one (protocol.md, 1.2).
+//!
+//! A member is removed by a new secret. While the others get it one after the other, each of them keeps the secret of
+//! before beside it: sessions go on, and are made anew with the new secret as soon as both sides have it. At the end the
+//! old secret is dropped, and with it every session that it made.
+
+use tracing::info;
+
+use crate::core::Node;
+use crate::core::api::{Event as NodeEvent, NetworkChange};
+use crate::crypto::membership::Membership;
+use crate::crypto::network::NetworkSecret;
+use crate::id::{ClientId, RequestId};
+use crate::time::Instant;
+use crate::wire::local::{ErrorCode, Health, HealthState, NetworkInfo, NetworkOp};
+
+impl Node {
+    pub(crate) fn network(&mut self, client: ClientId, id: Option<RequestId>, op: NetworkOp<'_>) {
+        let change = match op {
+            NetworkOp::Show => return self.show_network(client, id),
+            _ if !self.may_administer(client, id, "changing the network") => return,
+            NetworkOp::Join { secret, keep } => match secret.as_str().parse::<NetworkSecret>() {
+                Ok(secret) => NetworkChange::Join { secret, keep },
+                Err(error) => {
+                    let hint = "atonce network create prints a secret";
+                    return self.refuse(client, id, ErrorCode::BadRequest, error.to_string().into(), hint);
+                }
+            },
+            NetworkOp::Settle => NetworkChange::Settle,
+            NetworkOp::Leave => NetworkChange::Leave,
+        };
+        self.events.push_back(NodeEvent::Network { client, id, change });
+    }
+
+    fn show_network(&mut self, client: ClientId, id: Option<RequestId>) {
+        let network = &self.config.network;
+        let info = NetworkInfo {
+            kind: network.current().kind().as_str().into(),
+            fingerprint: Some(network.current().fingerprint().into()),
+            also: network.before().map(|before| before.fingerprint().into()),
+            source: self.config.network_source.clone().map(Into::into),
+        };
+        self.answer(client, id, None, Some(info));
+    }
+
+    /// What came of an [`NodeEvent::Network`]: the keys to use from now on and where their secret stands, or why not.
+    pub fn handle_network(
+        &mut self,
+        client: ClientId,
+        id: Option<RequestId>,
+        outcome: Result<(Membership, Option<String>), String>,
+        now: Instant,
+    ) {
+        match outcome {
+            Ok((network, source)) => {
+                self.follow_network(network, source, now);
+                self.show_network(client, id);
+            }
+            Err(reason) => {
+                self.advance(now);
+                let hint = "the network is as it was before";
+                self.refuse(client, id, ErrorCode::Internal, reason.into(), hint);
+            }
+        }
+        self.tell_output(client);
+    }
+
+    /// The network as the configuration has it now, and where its secret stands. Tells whether anything of it changed.
+    pub fn follow_network(&mut self, network: Membership, source: Option<String>, now: Instant) -> bool {
+        self.advance(now);
+        self.config.network_source = source;
+        let tags = |network: &Membership| (network.current().tag(), network.before().map(|keys| keys.tag()));
+        if tags(&network) == tags(&self.config.network) {
+            return false;
+        }
+        info!(network = %network.current().fingerprint(), "another network, or another secret of it");
+        self.part_from_others(&network);
+        self.forget_handshakes();
+        self.config.network = network;
+        self.change_network();
+        // Whoever has the new secret already goes on with it.
+        let current = self.config.network.current().tag();
+        for id in self.peers.online() {
+            let session = self.peers.get(&id).and_then(|peer| peer.current.as_ref());
+            if session.is_some_and(|session| session.network != current) {
+                self.seek(id, None, None);
+            }
+        }
+        true
+    }
+
+    /// Ends every session that was made with a secret which `network` does not hold.
+    fn part_from_others(&mut self, network: &Membership) {
+        for id in self.peers.online() {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            if let Some(gone) = peer.previous.take_if(|session| !network.holds(session.network)) {
+                self.handshakes.indices.remove(&gone.index);
+            }
+            if peer.current.as_ref().is_some_and(|session| !network.holds(session.network)) {
+                self.say_goodbye(id);
+                self.exit(id, "this node went to another network");
+            }
+        }
+    }
+
+    /// What `status` says while two secrets are valid.
+    pub(super) fn network_health(&self) -> Option<Health<'static>> {
+        let (current, before) = (self.config.network.current(), self.config.network.before()?);
+        let state = |tag| {
+            let with =
+                |peer: &crate::core::peers::Peer| peer.current.as_ref().is_some_and(|s| s.network == tag);
+            self.peers.iter().filter(|(_, peer)| with(peer)).count()
+        };
+        let why = format!(
+            "two network secrets are valid: {} with {} peers online, and {} of before with {}; who has only that one is \
+             still a member",
+            current.fingerprint(),
+            state(current.tag()),
+            before.fingerprint(),
+            state(before.tag())
+        );
+        let fix = "when all have the new one: atonce network settle, or remove the second line of the secret's file";
+        Some(Health { check: "network".into(), state: HealthState::Warn, why: why.into(), fix: fix.into() })
+    }
+}
