@@ -163,17 +163,14 @@ fn parted(lab: &Lab) {
     for _ in 0..RUNS {
         for host in [0, 1] {
             let mac = other(host).mac().map(|byte| format!("{byte:02x}")).join(":");
-            hosts[host].sh(&format!(
-                "nft 'table netdev lab {{ chain c {{ type filter hook ingress device eth0 priority 0; \
-                 ether saddr {mac} drop; }} }}'"
-            ));
+            hosts[host].filter(&[&format!("input ether saddr {mac} drop")]);
         }
         seen[0].when("exit", "two");
         seen[1].when("exit", "one");
         std::thread::sleep(Duration::from_secs(5));
         let began = Instant::now();
         for host in [0, 1] {
-            hosts[host].sh("nft delete table netdev lab");
+            hosts[host].sh("nft delete table inet lab");
         }
         took.push(seen[0].when("enter", "two").max(seen[1].when("enter", "one")) - began);
     }
@@ -229,7 +226,7 @@ fn start_together(hosts: &[Host], run: usize) -> Vec<Daemon> {
 
 /// Twenty hosts that do nothing for a minute.
 fn quiet(lab: &Lab) {
-    let daemons = NAMES.map(|name| lab.host(name).daemon(&["--log", "warn"]));
+    let daemons = NAMES.map(|name| lab.host(name).daemon(&[]));
     std::thread::sleep(Duration::from_secs(20));
     let processor = || daemons.iter().map(processor_time).collect::<Vec<_>>();
     let (before, capture) = (processor(), lab.capture());
