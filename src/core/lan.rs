@@ -317,7 +317,10 @@ impl Node {
                 peer.comparison = Some(before);
                 return;
             }
-            Some(before) if before.digests == (theirs, ours) => (before.pause * 2).min(COMPARE_MAX),
+            // Just parted: the first chance to meet again shall not be missed.
+            Some(before) if before.digests == (theirs, ours) && now >= self.unsettled_until => {
+                (before.pause * 2).min(COMPARE_MAX)
+            }
             Some(_) | None => COMPARE,
         };
         if theirs != ours {

@@ -34,6 +34,10 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// From one question to a suspect to the next, in milliseconds. Eight lost round trips in a row at 20 % loss happen
 /// once in 3500 times; with the ring's own interval they take 5 s.
 const QUESTIONS: [u64; 7] = [100, 100, 200, 300, 400, 500, 600];
+/// A peer in use is waited for a little less: its data would have been heard in between.
+const QUESTIONS_IN_USE: usize = 6;
+/// Where the network says that nobody listens any more, so many are enough: a restart takes no longer.
+const QUESTIONS_REFUSED: usize = 4;
 /// With this question a handshake is tried too: a peer that restarted answers nothing else.
 const HANDSHAKE_WITH: usize = 2;
 /// Questions remembered: those of a suspicion on all addresses.
@@ -49,6 +53,8 @@ pub(crate) struct Liveness {
     heard: Instant,
     last_asked: Instant,
     outstanding: Vec<Question>,
+    /// The network said since then that nobody listens there.
+    refused: bool,
     /// Until when it counts as in use.
     in_use_until: Instant,
     /// It is one of our two successors on the ring.
@@ -72,6 +78,7 @@ impl Liveness {
     /// It sent something on its path.
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard = now;
+        self.refused = false;
         self.phase = Phase::Resting;
     }
 
@@ -188,10 +195,15 @@ impl Node {
     /// Asks a suspect on every address that it may have; after the last question it has left.
     fn question(&mut self, id: NodeId, unanswered: usize) {
         let now = self.now;
-        let Some(pause) = QUESTIONS.get(unanswered) else {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let questions = match &peer.liveness {
+            liveness if liveness.refused => QUESTIONS_REFUSED,
+            liveness if now < liveness.in_use_until => QUESTIONS_IN_USE,
+            _ => QUESTIONS.len(),
+        };
+        let Some(pause) = QUESTIONS[..questions].get(unanswered) else {
             return self.condemn(id);
         };
-        let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.liveness.phase = Phase::Suspect(unanswered + 1);
         let mut routes: Vec<_> = peer.candidates.iter().map(|candidate| candidate.route).collect();
         if let Some(path) = peer.path
@@ -246,6 +258,9 @@ impl Node {
         let there = |peer: &crate::core::peers::Peer| peer.path.is_some_and(|path| path.remote == remote);
         let ids: Vec<_> = self.peers.iter().filter(|(_, peer)| there(peer)).map(|(id, _)| *id).collect();
         for id in ids {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.liveness.refused = true;
+            }
             self.suspect(id);
         }
     }
