@@ -1,67 +1,22 @@
 //! The daemon as a process: how it starts, refuses to start, serves apps and ends.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod daemon;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
-/// A running daemon, which ends with the test.
-struct Daemon {
-    child: Child,
-    output: BufReader<ChildStdout>,
-    ready: String,
-}
-
-impl Daemon {
-    fn start(dir: &Path, args: &[&str]) -> Self {
-        let mut child = command(dir, args).stdout(Stdio::piped()).spawn().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut ready = String::new();
-        output.read_line(&mut ready).unwrap();
-        Self { child, output, ready }
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_atonced"));
-    command.env_clear().arg("--state-dir").arg(dir.join("state")).arg("--socket").arg(dir.join("a.sock"));
-    command.args(["--name", "test-node", "--bind", "127.0.0.1", "--no-mdns", "--no-hello", "--log", "warn"]);
-    command.args(args);
-    command
-}
+use crate::daemon::{Daemon, command, connect, line};
 
 fn failed(mut command: Command) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command.output().unwrap();
     (status.code(), String::from_utf8(stderr).unwrap())
-}
-
-fn connect(dir: &Path) -> (UnixStream, BufReader<UnixStream>) {
-    let stream = UnixStream::connect(dir.join("a.sock")).unwrap();
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
-    let reader = BufReader::new(stream.try_clone().unwrap());
-    (stream, reader)
-}
-
-fn line(reader: &mut impl BufRead) -> serde_json::Value {
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
 }
 
 #[test]
