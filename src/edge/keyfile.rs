@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use getrandom::SysRng;
 use rand_core::TryRng;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -49,6 +49,9 @@ pub enum StateError {
         /// Its owner, if the lock file names one.
         pid: Option<u32>,
     },
+    /// Others could put files of theirs in the place of ours.
+    #[error("the state directory {} belongs to somebody else, or others may write to it\ntry: chmod go-w and chown it to this user, or name another --state-dir", .0.display())]
+    Unsafe(PathBuf),
     /// The operating system refused.
     #[error("cannot {doing} {}: {error}\ntry: a --state-dir that this user may write to, on a disk with room", path.display())]
     Io {
@@ -62,6 +65,14 @@ pub enum StateError {
     /// There is no randomness.
     #[error("the operating system gives no random bytes: {0}")]
     Random(getrandom::Error),
+    /// A file that the user named cannot be read.
+    #[error("cannot read the network secret in {}: {reason}\ntry: a file that this user may read", path.display())]
+    Secret {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A file that the user named holds no network secret.
     #[error(
         "{} holds no network secret: {reason}\ntry: a file with the one line that `atonce network create` prints",
@@ -83,6 +94,9 @@ impl StateDir {
     /// It belongs to another daemon, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         statefile::create_private_dir(path).map_err(failed("create", path))?;
+        if !statefile::is_ours_alone(path).map_err(failed("read", path))? {
+            return Err(StateError::Unsafe(path.to_owned()));
+        }
         let lock_path = path.join(LOCK_FILE);
         let mut lock = OpenOptions::new()
             .read(true)
@@ -90,6 +104,8 @@ impl StateDir {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // Its content is replaced: a link of somebody else's making is not followed.
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&lock_path)
             .map_err(failed("open", &lock_path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -242,9 +258,10 @@ pub fn read_secrets(path: &Path) -> Result<NetworkSecrets, StateError> {
     let text = match statefile::read(path) {
         Ok(text) => text.map(Zeroizing::new),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Zeroizing::new(String::new())),
-        Err(error) => return Err(failed("read", path)(error)),
+        Err(error) => return Err(StateError::Secret { path: path.to_owned(), reason: error.to_string() }),
     };
-    let text = text.ok_or_else(|| failed("read", path)(io::ErrorKind::NotFound.into()))?;
+    let missing = || StateError::Secret { path: path.to_owned(), reason: "there is no such file".to_owned() };
+    let text = text.ok_or_else(missing)?;
     text.parse().map_err(|error: crate::crypto::network::BadSecret| StateError::BadSecret {
         path: path.to_owned(),
         reason: error.to_string(),

@@ -1,12 +1,17 @@
 //! Files of the state directory: readable by nobody else, written whole or not at all, never silently replaced.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+
 /// Bytes of the largest file that we read: 4096 peers with ten addresses each stay below it.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+
+const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 /// Creates a directory, and those above it, for nobody but ourselves. One that exists stays as it is.
 pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
@@ -20,23 +25,27 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     remove(&temporary)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    if let Err(error) = written {
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
-    fs::rename(&temporary, path)?;
     // Without this the rename itself may be lost with the power.
     File::open(dir)?.sync_all()
 }
 
 /// The file's text; `None` if there is none. An error of kind `InvalidData` means that it is none of ours.
 pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => Err(io::ErrorKind::InvalidData.into()),
-        Ok(_) => fs::read_to_string(path).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    // A pipe without a writer would keep us waiting, a device might never end.
+    let file = match OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidData.into());
     }
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX { Err(io::ErrorKind::InvalidData.into()) } else { Ok(Some(text)) }
 }
 
 /// Removes the file if it is there.
@@ -65,6 +74,12 @@ pub(super) fn free_name(path: &Path, word: &str) -> io::Result<PathBuf> {
     free.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
 }
 
+/// Whether nobody but ourselves can put something else in the place of what is in this directory.
+pub(super) fn is_ours_alone(dir: &Path) -> io::Result<bool> {
+    let metadata = fs::metadata(dir)?;
+    Ok(metadata.is_dir() && metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o022 == 0)
+}
+
 /// Takes away what others may do with the file; tells whether there was anything to take.
 pub(super) fn tighten(path: &Path) -> io::Result<bool> {
     let open = fs::metadata(path)?.mode() & 0o077 != 0;
@@ -84,6 +99,16 @@ fn temporary(path: &Path) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_or_endless_is_none_of_ours_and_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        for path in [&pipe, Path::new("/dev/zero"), dir.path()] {
+            assert_eq!(read(path).unwrap_err().kind(), io::ErrorKind::InvalidData, "{}", path.display());
+        }
+    }
 
     #[test]
     fn a_write_that_was_cut_before_its_rename_leaves_the_old_content() {

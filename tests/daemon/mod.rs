@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -43,6 +43,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = kill_process_group(self.pid(), Signal::KILL);
         let _ = self.child.wait();
+        // All of the group have closed it, and with it everything else that they held.
+        let _ = self.output.read_to_end(&mut Vec::new());
     }
 }
 
