@@ -134,7 +134,7 @@ impl FromStr for NodeName {
 
     fn from_str(text: &str) -> Result<Self, BadName> {
         match text.len() {
-            0 => Err(BadName::NameEmpty),
+            _ if text.trim().is_empty() => Err(BadName::NameEmpty),
             1..=limits::NAME_BYTES if !text.chars().any(unprintable) => Ok(Self(text.to_owned())),
             1..=limits::NAME_BYTES => Err(BadName::NameCharacters),
             _ => Err(BadName::NameLong),
