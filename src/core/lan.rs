@@ -40,6 +40,8 @@ const INTRODUCED: usize = 128;
 /// Introductions are told to one peer no more often than this, and while nothing changes, twice as late each time.
 const COMPARE: Duration = Duration::from_secs(1);
 const COMPARE_MAX: Duration = Duration::from_secs(600);
+/// A difference that is older is not one of a network that was parted for a moment.
+const PARTED: Duration = Duration::from_secs(60);
 /// A teller of so many hints that led nowhere is ignored for a while.
 const FAILED_HINTS: u32 = 32;
 /// Hints of one teller that are followed at once.
@@ -64,6 +66,8 @@ pub(crate) struct Lan {
 pub(crate) struct Comparison {
     /// Theirs and ours.
     digests: (u64, u64),
+    /// Since when they have been these.
+    begun: Instant,
     /// From when on it may be told again.
     again: Instant,
     pause: Duration,
@@ -312,19 +316,21 @@ impl Node {
         let (now, ours) = (self.now, self.acquaintances());
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let before = peer.comparison.take().filter(|_| theirs != ours);
+        let same = before.as_ref().filter(|before| before.digests == (theirs, ours));
+        let begun = same.map_or(now, |before| before.begun);
         let pause = match before {
             Some(before) if now < before.again => {
                 peer.comparison = Some(before);
                 return;
             }
-            // Just parted: the first chance to meet again shall not be missed.
-            Some(before) if before.digests == (theirs, ours) && now >= self.unsettled_until => {
+            // For a while the two may only be parted, and the first chance to meet again shall not be missed.
+            Some(before) if before.digests == (theirs, ours) && now.since(before.begun) >= PARTED => {
                 (before.pause * 2).min(COMPARE_MAX)
             }
             Some(_) | None => COMPARE,
         };
         if theirs != ours {
-            peer.comparison = Some(Comparison { digests: (theirs, ours), again: now + pause, pause });
+            peer.comparison = Some(Comparison { digests: (theirs, ours), begun, again: now + pause, pause });
             self.introduce_others(id);
         }
     }
