@@ -246,7 +246,8 @@ impl Node {
         let spread = VERDICT_SPREAD * u32::try_from(online).unwrap_or(u32::MAX);
         let delay = Duration::from_nanos(self.rng.next_u64() % (1 + spread.as_nanos() as u64));
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let fresh = now.since(peer.liveness.heard) < PATIENCE;
+        let patience = if peer.liveness.refused { PATIENCE / 3 } else { PATIENCE };
+        let fresh = now.since(peer.liveness.heard) < patience;
         if peer.is_online() && peer.liveness.phase == Phase::Resting && !fresh {
             peer.liveness.phase = Phase::Asked(now);
             self.timers.set(Timer::Liveness(id), now + delay);
