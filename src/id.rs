@@ -61,6 +61,30 @@ impl FromStr for NodeId {
     }
 }
 
+/// A rendezvous server's X25519 public key, written as a [`NodeId`] is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerKey(pub [u8; 32]);
+
+impl fmt::Display for ServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&base32(&self.0))
+    }
+}
+
+impl fmt::Debug for ServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ServerKey {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        base32_32(text).map(Self).ok_or(BadName::NodeId)
+    }
+}
+
 /// 32 bytes as 52 characters of lower-case base32.
 pub(crate) fn base32(bytes: &[u8; 32]) -> String {
     let mut text = BASE32_NOPAD.encode(bytes);

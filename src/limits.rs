@@ -32,6 +32,8 @@ pub const TOPICS_PER_NODE: usize = 256;
 pub const PEERS: usize = 4096;
 /// Candidate addresses of one peer that we heard from others (beside its own and the configured ones).
 pub const LEARNT_CANDIDATES: usize = 8;
+/// Rendezvous servers in the configuration; each member registers with two of them.
+pub const RENDEZVOUS_SERVERS: usize = 8;
 /// Handshakes that we answered and that have not yet proved to be alive.
 pub const HALF_OPEN: usize = 1024;
 /// Half-open handshakes of one source address: a LAN host has a few restarts at most, a flooder has thousands.

@@ -1,13 +1,15 @@
 //! What goes into a [`Node`](super::Node) and what comes out of it, beside datagrams and requests.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::crypto::membership::Membership;
 use crate::crypto::network::NetworkSecret;
-use crate::id::{ClientId, NodeId, NodeName, RequestId};
+use crate::id::{ClientId, NodeId, NodeName, RequestId, ServerKey};
 use crate::wire::packet::BadPacket;
 use crate::wire::txt::Txt;
 
@@ -22,12 +24,65 @@ pub struct Config {
     pub network_source: Option<String>,
     /// What the session sockets are bound to; all have the same port.
     pub udp: Vec<SocketAddr>,
+    /// The servers that introduce us to members elsewhere.
+    pub rendezvous: Vec<RendezvousServer>,
     /// Peers of earlier runs: their names stay theirs, and their addresses are tried first.
     pub known: Vec<KnownPeer>,
     /// Advertise and browse by mDNS.
     pub mdns: bool,
     /// Greet by our own multicast datagram.
     pub hello: bool,
+}
+
+/// A server that introduces us to members elsewhere (rendezvous.md), as people write it: `host:port#key`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RendezvousServer {
+    /// `host:port`.
+    pub name: String,
+    /// Its public key; none: the first one that it shows.
+    pub key: Option<ServerKey>,
+}
+
+/// Why a text names no rendezvous server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BadServer {
+    /// Before the key there is no `host:port`.
+    #[error("it is not HOST:PORT, with # and the server's key behind it")]
+    Address,
+    /// What stands behind `#`.
+    #[error("its key, behind #, is not the 52 characters that the server printed")]
+    Key,
+}
+
+impl FromStr for RendezvousServer {
+    type Err = BadServer;
+
+    fn from_str(text: &str) -> Result<Self, BadServer> {
+        let (name, key) = match text.trim().split_once('#') {
+            Some((name, key)) => (name, Some(key.parse().map_err(|_| BadServer::Key)?)),
+            None => (text.trim(), None),
+        };
+        if !is_host_port(name) {
+            return Err(BadServer::Address);
+        }
+        Ok(Self { name: name.to_owned(), key })
+    }
+}
+
+impl fmt::Display for RendezvousServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "{}#{key}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// Whether `text` is a host and a port, an IPv6 address in brackets.
+pub fn is_host_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let v6 = host.starts_with('[') && host.ends_with(']');
+    !host.is_empty() && (v6 || !host.contains(':')) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// A peer as it is kept on disk.
@@ -73,6 +128,8 @@ pub struct Transmit {
     pub to: Destination,
     /// The length of each but the last, which may be shorter.
     pub segment_bytes: usize,
+    /// After how many routers they end; as far as the system sends by itself if that is not said.
+    pub hops: Option<u8>,
 }
 
 /// One address of this machine on one interface.
@@ -150,6 +207,9 @@ pub enum Event {
     StopBrowse,
     /// The list of known peers changed: see [`Node::known_peers`](super::Node::known_peers).
     Remember,
+    /// Look this rendezvous server's name up, and answer with
+    /// [`Node::handle_server_addrs`](super::Node::handle_server_addrs) whenever that brings something.
+    Resolve(String),
     /// Store this and answer with [`Node::handle_network`](super::Node::handle_network).
     Network {
         /// Who asked.

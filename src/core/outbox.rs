@@ -24,9 +24,14 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Queues one datagram.
     pub(crate) fn push(&mut self, to: Destination, datagram: &[u8]) {
+        self.push_as_far_as(to, None, datagram);
+    }
+
+    /// Queues one datagram that ends after `hops` routers, if that is said.
+    pub(crate) fn push_as_far_as(&mut self, to: Destination, hops: Option<u8>, datagram: &[u8]) {
         let mut bytes = self.buffer();
         bytes.extend_from_slice(datagram);
-        self.push_train(Transmit { to, segment_bytes: datagram.len() }, bytes);
+        self.push_train(Transmit { to, segment_bytes: datagram.len(), hops }, bytes);
     }
 
     fn push_train(&mut self, transmit: Transmit, bytes: Vec<u8>) {
@@ -182,7 +187,7 @@ impl Train {
             outbox.recycle(train.bytes);
             return;
         }
-        let transmit = Transmit { to: Destination::One(route), segment_bytes: train.segment_bytes };
+        let transmit = Transmit { to: Destination::One(route), segment_bytes: train.segment_bytes, hops: None };
         outbox.push_train(transmit, train.bytes);
     }
 }

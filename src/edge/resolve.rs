@@ -67,6 +67,52 @@ impl StaticPeers {
     }
 }
 
+/// The lookups of rendezvous servers' names, each when the node asks for it.
+#[derive(Debug)]
+pub(super) struct ServerNames {
+    sender: mpsc::Sender<Answer>,
+    answers: mpsc::Receiver<Answer>,
+    under_way: BTreeSet<String>,
+}
+
+/// A name, and its addresses: none if it has none, or nobody says.
+type Answer = (String, Vec<SocketAddr>);
+
+impl ServerNames {
+    /// Nothing is looked up yet.
+    pub(super) fn new() -> Self {
+        let (sender, answers) = mpsc::channel(1);
+        Self { sender, answers, under_way: BTreeSet::new() }
+    }
+
+    /// Looks `name` up, unless that is under way.
+    pub(super) fn look_up(&mut self, name: String) {
+        if !self.under_way.insert(name.clone()) {
+            return;
+        }
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            let addrs = lookup(&name).await.unwrap_or_else(|reason| {
+                tracing::debug!(server = name, %reason, "a rendezvous server has no address");
+                Vec::new()
+            });
+            // Fails only when the daemon has ended.
+            let _ = sender.send((name, addrs)).await;
+        });
+    }
+
+    /// The next answer.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        match self.answers.poll_recv(cx) {
+            Poll::Ready(Some(answer)) => {
+                self.under_way.remove(&answer.0);
+                Poll::Ready(answer)
+            }
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
 async fn resolve(mut peers: Vec<String>, found: mpsc::Sender<Found>) {
     let mut addrs = BTreeSet::new();
     loop {
@@ -120,6 +166,19 @@ mod tests {
         let health = found.health();
         assert_eq!(health.state, HealthState::Warn);
         assert!(health.why.contains("no-such-host.invalid:1 ("), "{}", health.why);
+    }
+
+    #[tokio::test]
+    async fn a_server_is_looked_up_as_often_as_asked_and_an_unknown_one_has_no_address() {
+        let mut names = ServerNames::new();
+        for _ in 0..2 {
+            names.look_up("127.0.0.1:9".to_owned());
+            names.look_up("127.0.0.1:9".to_owned());
+            let answer = poll_fn(|cx| names.poll(cx)).await;
+            assert_eq!(answer, ("127.0.0.1:9".to_owned(), vec!["127.0.0.1:9".parse().unwrap()]));
+        }
+        names.look_up("no-such-host.invalid:1".to_owned());
+        assert_eq!(poll_fn(|cx| names.poll(cx)).await.1, []);
     }
 
     #[tokio::test]

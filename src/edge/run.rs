@@ -33,7 +33,7 @@ use crate::edge::mdns::{self, Mdns, MdnsEvent};
 use crate::edge::peerfile::{self, PeerFile};
 use crate::edge::reload::{self, Configuration};
 use crate::edge::remember::Remembering;
-use crate::edge::resolve::StaticPeers;
+use crate::edge::resolve::{ServerNames, StaticPeers};
 use crate::edge::systemd::{Counts, ServiceManager};
 use crate::edge::udp::{Udp, UdpError};
 use crate::time::Instant;
@@ -55,6 +55,7 @@ pub struct Daemon {
     local: Local,
     interfaces: Interfaces,
     static_peers: StaticPeers,
+    server_names: ServerNames,
     remembering: Remembering,
     state: StateDir,
     configuration: Configuration,
@@ -107,6 +108,7 @@ impl Daemon {
             network,
             network_source,
             udp: udp.addrs(),
+            rendezvous: settings.rendezvous,
             known,
             mdns: settings.mdns,
             hello: settings.hello,
@@ -145,6 +147,7 @@ impl Daemon {
             local: Local::new(listener)?,
             interfaces,
             static_peers: StaticPeers::new(settings.peers),
+            server_names: ServerNames::new(),
             remembering: Remembering::new(peer_file),
             state,
             configuration,
@@ -275,6 +278,10 @@ impl Daemon {
             self.node.handle_health(found.health());
             busy = true;
         }
+        if let Poll::Ready((server, addrs)) = self.server_names.poll(cx) {
+            self.node.handle_server_addrs(&server, &addrs, now);
+            busy = true;
+        }
         busy
     }
 
@@ -320,6 +327,7 @@ impl Daemon {
         match event {
             Event::Output(client) => self.local.on_output(client),
             Event::Close(client) => self.local.on_close(client),
+            Event::Resolve(server) => self.server_names.look_up(server),
             Event::Remember => self.remembering.changed(),
             Event::Network { client, id, change } => {
                 let outcome = self.change_network(change);

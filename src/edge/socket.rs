@@ -13,7 +13,7 @@ use std::time::Duration;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Sleep, sleep};
@@ -48,6 +48,8 @@ pub(super) struct Train<'a> {
     pub(super) bytes: &'a [u8],
     /// The length of each but the last.
     pub(super) segment_bytes: usize,
+    /// After how many routers they end, if that is said.
+    pub(super) hops: Option<u8>,
 }
 
 /// One bound socket.
@@ -190,8 +192,29 @@ impl Socket {
         waiting
     }
 
-    /// Sends as much as one system call takes and tells how many bytes that were.
+    /// The same with the hops that the train may make: quinn-udp has no say in them, so the socket's own limit is
+    /// another one for so long.
     fn send_some(&mut self, train: Train<'_>) -> io::Result<usize> {
+        let Some(hops) = train.hops else { return self.send_far(train) };
+        let usual = self.hops()?;
+        self.set_hops(u32::from(hops))?;
+        let result = self.send_far(train);
+        self.set_hops(usual)?;
+        result
+    }
+
+    fn hops(&self) -> io::Result<u32> {
+        let socket = SockRef::from(&*self.io);
+        if self.addr.is_ipv4() { socket.ttl_v4() } else { socket.unicast_hops_v6() }
+    }
+
+    fn set_hops(&self, hops: u32) -> io::Result<()> {
+        let socket = SockRef::from(&*self.io);
+        if self.addr.is_ipv4() { socket.set_ttl_v4(hops) } else { socket.set_unicast_hops_v6(hops) }
+    }
+
+    /// Sends as much as one system call takes and tells how many bytes that were.
+    fn send_far(&mut self, train: Train<'_>) -> io::Result<usize> {
         let io = &*self.io;
         let segments = self.trains.max_gso_segments().clamp(1, limits::TRAIN_DATAGRAMS);
         let bytes = train.bytes.len().min(segments * train.segment_bytes.max(1));
@@ -322,9 +345,22 @@ mod tests {
     #[tokio::test]
     async fn a_train_arrives_as_its_datagrams() {
         let (mut from, to) = (session(), session());
-        let train = Train { to: to.addr(), from: Some(LOCALHOST), bytes: &[7; 4500], segment_bytes: 1000 };
+        let train = Train { to: to.addr(), from: Some(LOCALHOST), bytes: &[7; 4500], segment_bytes: 1000, hops: None };
         send(&mut from, train).await;
         assert_eq!(lengths(&to, 5).await, [1000, 1000, 1000, 1000, 500]);
+    }
+
+    #[tokio::test]
+    async fn the_hops_of_one_datagram_are_not_those_of_the_next() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let bind = || Socket::bind(any.parse().unwrap(), Purpose::Sessions).unwrap();
+            let (mut from, to) = (bind(), bind());
+            let usual = from.hops().unwrap();
+            let near = Train { to: to.addr(), from: None, bytes: b"near", segment_bytes: 4, hops: Some(1) };
+            send(&mut from, near).await;
+            assert_eq!(lengths(&to, 1).await, [4]);
+            assert_eq!(from.hops().unwrap(), usual);
+        }
     }
 
     #[tokio::test]
@@ -332,7 +368,7 @@ mod tests {
         let (mut from, to) = (session(), session());
         let segments = from.trains.max_gso_segments();
         let gone = Some("192.0.2.1".parse().unwrap());
-        send(&mut from, Train { to: to.addr(), from: gone, bytes: &[7; 2500], segment_bytes: 1000 }).await;
+        send(&mut from, Train { to: to.addr(), from: gone, bytes: &[7; 2500], segment_bytes: 1000, hops: None }).await;
         assert_eq!(lengths(&to, 3).await, [1000, 1000, 500]);
         assert_eq!(from.trains.max_gso_segments(), segments);
     }
@@ -342,10 +378,10 @@ mod tests {
         let mut from = Socket::bind("[::1]:0".parse().unwrap(), Purpose::Sessions).unwrap();
         let segments = from.trains.max_gso_segments();
         let no_scope = "[fe80::1]:5".parse().unwrap();
-        send(&mut from, Train { to: no_scope, from: None, bytes: &[7; 2500], segment_bytes: 1000 }).await;
+        send(&mut from, Train { to: no_scope, from: None, bytes: &[7; 2500], segment_bytes: 1000, hops: None }).await;
         assert_eq!(from.trains.max_gso_segments(), segments);
         let to = Socket::bind("[::1]:0".parse().unwrap(), Purpose::Sessions).unwrap();
-        send(&mut from, Train { to: to.addr(), from: None, bytes: &[7; 10], segment_bytes: 10 }).await;
+        send(&mut from, Train { to: to.addr(), from: None, bytes: &[7; 10], segment_bytes: 10, hops: None }).await;
         assert_eq!(lengths(&to, 1).await, [10]);
     }
 
@@ -354,11 +390,11 @@ mod tests {
         let (mut from, to) = (session(), session());
         let nobody = session().addr();
         for _ in 0..3 {
-            send(&mut from, Train { to: nobody, from: None, bytes: b"?", segment_bytes: 1 }).await;
+            send(&mut from, Train { to: nobody, from: None, bytes: b"?", segment_bytes: 1, hops: None }).await;
             assert_eq!(poll_fn(|cx| from.poll_unreachable(cx)).await, nobody);
         }
-        send(&mut from, Train { to: nobody, from: None, bytes: b"?", segment_bytes: 1 }).await;
-        send(&mut from, Train { to: to.addr(), from: None, bytes: b"hi", segment_bytes: 2 }).await;
+        send(&mut from, Train { to: nobody, from: None, bytes: b"?", segment_bytes: 1, hops: None }).await;
+        send(&mut from, Train { to: to.addr(), from: None, bytes: b"hi", segment_bytes: 2, hops: None }).await;
         assert_eq!(lengths(&to, 1).await, [2]);
     }
 }

@@ -186,6 +186,7 @@ impl Udp {
                     from: route.local,
                     bytes,
                     segment_bytes: transmit.segment_bytes,
+                    hops: transmit.hops,
                 };
                 std::task::ready!(socket.poll_send(cx, train, &mut self.sent));
                 self.sent = 0;
@@ -199,6 +200,7 @@ impl Udp {
                             from: route.local,
                             bytes,
                             segment_bytes: transmit.segment_bytes,
+                            hops: transmit.hops,
                         };
                         // One that finds a full socket is lost; it is said several times anyway.
                         let _ = socket.poll_send(cx, train, &mut 0);
@@ -296,7 +298,7 @@ mod tests {
     }
 
     async fn say(udp: &mut Udp, to: Destination, bytes: &[u8]) {
-        let transmit = Transmit { to, segment_bytes: bytes.len() };
+        let transmit = Transmit { to, segment_bytes: bytes.len(), hops: None };
         poll_fn(|cx| udp.poll_send(cx, &transmit, bytes)).await;
     }
 

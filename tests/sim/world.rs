@@ -183,6 +183,7 @@ impl World {
             network,
             network_source: None,
             udp: vec![known.addr],
+            rendezvous: Vec::new(),
             known: known.known.clone(),
             mdns: known.mdns,
             hello: known.hello,

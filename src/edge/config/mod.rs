@@ -22,6 +22,7 @@ use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 
 pub use self::mistake::{Mistake, Mistakes, Origin};
+use crate::core::{RendezvousServer, is_host_port};
 use crate::edge::interfaces::InterfaceFilter;
 use crate::edge::keyfile;
 use crate::id::{NodeName, unprintable};
@@ -69,6 +70,10 @@ pub struct Options {
     /// Also look for a peer here, for networks that drop multicast; may be repeated
     #[arg(long, env = "ATONCE_PEER", value_name = "HOST:PORT", value_delimiter = ',')]
     pub peer: Option<Vec<String>>,
+    /// Let this server introduce us to members elsewhere, with its key if it is known; may be repeated. Only a private
+    /// network is registered [default: none, nothing leaves the LAN]
+    #[arg(long, env = "ATONCE_RENDEZVOUS", value_name = "HOST:PORT[#KEY]", value_delimiter = ',')]
+    pub rendezvous: Option<Vec<String>>,
     /// Use only interfaces that match; may be repeated
     #[arg(long, env = "ATONCE_INTERFACE", value_name = "GLOB", value_delimiter = ',')]
     pub interface: Option<Vec<String>>,
@@ -122,6 +127,8 @@ pub struct Settings {
     pub network_secret_file: Option<PathBuf>,
     /// `host:port` of peers.
     pub peers: Vec<String>,
+    /// The servers that introduce us to members elsewhere.
+    pub rendezvous: Vec<RendezvousServer>,
     /// Which interfaces are used.
     pub interfaces: InterfaceFilter,
     /// Advertise and browse by multicast DNS.
@@ -232,6 +239,24 @@ impl Given {
             let tries = "HOST:PORT, such as pi.example.org:28282, 192.168.1.7:28282 or [fd00::7]:28282";
             wrong("peer", format!("`{}` is no address of a peer", peer.escape_debug()), tries);
         }
+        let mut rendezvous: Vec<RendezvousServer> = Vec::new();
+        for text in options.rendezvous.unwrap_or_default() {
+            match text.parse::<RendezvousServer>() {
+                Ok(server) if rendezvous.iter().any(|known| known.name == server.name) => {
+                    wrong("rendezvous", format!("{} is named twice", server.name), "each server once");
+                }
+                Ok(server) => rendezvous.push(server),
+                Err(reason) => {
+                    let what = format!("`{}` is no rendezvous server: {reason}", text.escape_debug());
+                    wrong("rendezvous", what, "the line that atonce-rendezvous prints: HOST:PORT#KEY");
+                }
+            }
+        }
+        if rendezvous.len() > limits::RENDEZVOUS_SERVERS {
+            let what = format!("at most {} rendezvous servers", limits::RENDEZVOUS_SERVERS);
+            wrong("rendezvous", what, "the nearest ones; each member needs the same list");
+            rendezvous.truncate(limits::RENDEZVOUS_SERVERS);
+        }
         let name = options.name.map_or_else(host_name, |name| {
             name.parse().unwrap_or_else(|reason: crate::id::BadName| {
                 let what = format!("`{}` cannot be a node's name: {reason}", name.escape_debug());
@@ -265,6 +290,7 @@ impl Given {
             bind,
             network_secret_file: options.network_secret_file,
             peers,
+            rendezvous,
             mdns: !options.no_mdns.unwrap_or(false),
             mdns_probe: options.mdns_probe.unwrap_or(false),
             hello: !options.no_hello.unwrap_or(false),
@@ -323,7 +349,7 @@ impl Settings {
 }
 
 /// The keys of the files, as they are written there.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "state_dir",
     "socket",
     "name",
@@ -331,6 +357,7 @@ const KEYS: [&str; 13] = [
     "bind",
     "network_secret_file",
     "peer",
+    "rendezvous",
     "interface",
     "ignore_interface",
     "no_mdns",
@@ -352,12 +379,6 @@ fn is_no_level(word: &str) -> bool {
     let is_target =
         word.contains(['=', ':', '[']) || word.starts_with("atonce") || word.starts_with("mdns_sd");
     !is_target && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))
-}
-
-fn is_host_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let v6 = host.starts_with('[') && host.ends_with(']');
-    !host.is_empty() && (v6 || !host.contains(':')) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// The host's name without its domain, made fit to be shown.
