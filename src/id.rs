@@ -61,9 +61,16 @@ impl FromStr for NodeId {
     }
 }
 
-/// A rendezvous server's X25519 public key, written as a [`NodeId`] is.
+/// A rendezvous server's X25519 public key: what stands behind `#` in its address, written like a [`NodeId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerKey(pub [u8; 32]);
+
+impl ServerKey {
+    /// The key's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
 
 impl fmt::Display for ServerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,7 +88,7 @@ impl FromStr for ServerKey {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        base32_32(text).map(Self).ok_or(BadName::NodeId)
+        base32_32(text).map(Self).ok_or(BadName::ServerKey)
     }
 }
 
@@ -191,6 +198,9 @@ pub enum BadName {
     /// Not 52 characters of base32.
     #[error("a node id has 52 characters of a-z and 2-7")]
     NodeId,
+    /// Not 52 characters of base32.
+    #[error("a rendezvous server's key has 52 characters of a-z and 2-7")]
+    ServerKey,
     /// Nothing at all.
     #[error("a topic has at least one character")]
     TopicEmpty,
@@ -269,6 +279,9 @@ mod tests {
         assert_eq!(text.to_uppercase().parse(), Ok(id));
         assert_eq!("abc".parse::<NodeId>(), Err(BadName::NodeId));
         assert_eq!("!".repeat(52).parse::<NodeId>(), Err(BadName::NodeId));
+        assert_eq!(text.parse().map(|ServerKey(bytes)| NodeId(bytes)), Ok(id));
+        assert_eq!(ServerKey([7; 32]).to_string(), text);
+        assert_eq!("abc".parse::<ServerKey>(), Err(BadName::ServerKey));
     }
 
     #[test]

@@ -114,11 +114,31 @@ pub(crate) fn open_blob<const N: usize>(
     sealed: &[u8],
 ) -> Option<[u8; N]> {
     let (text, tag) = sealed.split_first_chunk::<N>()?;
-    let tag: &[u8; size::TAG] = tag.try_into().ok()?;
     let mut text = *text;
+    open_in_place(key, nonce, ad, &mut text, tag.try_into().ok()?).then_some(text)
+}
+
+/// Opens as many bytes as were sealed by [`seal_blob`].
+pub(crate) fn open_blob_vec(
+    key: &Key,
+    nonce: &[u8; size::NONCE],
+    ad: &[u8],
+    sealed: &[u8],
+) -> Option<Vec<u8>> {
+    let (text, tag) = sealed.split_last_chunk()?;
+    let mut text = text.to_vec();
+    open_in_place(key, nonce, ad, &mut text, tag).then_some(text)
+}
+
+fn open_in_place(
+    key: &Key,
+    nonce: &[u8; size::NONCE],
+    ad: &[u8],
+    text: &mut [u8],
+    tag: &[u8; size::TAG],
+) -> bool {
     let cipher = XChaCha20Poly1305::new((&**key).into());
-    let opened = cipher.decrypt_inout_detached(nonce.into(), ad, text[..].as_mut().into(), tag.into());
-    opened.is_ok().then_some(text)
+    cipher.decrypt_inout_detached(nonce.into(), ad, text.into(), tag.into()).is_ok()
 }
 
 #[cfg(test)]

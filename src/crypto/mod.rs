@@ -6,6 +6,8 @@
 //!         handshake   Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, two packets
 //!             |                                     cookie   "prove your address first", under load
 //!          session   data packets, numbered         replay   which numbers were seen
+//!
+//!         namespace   what a network is to a rendezvous server
 //! ```
 //!
 //! Nothing here knows an address book, a clock or a source of randomness: random bytes are arguments. Nothing
@@ -19,6 +21,7 @@ pub(crate) mod hash;
 pub mod identity;
 pub(crate) mod keypair;
 pub mod membership;
+pub mod namespace;
 pub mod network;
 pub(crate) mod noise;
 pub mod replay;

@@ -146,6 +146,9 @@ pub struct NetworkKeys {
     hello: Key,
     whois: Key,
     here_is: Key,
+    namespace: Key,
+    presence: Key,
+    intro: Key,
 }
 
 impl NetworkKeys {
@@ -172,6 +175,9 @@ impl NetworkKeys {
             hello: of(b"atonce 1 hello"),
             whois: of(b"atonce 1 whois"),
             here_is: of(b"atonce 1 here-is"),
+            namespace: of(b"atonce 1 namespace"),
+            presence: of(b"atonce 1 presence"),
+            intro: of(b"atonce 1 intro"),
         }
     }
 
@@ -206,6 +212,21 @@ impl NetworkKeys {
     /// What the cookies of `responder` are sealed under.
     pub(crate) fn cookie_key(&self, responder: &NodeId) -> Key {
         hash::derive(&self.cookie, responder.as_bytes())
+    }
+
+    /// What the namespaces at rendezvous servers are derived from.
+    pub(crate) const fn namespace(&self) -> &Key {
+        &self.namespace
+    }
+
+    /// What presence blobs are sealed under.
+    pub(crate) const fn presence(&self) -> &Key {
+        &self.presence
+    }
+
+    /// What introductions are sealed under.
+    pub(crate) const fn intro(&self) -> &Key {
+        &self.intro
     }
 
     /// What an advert with `label` and `port` says of who sent it; `nonce` is fresh random bytes.
@@ -407,12 +428,13 @@ mod tests {
     fn no_two_keys_of_a_network_and_none_of_two_networks_are_alike() {
         let mut all = Vec::new();
         for keys in [keys(), NetworkKeys::open()] {
-            let NetworkKeys { psk, mac1, cookie, advert, hello, whois, here_is, .. } = keys;
-            all.extend([psk, mac1, cookie, advert, hello, whois, here_is].map(|key| *key));
+            let NetworkKeys { psk, mac1, cookie, advert, hello, whois, here_is, .. } = &keys;
+            all.extend([psk, mac1, cookie, advert, hello, whois, here_is].map(|key| **key));
+            all.extend([&keys.namespace, &keys.presence, &keys.intro].map(|key| **key));
         }
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 14);
+        assert_eq!(all.len(), 20);
     }
 
     #[test]
