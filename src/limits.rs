@@ -34,6 +34,8 @@ pub const PEERS: usize = 4096;
 pub const LEARNT_CANDIDATES: usize = 8;
 /// Rendezvous servers in the configuration; each member registers with two of them.
 pub const RENDEZVOUS_SERVERS: usize = 8;
+/// Members of a namespace up to which each of them is told of a newcomer by the server (rendezvous.md, 3.2).
+pub const MEMBERS_TOLD: usize = 256;
 /// Handshakes that we answered and that have not yet proved to be alive.
 pub const HALF_OPEN: usize = 1024;
 /// Half-open handshakes of one source address: a LAN host has a few restarts at most, a flooder has thousands.

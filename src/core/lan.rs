@@ -100,6 +100,8 @@ impl Node {
         self.forget_heard();
         self.appear();
         self.seek_remembered();
+        self.update_registrations();
+        self.hail_all();
         let configured = self.lan.static_peers.clone();
         self.stop_whois(&[]);
         self.ask_static(&configured);
@@ -213,6 +215,7 @@ impl Node {
             }
         }
         self.seek_remembered();
+        self.hail_all();
     }
 
     pub(crate) fn on_hello(&mut self, via: Route, packet: &[u8; size::HELLO]) -> Result<(), Dropped> {

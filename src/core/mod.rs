@@ -24,6 +24,7 @@ mod delivery;
 mod duplicates;
 mod handshakes;
 mod heard;
+mod introductions;
 mod lan;
 mod liveness;
 mod messages;
@@ -34,6 +35,8 @@ mod paths;
 mod peers;
 mod pings;
 mod prospects;
+mod registrations;
+mod rendezvous;
 mod requests;
 mod sessions;
 mod status;
@@ -57,12 +60,14 @@ use self::copies::Copies;
 use self::duplicates::Duplicates;
 use self::handshakes::Handshakes;
 use self::heard::Heard;
+use self::introductions::Introductions;
 use self::lan::Lan;
 use self::outbox::Outbox;
 use self::paths::Links;
 use self::peers::Peers;
 use self::pings::Pings;
 use self::prospects::Prospects;
+use self::rendezvous::Rendezvous;
 use self::requests::Publication;
 use self::timers::{Timer, Timers};
 use self::topics::LocalTopics;
@@ -71,6 +76,7 @@ use crate::id::{BootId, ClientId, NodeId, NodeName};
 use crate::time::Instant;
 use crate::wire::local::{BadLine, Health, Request};
 use crate::wire::packet::Packet;
+use crate::wire::rendezvous::is_rendezvous;
 
 /// One node: see the module's description.
 pub struct Node {
@@ -91,6 +97,8 @@ pub struct Node {
     copies: Copies,
     lan: Lan,
     heard: Heard,
+    rendezvous: Rendezvous,
+    introductions: Introductions,
     topics: LocalTopics,
     clients: Clients,
     pings: Pings,
@@ -138,6 +146,8 @@ impl Node {
             copies: Copies::default(),
             lan: Lan::default(),
             heard: Heard::default(),
+            rendezvous: Rendezvous::default(),
+            introductions: Introductions::default(),
             topics: LocalTopics::default(),
             clients: Clients::default(),
             pings: Pings::default(),
@@ -163,6 +173,8 @@ impl Node {
         };
         node.appear();
         node.seek_remembered();
+        let servers = std::mem::take(&mut node.config.rendezvous);
+        node.handle_servers(&servers, now);
         node
     }
 
@@ -188,7 +200,19 @@ impl Node {
     /// Says why it was dropped; nothing but a counter changed then.
     pub fn handle_datagram(&mut self, via: Route, datagram: &mut [u8], now: Instant) -> Result<(), Dropped> {
         self.advance(now);
-        let outcome = match Packet::parse(datagram) {
+        let outcome = if is_rendezvous(datagram) {
+            self.on_rendezvous(via, datagram)
+        } else {
+            self.on_packet(via, datagram)
+        };
+        if let Err(reason) = outcome {
+            *self.dropped.entry(reason).or_default() += 1;
+        }
+        outcome
+    }
+
+    fn on_packet(&mut self, via: Route, datagram: &mut [u8]) -> Result<(), Dropped> {
+        match Packet::parse(datagram) {
             Ok(Packet::Initiation(packet)) => self.on_initiation(via, packet),
             Ok(Packet::Response(packet)) => self.on_response(via, packet),
             Ok(Packet::Cookie(packet)) => self.on_cookie(packet),
@@ -197,11 +221,7 @@ impl Node {
             Ok(Packet::Whois(packet)) => self.on_whois(via, packet),
             Ok(Packet::HereIs(packet)) => self.on_here_is(via, packet),
             Err(bad) => Err(bad.into()),
-        };
-        if let Err(reason) = outcome {
-            *self.dropped.entry(reason).or_default() += 1;
         }
-        outcome
     }
 
     /// The network says that nobody listens at `remote`: a hint that starts the probes.
@@ -311,6 +331,11 @@ impl Node {
                 Timer::Cookie => self.on_cookie_timer(),
                 Timer::Hello => self.on_hello_timer(),
                 Timer::Browse => self.on_browse_timer(),
+                Timer::LookUp(server) => self.on_look_up_timer(server),
+                Timer::Hail(server, family) => self.on_hail_timer(server, family),
+                Timer::Lease(registration, family) => self.on_lease_timer(registration, family),
+                Timer::NewDay => self.update_registrations(),
+                Timer::Meet(peer) => self.on_meet_timer(peer),
             }
         }
     }
@@ -318,6 +343,7 @@ impl Node {
     /// Says goodbye to everyone; drain [`Node::poll_transmit`] and [`Node::poll_event`] afterwards.
     pub fn handle_shutdown(&mut self, now: Instant) {
         self.advance(now);
+        self.leave_servers();
         self.leave("shutdown");
         self.events.push_back(Event::Withdraw);
     }

@@ -138,6 +138,8 @@ pub(crate) enum Source {
     Proved,
     /// Multicast, or an answer from there.
     Seen,
+    /// Itself, through a rendezvous server.
+    Introduced,
     /// Another peer.
     Hearsay,
 }
@@ -154,7 +156,7 @@ impl Candidates {
         let mut room = limits::LEARNT_CANDIDATES;
         self.list.retain(|candidate| match candidate.source {
             Source::Configured => true,
-            Source::Proved | Source::Seen | Source::Hearsay => {
+            Source::Proved | Source::Seen | Source::Introduced | Source::Hearsay => {
                 let keep = room > 0;
                 room = room.saturating_sub(1);
                 keep

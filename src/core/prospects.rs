@@ -12,6 +12,7 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Route};
 use crate::core::handshakes::Owner;
+use crate::core::introductions::{Meeting, SCHEDULE};
 use crate::core::paths::{Candidate, Candidates, Source};
 use crate::core::sessions::Established;
 use crate::core::timers::Timer;
@@ -73,15 +74,17 @@ struct Addressed {
 
 /// Somebody whom we want a session with.
 #[derive(Debug)]
-struct Prospect {
-    candidates: Candidates,
+pub(super) struct Prospect {
+    pub(super) candidates: Candidates,
     /// Whose secret it was heard with, or else ours: the first guess.
     network: NetworkTag,
     /// How often it was tried since that guess: by turns in each of our networks.
     turns: usize,
     /// It spoke with our current secret.
     has_current: bool,
-    attempts: usize,
+    pub(super) attempts: usize,
+    /// It tries to reach us as well, behind address translators.
+    pub(super) meeting: Option<Meeting>,
     first_message: Option<FirstMessage>,
     /// Who told us of it, if it was another peer.
     teller: Option<NodeId>,
@@ -184,43 +187,17 @@ impl Node {
         route: Option<(Route, Source)>,
         teller: Option<NodeId>,
     ) {
-        if id == self.id {
-            return;
+        let unreached = !self.peers.get(&id).is_some_and(|peer| peer.is_online() && !peer.liveness.is_suspect());
+        if route.is_none() && unreached && self.may_meet(&id) {
+            return self.meet(id, false);
         }
-        let known = self.peers.get(&id).map(|peer| peer.candidates.clone());
-        let prospects = &mut self.prospects.by_id;
-        if !prospects.contains_key(&id) {
-            if prospects.len() >= PROSPECTS {
-                // The newest hints come first: the oldest that came from others makes room.
-                let oldest =
-                    prospects.iter().filter(|(id, _)| !self.peers.get(id).is_some_and(|p| p.is_online()));
-                let Some(oldest) = oldest.min_by_key(|(_, prospect)| prospect.since).map(|(id, _)| *id)
-                else {
-                    return;
-                };
-                self.give_up(oldest, "too many prospects");
-            }
-            let candidates = known.unwrap_or_default();
-            let since = self.now;
-            let prospect = Prospect {
-                candidates,
-                network,
-                turns: 0,
-                has_current: false,
-                attempts: 0,
-                first_message: None,
-                teller,
-                since,
-                last_sent: None,
-            };
-            self.prospects.by_id.insert(id, prospect);
-        }
-        let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
+        let now = self.now;
+        let Some(prospect) = self.prospect(network, id, teller) else { return };
         let mut fresh = prospect.attempts == 0;
         if let Some((route, source)) = route {
             fresh |= !prospect.candidates.iter().any(|candidate| candidate.route.remote == route.remote);
             // Back-off must not make us deaf: a hint after a while says that the way may be open again.
-            fresh |= prospect.last_sent.is_some_and(|sent| self.now.since(sent) >= ONE_ADDRESS);
+            fresh |= prospect.last_sent.is_some_and(|sent| now.since(sent) >= ONE_ADDRESS);
             prospect.candidates.add(route, source);
             // A newly seen address is worth a new series.
             if fresh && source < Source::Hearsay {
@@ -233,6 +210,46 @@ impl Node {
         } else if fresh {
             self.send_first_message(id);
         }
+    }
+
+    /// The prospect `id`, new if it is not sought yet; none if there is no room, or it is ourselves.
+    pub(super) fn prospect(
+        &mut self,
+        network: NetworkTag,
+        id: NodeId,
+        teller: Option<NodeId>,
+    ) -> Option<&mut Prospect> {
+        if id == self.id {
+            return None;
+        }
+        if !self.prospects.by_id.contains_key(&id) {
+            let prospects = &self.prospects.by_id;
+            if prospects.len() >= PROSPECTS {
+                // The newest hints come first: the oldest that came from others makes room.
+                let oldest =
+                    prospects.iter().filter(|(id, _)| !self.peers.get(id).is_some_and(|p| p.is_online()));
+                let oldest = oldest.min_by_key(|(_, prospect)| prospect.since).map(|(id, _)| *id)?;
+                self.give_up(oldest, "too many prospects");
+            }
+            let prospect = Prospect {
+                candidates: self.peers.get(&id).map(|peer| peer.candidates.clone()).unwrap_or_default(),
+                network,
+                turns: 0,
+                has_current: false,
+                attempts: 0,
+                meeting: None,
+                first_message: None,
+                teller,
+                since: self.now,
+                last_sent: None,
+            };
+            self.prospects.by_id.insert(id, prospect);
+        }
+        self.prospects.by_id.get_mut(&id)
+    }
+
+    pub(super) fn meeting_mut(&mut self, id: &NodeId) -> Option<&mut Meeting> {
+        self.prospects.by_id.get_mut(id)?.meeting.as_mut()
     }
 
     /// Seeks the peers of earlier runs where they were last.
@@ -249,7 +266,7 @@ impl Node {
     }
 
     /// Sends our first message to all addresses at which the prospect may be, and awaits the answer.
-    fn send_first_message(&mut self, id: NodeId) {
+    pub(super) fn send_first_message(&mut self, id: NodeId) {
         let now = self.now;
         if !self.prospects.has_token(now) {
             self.timers.set(Timer::Handshake(id), now + Duration::from_millis(100));
@@ -263,7 +280,9 @@ impl Node {
             return;
         }
         let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
-        let step = RETRY[prospect.attempts.min(ATTEMPTS - 1)];
+        let steps = if prospect.meeting.is_some() { &SCHEDULE[..] } else { &RETRY };
+        let step = steps[prospect.attempts.min(steps.len() - 1)];
+        let meeting = prospect.meeting;
         prospect.attempts += 1;
         prospect.turns += 1;
         prospect.last_sent = Some(now);
@@ -276,8 +295,14 @@ impl Node {
             if (trusted || self.prospects.may_address(candidate.route.remote, id, now))
                 && self.prospects.take_token(now)
             {
-                self.outbox.push(Destination::One(candidate.route), &packet);
+                let introduced = candidate.source == Source::Introduced;
+                let remote = candidate.route.remote.ip();
+                let hops = meeting.filter(|_| introduced).and_then(|meeting| meeting.hops(remote));
+                self.outbox.push_as_far_as(Destination::One(candidate.route), hops, &packet);
             }
+        }
+        if meeting.is_some() {
+            self.introduce_again(id);
         }
         let retry = self.jittered(step);
         self.timers.set(Timer::Handshake(id), now + retry);
@@ -347,7 +372,11 @@ impl Node {
 
     pub(crate) fn on_handshake_timer(&mut self, id: NodeId) {
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
-        if prospect.attempts < ATTEMPTS || self.is_awaited(id) {
+        let goes_on = match prospect.meeting {
+            Some(meeting) => !meeting.is_over(self.now),
+            None => prospect.attempts < ATTEMPTS,
+        };
+        if goes_on || self.is_awaited(id) {
             self.send_first_message(id);
         } else {
             self.give_up(id, "no answer");
@@ -365,6 +394,9 @@ impl Node {
         debug!(peer = ?id, reason, "no session");
         if let Some(teller) = prospect.teller {
             self.blame(teller);
+        }
+        if prospect.meeting.is_some() {
+            self.meet_later(id);
         }
         if let Some(peer) = self.peers.get_mut(&id)
             && !peer.is_online()
@@ -454,6 +486,7 @@ impl Node {
         self.forget_first_message(peer);
         self.timers.clear(Timer::Handshake(peer));
         let met = self.prospects.by_id.remove(&peer);
+        self.met(peer);
         self.prospects.answered(peer);
         if let Some(teller) = met.as_ref().and_then(|prospect| prospect.teller)
             && let Some(teller) = self.peers.get_mut(&teller)

@@ -110,7 +110,7 @@ impl Node {
             uptime_s: self.now.since(self.started).as_secs(),
             udp: self.config.udp.clone(),
             interfaces: self.interfaces(),
-            rendezvous: Vec::new(),
+            rendezvous: self.rendezvous_info(),
             peers,
             apps: self.clients.len() as u64,
             counters: self.counters(),
@@ -154,6 +154,7 @@ impl Node {
         checks.extend(self.copy_health());
         checks.extend(self.duplicates_health());
         checks.extend(self.names_health());
+        checks.extend(self.rendezvous_health());
         if self.peers.counts().1 >= limits::PEERS {
             checks.push(Health {
                 check: "peers".into(),

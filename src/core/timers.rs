@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use crate::core::registrations::RegistrationId;
+use crate::core::rendezvous::{Family, ServerId};
 use crate::id::{ClientId, NodeId};
 use crate::time::Instant;
 
@@ -39,6 +41,16 @@ pub(crate) enum Timer {
     Hello,
     /// Browse again, or stop.
     Browse,
+    /// Look up the name of this rendezvous server.
+    LookUp(ServerId),
+    /// Ask this rendezvous server who it is, and how it sees us.
+    Hail(ServerId, Family),
+    /// Keep what is registered there.
+    Lease(RegistrationId, Family),
+    /// Register in the namespaces that count now.
+    NewDay,
+    /// Try again to reach this member, which a rendezvous server told us of.
+    Meet(NodeId),
 }
 
 impl Timer {
@@ -60,6 +72,11 @@ impl Timer {
             Self::Cookie => "cookie",
             Self::Hello => "hello",
             Self::Browse => "browse",
+            Self::LookUp(_) => "look-up",
+            Self::Hail(..) => "hail",
+            Self::Lease(..) => "lease",
+            Self::NewDay => "new-day",
+            Self::Meet(_) => "meet",
         }
     }
 }

@@ -43,6 +43,7 @@ impl Node {
         // Overdue no more, so that this is done once.
         self.timers.postpone(self.now);
         self.kick("slept");
+        self.hail_all();
     }
 
     pub(super) fn on_wall_clock(&mut self, since_1970: Duration) {

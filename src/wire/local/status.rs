@@ -68,8 +68,8 @@ pub struct Status<'a> {
     pub udp: Vec<SocketAddr>,
     /// The interfaces it uses.
     pub interfaces: Vec<InterfaceInfo<'a>>,
-    /// The servers that introduce it: none in this version.
-    pub rendezvous: Vec<serde_json::Value>,
+    /// The servers that introduce it to members elsewhere.
+    pub rendezvous: Vec<RendezvousInfo<'a>>,
     /// How many peers.
     pub peers: PeerCounts,
     /// How many apps are connected, the asker included.
@@ -78,6 +78,19 @@ pub struct Status<'a> {
     pub counters: Vec<(Cow<'a, str>, u64)>,
     /// What is well and what is not.
     pub health: Vec<Health<'a>>,
+}
+
+/// A rendezvous server, and how we are with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RendezvousInfo<'a> {
+    /// `host:port`.
+    pub server: Cow<'a, str>,
+    /// `registered`, `registering`, `connecting`, `no-address`, `wrong-key` or `open-network`.
+    pub state: Cow<'a, str>,
+    /// How it sees this node.
+    pub reflexive: Option<SocketAddr>,
+    /// How many members it told of.
+    pub members: u64,
 }
 
 /// One interface and its addresses.

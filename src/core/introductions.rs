@@ -1,0 +1,305 @@
+//! Members that rendezvous servers told us of, and meeting them behind address translators and firewalls
+//! (rendezvous.md, 5 and 6).
+//!
+//! A translator lets in what answers to what it let out. So both sides send first messages to all addresses that the
+//! other may have, at the same time; an introduction through the server tells the other side to begin, and where we are.
+//! Until we know that the other one sends too, ours go only far enough to open our own translator: some routers, when
+//! they are hit before their own side has sent, give it another port afterwards.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::core::Node;
+use crate::core::api::{Dropped, Route};
+use crate::core::paths::Source;
+use crate::core::registrations::{Place, RegistrationId};
+use crate::core::rendezvous::ServerId;
+use crate::core::timers::Timer;
+use crate::crypto::namespace::Meeting as Sealed;
+use crate::crypto::network::NetworkTag;
+use crate::id::{BootId, NodeId};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::presence::{
+    CANDIDATES_MAX, Candidate, CandidateKind, Flags, Introduction, Presence, Step,
+};
+use crate::wire::rendezvous::{FromNode, Intro, Knock, Nonce};
+
+/// From one first message of a meeting to the next (rendezvous.md, 6); the last one again and again.
+pub(super) const SCHEDULE: [Duration; 8] = [
+    Duration::from_millis(50),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1400),
+    Duration::from_secs(3),
+];
+/// So long a meeting is tried.
+pub(super) const MEETING: Duration = Duration::from_secs(40);
+/// A meeting that lasts so long without a session is told as hard.
+pub(super) const MEETING_HARD: Duration = Duration::from_secs(15);
+/// Past a home's translator and a carrier's, and no farther: the next router ends it.
+const OPENING_HOPS: u8 = 3;
+/// From one introduction of a meeting to the next, twice as late each time.
+const INTRODUCE_AGAIN: Duration = Duration::from_millis(500);
+/// From the end of a meeting that came to nothing to the next one, twice as late each time.
+const MEET_AGAIN: Duration = Duration::from_secs(30);
+const MEET_AGAIN_MAX: Duration = Duration::from_secs(600);
+/// Answers to the introductions of one member are no closer together.
+const ANSWER_GAP: Duration = Duration::from_millis(250);
+/// Registrations in which one member is known: two servers, two days.
+const PLACES: usize = 4;
+
+/// The members that servers told us of.
+#[derive(Debug, Default)]
+pub(crate) struct Introductions {
+    members: BTreeMap<NodeId, Member>,
+}
+
+/// A member, as it describes itself to members.
+#[derive(Debug)]
+struct Member {
+    network: NetworkTag,
+    boot: BootId,
+    flags: Flags,
+    candidates: Vec<Candidate>,
+    /// The newest first.
+    places: Vec<Place>,
+    /// When we answered an introduction of its last.
+    answered: Option<Instant>,
+    /// Meetings in a row that came to nothing.
+    failures: u32,
+}
+
+/// Both sides try to reach each other, for a while.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meeting {
+    pub(super) begun: Instant,
+    /// The other side sends as well: ours may go all the way.
+    both: bool,
+    /// When we introduced ourselves last, and how often.
+    introduced: Option<(Instant, u32)>,
+}
+
+impl Meeting {
+    /// How far a first message to `addr` goes.
+    pub(super) fn hops(&self, addr: IpAddr) -> Option<u8> {
+        (!self.both && is_public(addr)).then_some(OPENING_HOPS)
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now.since(self.begun) >= MEETING
+    }
+}
+
+impl Node {
+    /// A server told of a member; `both`: the member hears of us at the same moment, so both may begin. Whichever packet
+    /// comes first took at least as long as the news to the other one.
+    pub(super) fn heard_of_member(&mut self, presence: Presence, network: NetworkTag, place: Place, both: bool) {
+        let (id, boot) = (presence.id, presence.boot);
+        if id == self.id {
+            return;
+        }
+        self.note_member(presence, network, place);
+        let reached = |peer: &crate::core::peers::Peer| peer.is_online() && peer.boot == Some(boot);
+        if !self.peers.get(&id).is_some_and(reached) {
+            self.meet(id, both);
+        }
+    }
+
+    /// Whether `id` can be reached through an introduction.
+    pub(super) fn may_meet(&self, id: &NodeId) -> bool {
+        self.introductions.members.contains_key(id)
+    }
+
+    /// Tries to reach a member wherever it may be.
+    pub(super) fn meet(&mut self, id: NodeId, both: bool) {
+        let Some(member) = self.introductions.members.get(&id) else { return };
+        let network = member.network;
+        let own = self.seen_by_servers();
+        let usable = |candidate: &&Candidate| {
+            let addr = candidate.addr;
+            let ip = addr.ip().to_canonical();
+            addr.port() != 0
+                && !ip.is_unspecified()
+                && !ip.is_loopback()
+                && !ip.is_multicast()
+                && !is_link_local(ip)
+                && !self.links.is_broadcast(ip)
+                && !self.links.is_own(ip)
+                // Nor ourselves around our own router: some take that for an attack.
+                && !own.contains(&addr)
+        };
+        let addrs: Vec<_> = member.candidates.iter().filter(usable).map(|candidate| candidate.addr).collect();
+        let now = self.now;
+        let Some(prospect) = self.prospect(network, id, None) else { return };
+        for addr in addrs.into_iter().rev() {
+            prospect.candidates.add(Route { remote: addr, local: None }, Source::Introduced);
+        }
+        let begun = prospect.meeting.filter(|meeting| !meeting.is_over(now));
+        let introduced = begun.and_then(|meeting| meeting.introduced);
+        let both = both || begun.is_some_and(|meeting| meeting.both);
+        let begun = begun.map_or(now, |meeting| meeting.begun);
+        prospect.meeting = Some(Meeting { begun, both, introduced });
+        prospect.attempts = 0;
+        self.send_first_message(id);
+    }
+
+    /// Introduces us to the member whom we try to reach, if it is time to.
+    pub(super) fn introduce_again(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(meeting) = self.meeting_mut(&id) else { return };
+        let due = meeting.introduced.is_none_or(|(at, times)| now.since(at) >= INTRODUCE_AGAIN * (1 << times.min(5)));
+        // Whoever was told of us by the server itself begins without; should that have been lost, it is asked later.
+        if meeting.both && meeting.introduced.is_none() {
+            meeting.introduced = Some((now, 0));
+        } else if due {
+            let times = meeting.introduced.map_or(0, |(_, times)| times + 1);
+            meeting.introduced = Some((now, times));
+            self.introduce(id, Step::Meet);
+        }
+    }
+
+    fn introduce(&mut self, id: NodeId, step: Step) {
+        let Some(member) = self.introductions.members.get(&id) else { return };
+        let places = member.places.clone();
+        let candidates = self.own_candidates();
+        let introduction =
+            Introduction { id: self.id, to: id, boot: self.boot, step, flags: self.flags(), candidates };
+        for place in places {
+            let (nonce, seal_nonce) = (Nonce(self.random()), self.random());
+            let Some((server, known)) = self.registration_mut(place.registration) else { continue };
+            let Some((family, token)) = known.token() else { continue };
+            let (namespace, handle, network) = (*known.keys.namespace(), known.handle, known.network);
+            let sealed = Sealed { namespace, from: handle, target: place.handle, nonce };
+            let keys = self.config.network.of(network);
+            let payload = keys.seal_introduction(&introduction, &sealed, seal_nonce);
+            let intro = Intro { nonce, namespace, handle, token, target: place.handle, payload: &payload };
+            self.ask_server(server, family, &FromNode::Intro(intro));
+        }
+    }
+
+    /// A member introduces itself.
+    pub(super) fn on_knock(&mut self, server: ServerId, datagram: &[u8], knock: &Knock<'_>) -> Result<(), Dropped> {
+        let known = self.answered(server, datagram, |it| it.is_named(knock.namespace))?;
+        let (registration, network) = (known.id, known.network);
+        let sealed =
+            Sealed { namespace: *known.keys.namespace(), from: knock.from, target: known.handle, nonce: knock.nonce };
+        let opened = self.config.network.of(network).open_introduction(knock.payload, &sealed);
+        let Introduction { id, to, boot, step, flags, candidates } = opened.ok_or(Dropped::Unauthenticated)?;
+        let (_, known) = self.registration_mut(registration).ok_or(Dropped::Unexpected)?;
+        if !known.is_new_knock(knock.nonce) {
+            return Err(Dropped::Replayed);
+        }
+        if to != self.id || id == self.id {
+            return Err(Dropped::Unexpected);
+        }
+        debug!(peer = ?id, ?step, "introduced");
+        let place = Place { registration, handle: knock.from };
+        self.note_member(Presence { id, boot, flags, candidates }, network, place);
+        let now = self.now;
+        let Some(member) = self.introductions.members.get_mut(&id) else { return Err(Dropped::OverLimit) };
+        let answer = step == Step::Meet && member.answered.is_none_or(|at| now.since(at) >= ANSWER_GAP);
+        if answer {
+            member.answered = Some(now);
+        }
+        self.meet(id, true);
+        if answer {
+            self.introduce(id, Step::Sending);
+        }
+        Ok(())
+    }
+
+    fn note_member(&mut self, presence: Presence, network: NetworkTag, place: Place) {
+        let Presence { id, boot, flags, candidates } = presence;
+        let members = &mut self.introductions.members;
+        if members.len() >= limits::PEERS && !members.contains_key(&id) {
+            return;
+        }
+        let new = Member { network, boot, flags, candidates: Vec::new(), places: Vec::new(), answered: None, failures: 0 };
+        let member = members.entry(id).or_insert(new);
+        (member.network, member.boot, member.flags, member.candidates) = (network, boot, flags, candidates);
+        member.places.retain(|known| known.registration != place.registration);
+        member.places.insert(0, place);
+        member.places.truncate(PLACES);
+    }
+
+    /// A registration ended: nobody is found there any more.
+    pub(super) fn forget_place(&mut self, registration: RegistrationId) {
+        self.introductions.members.retain(|_, member| {
+            member.places.retain(|place| place.registration != registration);
+            !member.places.is_empty()
+        });
+    }
+
+    /// A member left a registration.
+    pub(super) fn member_left(&mut self, id: NodeId, registration: RegistrationId) {
+        if let Some(member) = self.introductions.members.get_mut(&id) {
+            member.places.retain(|place| place.registration != registration);
+            if member.places.is_empty() {
+                self.introductions.members.remove(&id);
+                self.timers.clear(Timer::Meet(id));
+            }
+        }
+    }
+
+    /// A meeting came to nothing: the next one is later.
+    pub(super) fn meet_later(&mut self, id: NodeId) {
+        let Some(member) = self.introductions.members.get_mut(&id) else { return };
+        let pause = (MEET_AGAIN * (1 << member.failures.min(5))).min(MEET_AGAIN_MAX);
+        member.failures += 1;
+        let pause = self.jittered(pause);
+        self.timers.set(Timer::Meet(id), self.now + pause);
+    }
+
+    pub(crate) fn on_meet_timer(&mut self, id: NodeId) {
+        if !self.peers.get(&id).is_some_and(|peer| peer.is_online()) {
+            self.meet(id, false);
+        }
+    }
+
+    /// `id` was reached.
+    pub(super) fn met(&mut self, id: NodeId) {
+        self.timers.clear(Timer::Meet(id));
+        if let Some(member) = self.introductions.members.get_mut(&id) {
+            member.failures = 0;
+        }
+    }
+
+    /// Where we may be reached, the most telling first.
+    pub(super) fn own_candidates(&self) -> Vec<Candidate> {
+        let seen = self.seen_by_servers().into_iter();
+        let seen = seen.map(|addr| Candidate { kind: CandidateKind::Server, addr });
+        let port = self.port();
+        let own = self.links.addrs().iter().map(|own| own.addr.to_canonical());
+        let own = own.filter(|ip| !ip.is_loopback() && !is_link_local(*ip));
+        let own = own.map(|ip| Candidate { kind: CandidateKind::Own, addr: SocketAddr::new(ip, port) });
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for candidate in seen.chain(own) {
+            if candidates.len() < CANDIDATES_MAX && !candidates.iter().any(|known| known.addr == candidate.addr) {
+                candidates.push(candidate);
+            }
+        }
+        candidates
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// Whether `ip` is one of the internet, behind our translator and perhaps theirs.
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => !ip.is_private() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_unique_local() && !ip.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,509 @@
+//! What we have registered with rendezvous servers: one registration per server, namespace and day, with a lease in each
+//! address family (rendezvous.md, 3).
+//!
+//! ```text
+//! lease:  none -- register --> asked -- welcome --> kept -- keep, kept ... --> kept
+//!                                ^                    |
+//!                                +---- retry ---------+  another address, or the server forgot us
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::core::Node;
+use crate::core::api::Dropped;
+use crate::core::rendezvous::{Family, ServerId};
+use crate::core::timers::Timer;
+use crate::crypto::namespace::NamespaceKeys;
+use crate::crypto::network::{NetworkKeys, NetworkTag};
+use crate::id::NodeId;
+use crate::limits;
+use crate::wire::presence::{Flags, Presence};
+use crate::wire::rendezvous::{
+    Bye, Day, Entries, Event, FromNode, Handle, Keep, Kept, List, NamespaceTag, Nonce, Nope, Page, Register,
+    Token, Welcome, size,
+};
+
+/// From one unanswered question to the next; after the last one the server is hailed again.
+const AGAIN: [Duration; 4] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+/// Each so many keeps an answer is wanted: the others only hold the translator's mapping.
+const ANSWER_EVERY: u32 = 4;
+/// Until a server says how often it wants to hear of us: half of the shortest mapping that home routers keep.
+const KEEP: Duration = Duration::from_secs(25);
+/// Knocks remembered, so that a repeated one counts once.
+const KNOCKS: usize = 64;
+
+/// By which timers name a registration; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RegistrationId(u32);
+
+/// Where a member is to be found: in which registration of ours, and by which handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(super) registration: RegistrationId,
+    pub(super) handle: Handle,
+}
+
+/// One namespace of one server.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    pub(super) id: RegistrationId,
+    pub(super) network: NetworkTag,
+    day: Day,
+    pub(super) keys: NamespaceKeys,
+    pub(super) handle: Handle,
+    seq: u32,
+    /// How far we know the others.
+    version: u64,
+    /// Of the list that waits for its page.
+    listing: Option<Nonce>,
+    members: BTreeMap<Handle, NodeId>,
+    leases: [Lease; 2],
+    knocks: VecDeque<Nonce>,
+}
+
+/// A registration in one address family.
+#[derive(Debug, Default)]
+struct Lease {
+    token: Option<Token>,
+    /// Of the question that waits for its answer.
+    nonce: Option<Nonce>,
+    /// Questions without an answer.
+    unanswered: u32,
+    keeps: u32,
+    /// The pause that the server wishes.
+    keep: Option<Duration>,
+}
+
+impl Registration {
+    /// Whether the server knows us there.
+    pub(super) fn is_kept(&self) -> bool {
+        self.leases.iter().any(|lease| lease.token.is_some())
+    }
+
+    /// How many members we know there.
+    pub(super) fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether `nonce` is that of a question of ours that the server answered by a retry: our token is worth nothing
+    /// any more.
+    pub(super) fn refused(&mut self, family: Family, nonce: Nonce) -> bool {
+        let lease = &mut self.leases[family as usize];
+        let refused = lease.nonce == Some(nonce);
+        if refused {
+            (lease.token, lease.nonce) = (None, None);
+        }
+        refused
+    }
+
+    /// What proves to the server that we are registered, and in which family it counts.
+    pub(super) fn token(&self) -> Option<(Family, Token)> {
+        Family::ALL.into_iter().find_map(|family| Some((family, self.leases[family as usize].token?)))
+    }
+
+    /// Whether this knock is the first one of its kind.
+    pub(super) fn is_new_knock(&mut self, nonce: Nonce) -> bool {
+        if self.knocks.contains(&nonce) {
+            return false;
+        }
+        if self.knocks.len() >= KNOCKS {
+            self.knocks.pop_front();
+        }
+        self.knocks.push_back(nonce);
+        true
+    }
+}
+
+impl Node {
+    fn registration(&self, id: RegistrationId) -> Option<(ServerId, &Registration)> {
+        let all = self.rendezvous.servers.iter();
+        all.flat_map(|(server, known)| known.registrations.iter().map(|it| (*server, it)))
+            .find(|(_, known)| known.id == id)
+    }
+
+    pub(super) fn registration_mut(&mut self, id: RegistrationId) -> Option<(ServerId, &mut Registration)> {
+        let all = self.rendezvous.servers.iter_mut();
+        all.flat_map(|(server, known)| known.registrations.iter_mut().map(|it| (*server, it)))
+            .find(|(_, known)| known.id == id)
+    }
+
+    /// Registers wherever members of our networks are to be found now, and nowhere else.
+    pub(crate) fn update_registrations(&mut self) {
+        let now = self.now;
+        let mut wanted = Vec::new();
+        let mut change = None;
+        if self.is_registering() {
+            let network = &self.config.network;
+            for keys in std::iter::once(network.current()).chain(network.before()) {
+                for server in self.servers_of(keys) {
+                    let Some(known) = self.rendezvous.servers.get(&server) else { continue };
+                    let (days, until) = known.days(now);
+                    wanted.extend(days.into_iter().map(|day| (server, keys.tag(), day)));
+                    change = change.into_iter().chain([until]).min();
+                }
+            }
+        }
+        let mut unwanted = Vec::new();
+        for (server, known) in &self.rendezvous.servers {
+            let is_wanted = |it: &&Registration| wanted.contains(&(*server, it.network, it.day));
+            unwanted.extend(known.registrations.iter().filter(|it| !is_wanted(it)).map(|it| it.id));
+        }
+        for id in unwanted {
+            self.leave_registration(id);
+        }
+        for (server, network, day) in wanted {
+            self.register_on(server, network, day);
+        }
+        if let Some(until) = change {
+            // Not all at the very second in which the day ends.
+            let spread = self.jittered(Duration::from_secs(60));
+            self.timers.set(Timer::NewDay, now + until + spread);
+        }
+    }
+
+    fn register_on(&mut self, server: ServerId, network: NetworkTag, day: Day) {
+        let handle = Handle(self.random());
+        let keys = self.config.network.of(network);
+        let Some(known) = self.rendezvous.servers.get_mut(&server) else { return };
+        let Some(key) = &known.key else { return };
+        let there = known.registrations.iter().find(|it| it.network == network && it.day == day);
+        let id = if let Some(there) = there {
+            there.id
+        } else {
+            let Some(keys) = NamespaceKeys::of_day(keys, key, day) else { return };
+            let id = RegistrationId(self.rendezvous.next_registration);
+            self.rendezvous.next_registration += 1;
+            known.registrations.push(Registration {
+                id,
+                network,
+                day,
+                keys,
+                handle,
+                seq: 0,
+                version: 0,
+                listing: None,
+                members: BTreeMap::new(),
+                leases: Default::default(),
+                knocks: VecDeque::new(),
+            });
+            id
+        };
+        for family in Family::ALL {
+            let Some((server, known)) = self.registration(id) else { return };
+            let lease = &known.leases[family as usize];
+            let idle = lease.token.is_none() && lease.nonce.is_none();
+            let reached = self.rendezvous.servers.get(&server).is_some_and(|it| it.link(family).cookie.is_some());
+            if idle && reached {
+                self.register(id, family);
+            }
+        }
+    }
+
+    /// Says in what we have registered where we are now, since that is not what it was.
+    pub(crate) fn tell_whereabouts(&mut self) {
+        let all = self.rendezvous.servers.values().flat_map(|server| &server.registrations);
+        let ids: Vec<_> = all.filter_map(|it| Some((it.id, it.token()?.0))).collect();
+        for (id, family) in ids {
+            self.register(id, family);
+        }
+    }
+
+    fn register(&mut self, id: RegistrationId, family: Family) {
+        let (nonce, seal_nonce) = (Nonce(self.random()), self.random());
+        let presence = self.presence();
+        let Some((server, known)) = self.registration_mut(id) else { return };
+        known.seq += 1;
+        let (seq, handle, namespace, network) = (known.seq, known.handle, *known.keys.namespace(), known.network);
+        let known_version = known.version;
+        let lease = &mut known.leases[family as usize];
+        lease.nonce = Some(nonce);
+        let pause = AGAIN[AGAIN.len().min(lease.unanswered as usize + 1) - 1];
+        lease.unanswered += 1;
+        let blob =
+            self.config.network.of(network).seal_presence(&presence, &namespace, handle, seq, seal_nonce);
+        let Some(link) = self.rendezvous.servers.get(&server).map(|it| it.link(family)) else { return };
+        let (Some(addr), Some(cookie), Some(seen)) = (link.addr, link.cookie, link.seen) else { return };
+        let mut message = Vec::with_capacity(size::MESSAGE_MAX);
+        let register = Register {
+            nonce,
+            namespace,
+            handle,
+            cookie,
+            boot: self.boot.0,
+            seq,
+            known: known_version,
+            blob: &blob,
+        };
+        // As long as the answer may be: the first members come with it.
+        let answer_bytes = if known_version == 0 { size::MESSAGE_MAX } else { 0 };
+        FromNode::Register(register).write(answer_bytes, &mut message);
+        if let Some((_, known)) = self.registration(id) {
+            known.keys.finish_register(seen, &mut message);
+        }
+        self.send_to_server(addr, &message);
+        let again = self.jittered(pause);
+        self.timers.set(Timer::Lease(id, family), self.now + again);
+    }
+
+    pub(crate) fn on_lease_timer(&mut self, id: RegistrationId, family: Family) {
+        let Some((server, known)) = self.registration_mut(id) else { return };
+        let lease = &mut known.leases[family as usize];
+        if lease.nonce.is_some() && lease.unanswered as usize >= AGAIN.len() {
+            debug!("a rendezvous server does not answer any more");
+            *lease = Lease::default();
+            return self.hail_soon(server, family);
+        }
+        match lease.token {
+            Some(token) => self.keep(id, family, token),
+            None => self.register(id, family),
+        }
+    }
+
+    fn keep(&mut self, id: RegistrationId, family: Family, token: Token) {
+        let nonce = Nonce(self.random());
+        let Some((server, known)) = self.registration_mut(id) else { return };
+        let (namespace, handle, known_version) = (*known.keys.namespace(), known.handle, known.version);
+        let lease = &mut known.leases[family as usize];
+        let asked_before = lease.nonce.is_some();
+        let answer = asked_before || lease.keeps % ANSWER_EVERY == 0;
+        lease.keeps += 1;
+        let mut pause = lease.keep.unwrap_or(KEEP);
+        if answer {
+            pause = AGAIN[AGAIN.len().min(lease.unanswered as usize + 1) - 1];
+            lease.unanswered += 1;
+            lease.nonce = Some(nonce);
+        }
+        let message = Keep { nonce, namespace, handle, token, known: known_version, answer };
+        self.ask_server(server, family, &FromNode::Keep(message));
+        let again = self.jittered(pause);
+        self.timers.set(Timer::Lease(id, family), self.now + again);
+    }
+
+    pub(super) fn ask_server(&mut self, server: ServerId, family: Family, message: &FromNode<'_>) {
+        let Some(addr) = self.rendezvous.servers.get(&server).and_then(|it| it.link(family).addr) else { return };
+        let mut bytes = Vec::new();
+        message.write(size::MESSAGE_MAX, &mut bytes);
+        self.send_to_server(addr, &bytes);
+    }
+
+    /// The registration at `server` in which a question with `nonce` waits for its answer, if it is the server that
+    /// answers.
+    pub(super) fn answered(
+        &mut self,
+        server: ServerId,
+        datagram: &[u8],
+        asked: impl Fn(&Registration) -> bool,
+    ) -> Result<&mut Registration, Dropped> {
+        let known = self.rendezvous.servers.get_mut(&server).ok_or(Dropped::Unexpected)?;
+        let registration = known.registrations.iter_mut().find(|it| asked(it)).ok_or(Dropped::Unexpected)?;
+        if !registration.keys.check(datagram) {
+            return Err(Dropped::Unauthenticated);
+        }
+        Ok(registration)
+    }
+
+    pub(super) fn on_welcome(
+        &mut self,
+        server: ServerId,
+        family: Family,
+        datagram: &[u8],
+        welcome: &Welcome<'_>,
+    ) -> Result<(), Dropped> {
+        let asked = |it: &Registration| it.leases[family as usize].nonce == Some(welcome.nonce);
+        let keep = Duration::from_secs(u64::from(welcome.keep_seconds.max(1)));
+        let known = self.answered(server, datagram, asked)?;
+        let id = known.id;
+        let first = !known.is_kept() && known.version == 0;
+        let lease = &mut known.leases[family as usize];
+        *lease = Lease { token: Some(welcome.token), keep: Some(keep), keeps: 1, ..Lease::default() };
+        let pause = self.jittered(keep);
+        self.timers.set(Timer::Lease(id, family), self.now + pause);
+        // The others hear of us at this very moment, so they begin too; a large namespace tells only some.
+        let both = first && usize::from(welcome.members) <= limits::MEMBERS_TOLD;
+        self.on_entries(id, welcome.entries, both);
+        self.reached_version(id, welcome.upto, welcome.version);
+        self.note_seen(server, family, welcome.seen);
+        Ok(())
+    }
+
+    pub(super) fn on_kept(
+        &mut self,
+        server: ServerId,
+        family: Family,
+        datagram: &[u8],
+        kept: &Kept,
+    ) -> Result<(), Dropped> {
+        let now = self.now;
+        let asked = |it: &Registration| it.leases[family as usize].nonce == Some(kept.nonce);
+        let known = self.answered(server, datagram, asked)?;
+        let (id, version) = (known.id, known.version);
+        let keep = Duration::from_secs(u64::from(kept.keep_seconds.max(1)));
+        let lease = &mut known.leases[family as usize];
+        (lease.token, lease.nonce, lease.unanswered) = (Some(kept.token), None, 0);
+        lease.keep = Some(keep);
+        let pause = match kept.register_after_seconds {
+            Some(seconds) => {
+                // The server does not know what we told it: as if we were new, at the time that it wishes.
+                lease.token = None;
+                Duration::from_secs(u64::from(seconds))
+            }
+            None => self.jittered(keep),
+        };
+        self.timers.set(Timer::Lease(id, family), now + pause);
+        if let Some(known) = self.rendezvous.servers.get_mut(&server) {
+            known.set_time(kept.time, now);
+        }
+        self.reached_version(id, version, kept.version);
+        self.note_seen(server, family, kept.seen);
+        Ok(())
+    }
+
+    pub(super) fn on_page(
+        &mut self,
+        server: ServerId,
+        family: Family,
+        datagram: &[u8],
+        page: &Page<'_>,
+    ) -> Result<(), Dropped> {
+        let known = self.answered(server, datagram, |it| it.listing == Some(page.nonce))?;
+        known.listing = None;
+        known.leases[family as usize].unanswered = 0;
+        let id = known.id;
+        self.on_entries(id, page.entries, false);
+        self.reached_version(id, page.upto, page.version);
+        Ok(())
+    }
+
+    pub(super) fn on_server_event(
+        &mut self,
+        server: ServerId,
+        datagram: &[u8],
+        event: &Event<'_>,
+    ) -> Result<(), Dropped> {
+        let known = self.answered(server, datagram, |it| it.is_named(event.namespace))?;
+        let (id, version) = (known.id, known.version);
+        if event.upto <= version {
+            return Err(Dropped::Replayed);
+        }
+        // Whoever came has just been told of us: both begin at once.
+        self.on_entries(id, event.entries, true);
+        let reached = if event.since <= version { event.upto } else { version };
+        self.reached_version(id, reached, event.upto);
+        Ok(())
+    }
+
+    pub(super) fn on_nope(&mut self, server: ServerId, family: Family, nope: &Nope) -> Result<(), Dropped> {
+        let known = self.rendezvous.servers.get_mut(&server).ok_or(Dropped::Unexpected)?;
+        let mut all = known.registrations.iter_mut();
+        let asked = |it: &&mut Registration| it.leases[family as usize].nonce == Some(nope.nonce);
+        let refused = all.find(asked).ok_or(Dropped::Unexpected)?;
+        debug!(reason = ?nope.refusal, "a rendezvous server refuses us");
+        let id = refused.id;
+        refused.leases[family as usize] = Lease::default();
+        let pause = Duration::from_secs(u64::from(nope.again_seconds.max(1)));
+        let pause = self.jittered(pause);
+        self.timers.set(Timer::Lease(id, family), self.now + pause);
+        Ok(())
+    }
+
+    /// We know the namespace up to `upto`, and the server up to `version`: asks for the rest.
+    fn reached_version(&mut self, id: RegistrationId, upto: u64, version: u64) {
+        let nonce = Nonce(self.random());
+        let Some((server, known)) = self.registration_mut(id) else { return };
+        known.version = known.version.max(upto);
+        if known.version >= version {
+            return;
+        }
+        let Some((family, token)) = known.token() else { return };
+        known.listing = Some(nonce);
+        let (namespace, handle) = (*known.keys.namespace(), known.handle);
+        let list = List { nonce, namespace, handle, token, known: known.version };
+        self.ask_server(server, family, &FromNode::List(list));
+    }
+
+    /// The server told of members; `both`: they are told of us at the same moment.
+    fn on_entries(&mut self, id: RegistrationId, entries: Entries<'_>, both: bool) {
+        for entry in entries {
+            let Some((_, known)) = self.registration_mut(id) else { return };
+            let Some(blob) = entry.blob else {
+                if let Some(left) = known.members.remove(&entry.handle) {
+                    self.member_left(left, id);
+                }
+                continue;
+            };
+            if entry.handle == known.handle {
+                continue;
+            }
+            let (namespace, network) = (*known.keys.namespace(), known.network);
+            let keys: &NetworkKeys = self.config.network.of(network);
+            let Some(presence) = keys.open_presence(blob, &namespace, entry.handle, entry.seq) else { continue };
+            let place = Place { registration: id, handle: entry.handle };
+            let Some((_, known)) = self.registration_mut(id) else { return };
+            if known.members.len() >= limits::PEERS && !known.members.contains_key(&entry.handle) {
+                continue;
+            }
+            known.members.insert(entry.handle, presence.id);
+            self.heard_of_member(presence, network, place, both);
+        }
+    }
+
+    /// What the others are to know of us.
+    fn presence(&self) -> Presence {
+        Presence { id: self.id, boot: self.boot, flags: self.flags(), candidates: self.own_candidates() }
+    }
+
+    pub(super) fn flags(&self) -> Flags {
+        if self.has_varying_port() { Flags::VARYING_PORT } else { Flags::default() }
+    }
+
+    fn leave_registration(&mut self, id: RegistrationId) {
+        let nonce = Nonce(self.random());
+        let Some((server, known)) = self.registration(id) else { return };
+        let (namespace, handle) = (*known.keys.namespace(), known.handle);
+        if let Some((family, token)) = known.token() {
+            self.ask_server(server, family, &FromNode::Bye(Bye { nonce, namespace, handle, token }));
+        }
+        for family in Family::ALL {
+            self.timers.clear(Timer::Lease(id, family));
+        }
+        if let Some(server) = self.rendezvous.servers.get_mut(&server) {
+            server.registrations.retain(|it| it.id != id);
+        }
+        self.forget_place(id);
+    }
+
+    /// Takes back what we have registered with a server.
+    pub(super) fn leave_server(&mut self, server: ServerId) {
+        let known = self.rendezvous.servers.get(&server).into_iter().flat_map(|it| &it.registrations);
+        let ids: Vec<_> = known.map(|it| it.id).collect();
+        for id in ids {
+            self.leave_registration(id);
+        }
+        for family in Family::ALL {
+            self.timers.clear(Timer::Hail(server, family));
+        }
+        self.timers.clear(Timer::LookUp(server));
+    }
+
+    /// Takes back all.
+    pub(crate) fn leave_servers(&mut self) {
+        let ids: Vec<_> = self.rendezvous.servers.keys().copied().collect();
+        for id in ids {
+            self.leave_server(id);
+        }
+    }
+}
+
+impl Registration {
+    pub(super) fn is_named(&self, tag: NamespaceTag) -> bool {
+        self.keys.namespace().tag() == tag
+    }
+}
