@@ -7,6 +7,8 @@
     reason = "nobody outside of the tests sees this"
 )]
 
+mod internet;
+mod nat;
 mod world;
 
 mod bounds;
@@ -17,6 +19,7 @@ mod duplicates;
 mod health;
 mod hostile;
 mod load;
+mod meeting;
 mod parting;
 mod presence;
 mod roaming;

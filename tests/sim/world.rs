@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use atonce::core::{
-    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, Route, Sighting,
-    Transmit,
+    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, RendezvousServer, Route,
+    Sighting, Transmit,
 };
 use atonce::crypto::identity::Identity;
 use atonce::crypto::membership::Membership;
@@ -20,6 +20,8 @@ use atonce::wire::local::Request;
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use serde_json::Value;
+
+use crate::internet::{Internet, Parcel, Stop};
 
 /// Which host of the world.
 pub type HostId = usize;
@@ -56,6 +58,7 @@ pub struct Host {
     pub hears: bool,
     pub mdns: bool,
     pub hello: bool,
+    pub rendezvous: Vec<RendezvousServer>,
     advert: Option<Advert>,
     browsing: bool,
     known: Vec<KnownPeer>,
@@ -80,9 +83,15 @@ pub struct App {
 
 /// A datagram under way.
 struct Flying {
-    to: HostId,
-    from: SocketAddr,
-    bytes: Vec<u8>,
+    to: Stop,
+    parcel: Parcel,
+}
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sleeper {
+    Host(HostId),
+    Server(usize),
 }
 
 /// Everything.
@@ -94,7 +103,7 @@ pub struct World {
     rng: ChaCha20Rng,
     seed: u64,
     flying: BTreeMap<(Instant, u64), Flying>,
-    wakes: BTreeSet<(Instant, HostId)>,
+    wakes: BTreeSet<(Instant, Sleeper)>,
     sequence: u64,
     boots: u64,
     trace: DefaultHasher,
@@ -102,6 +111,8 @@ pub struct World {
     pub capture: Option<Vec<(SocketAddr, Destination, Vec<u8>)>>,
     /// Drive all nodes every 10 ms too, though nothing is due.
     pub restless: bool,
+    /// What is between the segments, if anything.
+    pub internet: Internet,
 }
 
 impl World {
@@ -120,14 +131,19 @@ impl World {
             trace: DefaultHasher::new(),
             capture: None,
             restless: false,
+            internet: Internet::default(),
         }
     }
 
     /// A host that is off; its address is 10.`segment`.0.n.
     pub fn add(&mut self, name: &str, segment: u8) -> HostId {
+        let n = self.hosts.len() as u32 + 1;
+        self.add_at(name, segment, Ipv4Addr::from(u32::from(Ipv4Addr::new(10, segment, 0, 0)) + n).into())
+    }
+
+    /// A host that is off, with that address.
+    pub fn add_at(&mut self, name: &str, segment: u8, addr: IpAddr) -> HostId {
         let id = self.hosts.len();
-        let n = id as u32 + 1;
-        let addr = IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, segment, 0, 0)) + n));
         let mut key = [0; 32];
         self.rng.fill_bytes(&mut key);
         self.hosts.push(Host {
@@ -141,6 +157,7 @@ impl World {
             hears: true,
             mdns: true,
             hello: true,
+            rendezvous: Vec::new(),
             advert: None,
             browsing: false,
             known: Vec::new(),
@@ -183,7 +200,7 @@ impl World {
             network,
             network_source: None,
             udp: vec![known.addr],
-            rendezvous: Vec::new(),
+            rendezvous: known.rendezvous.clone(),
             known: known.known.clone(),
             mdns: known.mdns,
             hello: known.hello,
@@ -228,7 +245,7 @@ impl World {
         known.apps.clear();
         known.browsing = false;
         if let Some(wake) = known.wake.take() {
-            self.wakes.remove(&(wake, host));
+            self.wakes.remove(&(wake, Sleeper::Host(host)));
         }
         self.hosts[host].advert = None;
     }
@@ -350,10 +367,10 @@ impl World {
         let before = std::mem::replace(&mut self.hosts[host].wake, wake);
         if before != wake {
             if let Some(before) = before {
-                self.wakes.remove(&(before, host));
+                self.wakes.remove(&(before, Sleeper::Host(host)));
             }
             if let Some(wake) = wake {
-                self.wakes.insert((wake, host));
+                self.wakes.insert((wake, Sleeper::Host(host)));
             }
         }
     }
@@ -403,6 +420,12 @@ impl World {
                 }
             }
             Event::StopBrowse => self.hosts[host].browsing = false,
+            Event::Resolve(name) => {
+                let addr: Vec<SocketAddr> = name.parse().ok().into_iter().collect();
+                if let Some(node) = self.hosts[host].node.as_mut() {
+                    node.handle_server_addrs(&name, &addr, now);
+                }
+            }
             Event::Remember | Event::Network { .. } | Event::Reload { .. } => {}
         }
     }
@@ -420,7 +443,7 @@ impl World {
         if let Some(node) = self.hosts[host].node.as_mut() {
             node.handle_sighting(Sighting::Seen { label, port, txt, addrs }, now);
             // Its outputs are taken with the next input, at the latest when it wakes.
-            self.wakes.insert((now, host));
+            self.wakes.insert((now, Sleeper::Host(host)));
         }
     }
 
@@ -436,8 +459,14 @@ impl World {
             }
             match transmit.to {
                 Destination::One(route) => {
-                    if let Some(to) = self.hosts.iter().position(|known| known.addr == route.remote) {
-                        self.fly(host, to, from, datagram, false);
+                    let to = self.hosts.iter().position(|known| known.addr == route.remote);
+                    let near = to.filter(|to| self.hosts[*to].segment == self.hosts[host].segment);
+                    let hops = transmit.hops.unwrap_or(64);
+                    let parcel = Parcel { from, to: route.remote, hops, bytes: datagram.to_vec() };
+                    match (near.or(to), self.internet.out_of(self.hosts[host].segment)) {
+                        (_, Some(router)) if near.is_none() => self.fly_out(host, router, parcel),
+                        (Some(to), _) => self.fly(host, to, from, datagram, false),
+                        (None, _) => {}
                     }
                 }
                 Destination::Everyone => {
@@ -475,10 +504,45 @@ impl World {
         }
     }
 
+    /// A datagram leaves its segment through a router.
+    fn fly_out(&mut self, host: HostId, router: Stop, parcel: Parcel) {
+        let weather = self.weather;
+        if self.chance(weather.loss) || self.hosts[host].asleep {
+            return;
+        }
+        self.carry(router, parcel, Duration::from_micros(weather.latency_us));
+    }
+
+    pub(crate) fn carry(&mut self, to: Stop, parcel: Parcel, delay: Duration) {
+        self.sequence += 1;
+        self.flying.insert((self.now + delay, self.sequence), Flying { to, parcel });
+    }
+
     /// A datagram from `from` will arrive at `to`.
     pub fn inject(&mut self, at: Instant, to: HostId, from: SocketAddr, datagram: &[u8]) {
+        let parcel = Parcel { from, to: self.hosts[to].addr, hops: 64, bytes: datagram.to_vec() };
         self.sequence += 1;
-        self.flying.insert((at, self.sequence), Flying { to, from, bytes: datagram.to_vec() });
+        self.flying.insert((at, self.sequence), Flying { to: Stop::Host(to), parcel });
+    }
+
+    /// A server is to be woken at another time.
+    pub(crate) fn plan_wake(&mut self, server: usize, before: Option<Instant>, wake: Option<Instant>) {
+        if let Some(before) = before {
+            self.wakes.remove(&(before, Sleeper::Server(server)));
+        }
+        if let Some(wake) = wake {
+            self.wakes.insert((wake, Sleeper::Server(server)));
+        }
+    }
+
+    /// Randomness for something of its own.
+    pub(crate) fn fork_rng(&mut self) -> ChaCha20Rng {
+        ChaCha20Rng::seed_from_u64(self.rng.next_u64())
+    }
+
+    pub(crate) fn is_lost(&mut self) -> bool {
+        let loss = self.weather.loss;
+        self.chance(loss)
     }
 
     /// Lets `duration` pass.
@@ -522,15 +586,18 @@ impl World {
                 continue;
             }
             if flight == Some(next) {
-                let (_, flying) = self.flying.pop_first().unwrap();
-                self.arrive(flying);
-            } else if let Some((at, host)) = self.wakes.pop_first() {
-                self.wake(host, at);
+                let (_, Flying { to, parcel }) = self.flying.pop_first().unwrap();
+                self.at_stop(to, parcel);
+            } else if let Some((at, sleeper)) = self.wakes.pop_first() {
+                match sleeper {
+                    Sleeper::Host(host) => self.wake(host, at),
+                    Sleeper::Server(server) => self.serve(server, |server, now| server.handle_timeout(now)),
+                }
             }
         }
     }
 
-    fn arrive(&mut self, Flying { to, from, mut bytes }: Flying) {
+    pub(crate) fn arrive(&mut self, to: HostId, Parcel { from, to: _, hops: _, mut bytes }: Parcel) {
         if self.hosts[to].asleep {
             return;
         }
