@@ -9,9 +9,10 @@
 //! - [`wire`] and [`crypto`] know bytes and keys: no addresses, no timers, no operating system.
 //! - [`core`] decides. [`core::Node`] is a state machine that is told what happened and when, and asked what to do. It
 //!   reads no clock and opens no socket, so the tests run many of them in one process, on one virtual clock.
+//!   [`server`] beside it is the same for the rendezvous server `atonce-rendezvous`.
 //! - [`edge`] touches the world: sockets, clocks, files, multicast DNS. It decides nothing.
 //!
-//! Nothing imports anything above it. [`id`], [`time`] and [`limits`] are for all.
+//! Nothing imports anything above it. [`id`], [`time`], [`route`] and [`limits`] are for all.
 //!
 //! # The way of a datagram
 //!
@@ -50,6 +51,8 @@ pub mod crypto;
 pub mod edge;
 pub mod id;
 pub mod limits;
+pub mod route;
+pub mod server;
 pub mod time;
 pub mod wire;
 

@@ -73,3 +73,20 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub const REPLAY_WINDOW: u64 = 8192;
 /// Bytes of the DNS-SD TXT record: with PTR, SRV, A and AAAA it still is one packet.
 pub const TXT_BYTES: usize = 200;
+
+/// Members of one namespace of a rendezvous server: a larger fleet is several networks.
+pub const NAMESPACE_MEMBERS: usize = 4096;
+/// Members of a rendezvous server, all namespaces together: about half a gigabyte.
+pub const SERVER_MEMBERS: usize = 1_000_000;
+/// Namespaces in which one source address (IPv6: its /64) may have members: carrier NAT has many homes behind one.
+pub const NAMESPACES_PER_SOURCE: usize = 64;
+/// Answers of a rendezvous server that wait for the edge; it drains after every batch of inputs.
+pub const ANSWERS_QUEUED: usize = 4096;
+/// Members of a namespace that all hear each event; above that so many at random do, see [`EVENT_SAMPLE`].
+pub const EVENT_MEMBERS: usize = 256;
+/// Members who hear an event of a large namespace; they tell the others.
+pub const EVENT_SAMPLE: usize = 64;
+/// Departures that a small namespace remembers for those who ask what changed; a larger one as many as its members.
+pub const DEPARTURES: usize = 64;
+/// Own addresses of a rendezvous server that are told apart when it sends unasked.
+pub const SERVER_ADDRS: usize = 255;

@@ -21,10 +21,11 @@ const OUTSIDE: [&str; 12] = [
 ];
 
 /// Each layer, and the layers above it that it may not import.
-const LAYERS: [(&str, &[&str]); 3] = [
-    ("wire", &["crate::crypto", "crate::core", "crate::client"]),
-    ("crypto", &["crate::core", "crate::client"]),
-    ("core", &["crate::client"]),
+const LAYERS: [(&str, &[&str]); 4] = [
+    ("wire", &["crate::crypto", "crate::core", "crate::server", "crate::client"]),
+    ("crypto", &["crate::core", "crate::server", "crate::client"]),
+    ("core", &["crate::server", "crate::client"]),
+    ("server", &["crate::core", "crate::client"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::crypto::membership::Membership;
 use crate::crypto::network::NetworkSecret;
 use crate::id::{ClientId, NodeId, NodeName, RequestId, ServerKey};
+pub use crate::route::Route;
 use crate::wire::packet::BadPacket;
 use crate::wire::txt::Txt;
 
@@ -98,15 +99,6 @@ pub struct KnownPeer {
     pub addrs: Vec<SocketAddr>,
     /// When it was heard last, as the time since 1970.
     pub last_seen: Option<Duration>,
-}
-
-/// The way of a datagram: the far address, and the own one that it came to or leaves from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Route {
-    /// The far address; a link-local one carries its interface.
-    pub remote: SocketAddr,
-    /// Our address on it, so that a host with several answers from the one that was asked.
-    pub local: Option<IpAddr>,
 }
 
 /// Where datagrams go.

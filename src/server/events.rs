@@ -1,0 +1,135 @@
+//! What members hear of each other: what changed since a version, and events of their own accord.
+//!
+//! Changes are collected for a moment and told in one datagram. If they do not fit, the latest are told: who hears of
+//! those only sees by `since` that it lacks the others, and lists them.
+
+use std::time::Duration;
+
+use super::Server;
+use super::members::MemberIndex;
+use super::namespaces::NamespaceIndex;
+use crate::limits;
+use crate::wire::rendezvous::{Entries, Entry, Event, FromServer, Handle, size};
+
+/// How long changes are collected.
+const COLLECT: Duration = Duration::from_millis(100);
+/// Between two events of one namespace: a member gets at most five a second.
+const APART: Duration = Duration::from_millis(200);
+
+impl Server {
+    /// The namespace changed: an event is due soon.
+    pub(super) fn changed(&mut self, namespace: NamespaceIndex) {
+        let Some(record) = self.namespaces.get_mut(namespace) else { return };
+        if record.event_at.is_some() {
+            return;
+        }
+        let at = (self.now + COLLECT).max(record.quiet_until);
+        record.event_at = Some(at);
+        self.events.insert((at, namespace));
+    }
+
+    /// Puts the event of a namespace into the outbox.
+    pub(super) fn tell_event(&mut self, index: NamespaceIndex) {
+        let Some(record) = self.namespaces.get_mut(index) else { return };
+        let (told, upto) = (record.told, record.version);
+        record.told = upto;
+        record.event_at = None;
+        record.quiet_until = self.now + APART;
+        let since = self.latest_that_fit(index, told, size::MESSAGE_MAX - size::EVENT);
+        let mut entries = std::mem::take(&mut self.entries);
+        self.collect(index, since, size::MESSAGE_MAX - size::EVENT, None, &mut entries);
+        let to = self.recipients(index);
+        let parsed = Entries::parse(&entries).unwrap_or_default();
+        let mut told_entries = parsed;
+        let only = told_entries.next().filter(|_| told_entries.next().is_none()).map(|entry| entry.handle);
+        if let Some(record) = self.namespaces.get(index) {
+            let mut message = self.outbox.buffer();
+            let namespace = record.keys.namespace().tag();
+            FromServer::Event(Event { namespace, since, upto, entries: parsed }).write(&mut message);
+            record.keys.finish(&mut message);
+            // Nobody is told only of itself.
+            let others = to.into_iter().filter_map(|index| self.members.get(index));
+            let others = others.filter(|member| Some(member.handle) != only);
+            let routes = others.filter_map(|member| member.route(&self.locals)).collect();
+            self.outbox.share(message, routes);
+        }
+        self.entries = entries;
+    }
+
+    /// Writes who changed after the version `after`, the oldest change first, as many as fit into `room`, and without
+    /// `except`. Returns the version of the last one, or that of the namespace if all were written.
+    pub(super) fn collect(
+        &self,
+        index: NamespaceIndex,
+        after: u64,
+        room: usize,
+        except: Option<Handle>,
+        out: &mut Vec<u8>,
+    ) -> u64 {
+        out.clear();
+        let Some(record) = self.namespaces.get(index) else { return after };
+        let mut upto = after;
+        let mut here = self.members.changed_after(index, after).peekable();
+        let mut left = record.left_after(after).peekable();
+        loop {
+            let next_left = left.peek().map(|(version, _)| *version);
+            let is_here =
+                here.peek().is_some_and(|member| next_left.is_none_or(|left| member.version < left));
+            let (version, entry) = if is_here {
+                let Some(member) = here.next() else { break };
+                let entry = Entry { handle: member.handle, seq: member.seq, blob: Some(&member.blob) };
+                (member.version, entry)
+            } else {
+                let Some((version, handle)) = left.next() else { break };
+                (version, Entry { handle, seq: 0, blob: None })
+            };
+            if Some(entry.handle) != except {
+                if out.len() + entry.length() > room {
+                    return upto;
+                }
+                entry.push(out);
+            }
+            upto = version;
+        }
+        record.version
+    }
+
+    /// The version after which all changes fit into `room`; not before `told`.
+    fn latest_that_fit(&self, index: NamespaceIndex, told: u64, mut room: usize) -> u64 {
+        let Some(record) = self.namespaces.get(index) else { return told };
+        let mut here = self.members.changed_after(index, told).rev().peekable();
+        let mut left = record.left_after(told).rev().peekable();
+        loop {
+            let next_left = left.peek().map(|(version, _)| *version);
+            let is_here =
+                here.peek().is_some_and(|member| next_left.is_none_or(|left| member.version > left));
+            let (version, length) = if is_here {
+                let Some(member) = here.next() else { return told };
+                (member.version, size::ENTRY + member.blob.len())
+            } else {
+                let Some((version, _)) = left.next() else { return told };
+                (version, size::ENTRY)
+            };
+            match room.checked_sub(length) {
+                Some(rest) => room = rest,
+                None => return version,
+            }
+        }
+    }
+
+    /// Who hears an event: all of a small namespace, some of a large one.
+    fn recipients(&mut self, index: NamespaceIndex) -> Vec<MemberIndex> {
+        let Some(record) = self.namespaces.get_mut(index) else { return Vec::new() };
+        let all = record.members.len();
+        if all <= limits::EVENT_MEMBERS {
+            return record.members.clone();
+        }
+        // The first steps of a shuffle of positions: each is drawn at most once.
+        let mut positions: Vec<usize> = (0..all).collect();
+        for at in 0..limits::EVENT_SAMPLE {
+            let other = at + (self.rng.next_u64() % (all - at) as u64) as usize;
+            positions.swap(at, other);
+        }
+        positions[..limits::EVENT_SAMPLE].iter().map(|position| record.members[*position]).collect()
+    }
+}

@@ -1,0 +1,386 @@
+//! The rendezvous server as a state machine: everything that one `atonce-rendezvous` knows and decides, without a socket,
+//! a clock, a file or an operating system. The bytes and the rules are in `docs/rendezvous.md`.
+//!
+//! This file dispatches, and knows how a member comes and goes. `questions` answers, `proofs` knows who receives where it
+//! sends from, `namespaces` and `members` remember, `events` tells what changed, `leases` forgets, `limits` says how often.
+//!
+//! The contract is that of [`crate::core`]: equal inputs give equal outputs, inputs may be given in any number before the
+//! outputs are drained, the deadlines that [`Server::poll_timeout`] reports are enough, a datagram that is dropped changes
+//! nothing but counters and buckets. And: no answer is longer than its question; before a cookie was proved nothing is
+//! kept and no public key computed; no address of one member is told to another.
+
+mod counts;
+mod events;
+mod keyed;
+mod leases;
+mod limits;
+mod members;
+mod namespaces;
+mod outbox;
+mod proofs;
+mod questions;
+mod source;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+pub use self::counts::{Counts, Dropped};
+use self::keyed::Keyed;
+use self::leases::Leases;
+use self::limits::SourceBuckets;
+use self::members::{Locals, Member, MemberIndex, Members};
+use self::namespaces::{NamespaceIndex, Namespaces};
+use self::outbox::Outbox;
+use self::proofs::Proofs;
+use self::source::Source;
+use crate::crypto::namespace::{NamespaceKeys, ServerSecret};
+use crate::id::ServerKey;
+use crate::limits as bounds;
+use crate::route::Route;
+use crate::time::Instant;
+use crate::wire::rendezvous::{
+    DAY_SECONDS, Day, FromNode, FromServer, Handle, Refusal, Register, ServerTime,
+};
+
+/// What outlives a run of the server.
+pub struct Secrets {
+    /// Its key pair.
+    pub key: ServerSecret,
+    /// What tokens are made with.
+    pub tokens: Zeroizing<[u8; 32]>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// What a server is told when it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Members that it takes, all namespaces together.
+    pub members_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { members_max: bounds::SERVER_MEMBERS }
+    }
+}
+
+/// One rendezvous server: see the module's description.
+pub struct Server {
+    config: Config,
+    key: ServerSecret,
+    rng: Box<dyn CryptoRng + Send>,
+    /// The latest time seen.
+    now: Instant,
+    started: Instant,
+    /// The time since 1970, and when it was that.
+    wall: (Duration, Instant),
+    proofs: Proofs,
+    registers: SourceBuckets,
+    spread: Keyed,
+    namespaces: Namespaces,
+    members: Members,
+    locals: Locals,
+    leases: Leases,
+    /// Which namespaces have an event to tell, and when.
+    events: BTreeSet<(Instant, NamespaceIndex)>,
+    /// Those whose event is due.
+    untold: VecDeque<NamespaceIndex>,
+    outbox: Outbox,
+    counts: Counts,
+    /// Kept only for its memory.
+    entries: Vec<u8>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    route: Route,
+    /// Its address; an IPv4 one never in IPv6 dress.
+    addr: SocketAddr,
+    source: Source,
+    /// Bytes of its question: no answer has more.
+    length: usize,
+}
+
+impl Server {
+    /// A server without members; `rng` is the operating system's in the daemon, a seeded one in tests. Tell it the wall
+    /// clock before anything else.
+    pub fn new(config: Config, secrets: Secrets, mut rng: Box<dyn CryptoRng + Send>, now: Instant) -> Self {
+        Self {
+            config,
+            key: secrets.key,
+            now,
+            started: now,
+            wall: (Duration::ZERO, now),
+            proofs: Proofs::new(secrets.tokens, &mut *rng),
+            registers: SourceBuckets::new(&mut *rng),
+            spread: Keyed::new(&mut *rng),
+            namespaces: Namespaces::new(&mut *rng),
+            members: Members::new(&mut *rng),
+            locals: Locals::default(),
+            leases: Leases::default(),
+            events: BTreeSet::new(),
+            untold: VecDeque::new(),
+            outbox: Outbox::default(),
+            counts: Counts::default(),
+            entries: Vec::new(),
+            rng,
+        }
+    }
+
+    /// What stands behind `#` in its address.
+    pub fn key(&self) -> ServerKey {
+        self.key.public()
+    }
+
+    /// How many members there are, all namespaces together.
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// How many namespaces have members.
+    pub fn namespaces(&self) -> usize {
+        self.namespaces.len()
+    }
+
+    /// What it did.
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// A datagram from the network.
+    ///
+    /// # Errors
+    ///
+    /// Says why it had no effect; some are answered nevertheless (a retry, a nope).
+    pub fn handle_datagram(&mut self, route: Route, datagram: &[u8], now: Instant) -> Result<(), Dropped> {
+        self.now = self.now.max(now);
+        self.counts.bytes_in += datagram.len() as u64;
+        let outcome = self.dispatch(route, datagram);
+        if let Err(reason) = outcome {
+            self.counts.count_dropped(reason);
+        }
+        outcome
+    }
+
+    fn dispatch(&mut self, route: Route, datagram: &[u8]) -> Result<(), Dropped> {
+        let addr = SocketAddr::new(route.remote.ip().to_canonical(), route.remote.port());
+        let asker = Asker { route, addr, source: Source::of(addr.ip()), length: datagram.len() };
+        let message = FromNode::parse(datagram)?;
+        self.counts.count_received(message.kind());
+        match message {
+            FromNode::Hail(nonce) => self.on_hail(asker, nonce),
+            FromNode::Register(register) => self.on_register(asker, &register, datagram),
+            FromNode::Keep(keep) => self.on_keep(asker, keep),
+            FromNode::List(list) => self.on_list(asker, list),
+            FromNode::Intro(intro) => self.on_intro(asker, &intro),
+            FromNode::Bye(bye) => self.on_bye(asker, bye),
+        }
+    }
+
+    /// The time since 1970: days, tokens and versions are counted by it.
+    pub fn handle_wall_clock(&mut self, since_1970: Duration, now: Instant) {
+        self.now = self.now.max(now);
+        self.wall = (since_1970, self.now);
+    }
+
+    /// Does what is due. A call too early does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        while let Some((at, namespace)) = self.events.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.events.remove(&(at, namespace));
+            self.untold.push_back(namespace);
+        }
+        let mut looked_at = 0;
+        while let Some((second, index)) = self.leases.pop(self.now, &mut looked_at) {
+            let Some(member) = self.members.get_mut(index).filter(|member| member.look_at == second) else {
+                continue;
+            };
+            let (namespace, gone) = (member.namespace, member.expire(self.now));
+            let lease = member.lease();
+            for addr in gone {
+                self.namespaces.depart(Source::of(addr.ip()), namespace);
+            }
+            match (lease, self.members.get_mut(index)) {
+                (Some(lease), Some(member)) => {
+                    member.look_at = lease;
+                    self.leases.add(lease, index);
+                }
+                _ => self.remove(index),
+            }
+        }
+    }
+
+    /// The next datagram to be sent, and where to. Its bytes replace those of `buffer`, whose memory is used again.
+    #[must_use]
+    pub fn poll_transmit(&mut self, buffer: &mut Vec<u8>) -> Option<Route> {
+        loop {
+            if let Some(route) = self.outbox.pop(buffer) {
+                if let Some(kind) = crate::wire::rendezvous::Kind::of(buffer) {
+                    self.counts.count_sent(kind, buffer.len());
+                }
+                return Some(route);
+            }
+            let namespace = self.untold.pop_front()?;
+            self.tell_event(namespace);
+        }
+    }
+
+    /// When [`Server::handle_timeout`] must be called next, and why. `None`: only an input can make work.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let event = self.events.first().map(|(at, _)| (*at, "event"));
+        let lease = self.leases.next().map(|at| (at, "lease"));
+        event.into_iter().chain(lease).min()
+    }
+
+    /// The time since 1970.
+    fn wall(&self) -> Duration {
+        self.wall.0.saturating_add(self.now.since(self.wall.1))
+    }
+
+    fn time(&self) -> ServerTime {
+        let seconds = self.wall().as_secs();
+        let day = u32::try_from(seconds / u64::from(DAY_SECONDS)).unwrap_or(u32::MAX);
+        ServerTime { day: Day(day), second: (seconds % u64::from(DAY_SECONDS)) as u32 }
+    }
+
+    /// With which a new namespace begins: higher than it was before a restart.
+    fn first_version(&self) -> u64 {
+        let wall = self.wall();
+        (wall.as_secs() << 20) | ((u64::from(wall.subsec_nanos()) << 20) / 1_000_000_000)
+    }
+
+    /// Makes sure that the namespace and the member are there, if there is room for them.
+    fn enter(
+        &mut self,
+        there: Option<NamespaceIndex>,
+        new_keys: Option<NamespaceKeys>,
+        member: Option<MemberIndex>,
+        handle: Handle,
+    ) -> Result<(NamespaceIndex, MemberIndex), Refusal> {
+        if let (Some(namespace), Some(member)) = (there, member) {
+            return Ok((namespace, member));
+        }
+        if self.members.len() >= self.config.members_max {
+            return Err(Refusal::Server);
+        }
+        let full = |index| {
+            let record = self.namespaces.get(index);
+            record.is_some_and(|record| record.members.len() >= bounds::NAMESPACE_MEMBERS)
+        };
+        if there.is_some_and(full) {
+            return Err(Refusal::Namespace);
+        }
+        let version = self.first_version();
+        let namespace = match (there, new_keys) {
+            (Some(there), _) => there,
+            (None, Some(keys)) => self.namespaces.insert(keys, version),
+            (None, None) => return Err(Refusal::Server),
+        };
+        let index = self.members.insert(Member::new(handle, namespace));
+        if let (Some(record), Some(member)) =
+            (self.namespaces.get_mut(namespace), self.members.get_mut(index))
+        {
+            member.position = record.members.len() as u32;
+            record.members.push(index);
+        }
+        Ok((namespace, index))
+    }
+
+    /// The member was heard.
+    fn hear(&mut self, index: MemberIndex, asker: Asker) {
+        let local = self.locals.number(asker.route.local);
+        let Some(member) = self.members.get_mut(index) else { return };
+        let (namespace, before) = (member.namespace, member.addr_like(asker.addr));
+        member.hear(asker.addr, local, self.now);
+        if member.addrs().count() == 1 && before.is_none() {
+            let lease = member.lease().unwrap_or_default();
+            member.look_at = lease;
+            self.leases.add(lease, index);
+        }
+        if before != Some(asker.addr) {
+            self.namespaces.arrive(asker.source, namespace);
+            if let Some(before) = before {
+                self.namespaces.depart(Source::of(before.ip()), namespace);
+            }
+        }
+    }
+
+    /// The member told what the others are to hear.
+    fn list_member(&mut self, namespace: NamespaceIndex, index: MemberIndex, register: &Register<'_>) {
+        let (Some(record), Some(member)) = (self.namespaces.get_mut(namespace), self.members.get_mut(index))
+        else {
+            return;
+        };
+        record.listed += usize::from(!member.is_listed());
+        record.version += 1;
+        member.boot = register.boot;
+        member.seq = register.seq;
+        member.blob = register.blob.into();
+        let version = record.version;
+        self.members.set_version(index, version);
+        self.changed(namespace);
+    }
+
+    /// The member is gone, and with the last one its namespace.
+    fn remove(&mut self, index: MemberIndex) {
+        let Some(member) = self.members.remove(index) else { return };
+        for addr in member.addrs() {
+            self.namespaces.depart(Source::of(addr.ip()), member.namespace);
+        }
+        let Some(record) = self.namespaces.get_mut(member.namespace) else { return };
+        record.members.swap_remove(member.position as usize);
+        if let Some(moved) = record.members.get(member.position as usize)
+            && let Some(moved) = self.members.get_mut(*moved)
+        {
+            moved.position = member.position;
+        }
+        if record.members.is_empty() {
+            if let Some(at) = record.event_at {
+                self.events.remove(&(at, member.namespace));
+            }
+            self.untold.retain(|untold| *untold != member.namespace);
+            self.namespaces.remove(member.namespace);
+        } else if member.is_listed() {
+            record.listed -= 1;
+            record.leave(member.handle);
+            self.changed(member.namespace);
+        }
+    }
+
+    /// Sends at most `most` bytes.
+    fn send(
+        &mut self,
+        to: Route,
+        message: &FromServer<'_>,
+        namespace: Option<NamespaceIndex>,
+        most: usize,
+    ) -> Result<(), Dropped> {
+        let mut datagram = self.outbox.buffer();
+        message.write(&mut datagram);
+        if let Some(record) = namespace.and_then(|namespace| self.namespaces.get(namespace)) {
+            record.keys.finish(&mut datagram);
+        }
+        if datagram.len() <= most && self.outbox.push(to, datagram) { Ok(()) } else { Err(Dropped::NoRoom) }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("members", &self.members())
+            .field("namespaces", &self.namespaces())
+            .finish_non_exhaustive()
+    }
+}
