@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::nat::Kind;
+use crate::nat::{Filtering, Kind, Mapping};
 use crate::world::{HostId, World, milliseconds, seconds};
 
 const LINK: Duration = milliseconds(25);
@@ -43,4 +43,52 @@ fn two_homes_meet_and_talk() {
     assert!(world.run_for(seconds(2), |world| world.outcome(two, app, 1).is_some()));
     println!("acknowledged after {:?}", world.now.since(begun));
     assert_eq!(world.outcome(two, app, 1), Some("delivered"));
+}
+
+/// The kinds of research on address translators, in the order of their hardness.
+const KINDS: [(&str, Kind); 8] = [
+    ("open", Kind::OPEN),
+    ("firewall", Kind::FIREWALL),
+    ("EIM/EIF", Kind::EIF),
+    ("EIM/ADF", Kind::ADF),
+    ("EIM/APDF", Kind::HOME),
+    ("ADM/APDF", Kind::ADM),
+    ("APDM seq", Kind::SEQUENTIAL),
+    ("APDM random", Kind::RANDOM),
+];
+
+/// Whether two sides can meet directly by sending to what a server sees of each.
+fn can_meet(one: Kind, two: Kind) -> bool {
+    let varies = |kind: Kind| !kind.firewall && kind.mapping != Mapping::EndpointIndependent;
+    let picky = |kind: Kind| kind.filtering == Filtering::AddressAndPortDependent;
+    // Whose port varies is met by whom lets any port of a known address in.
+    match (varies(one), varies(two)) {
+        (false, false) => true,
+        (true, false) => !picky(two),
+        (false, true) => !picky(one),
+        (true, true) => false,
+    }
+}
+
+#[test]
+fn every_pair_that_can_meet_is_direct() {
+    let mut wrong = Vec::new();
+    for (row, (name, kind)) in KINDS.into_iter().enumerate() {
+        for (column, (other_name, other)) in KINDS.into_iter().enumerate() {
+            for first in [0, 1] {
+                let seed = (row * 16 + column * 2 + first) as u64;
+                let (mut world, hosts) = apart(seed, [kind, other]);
+                world.start(hosts[first]);
+                world.run(seconds(5));
+                world.start(hosts[1 - first]);
+                let begun = world.now;
+                let met = world.run_for(seconds(40), |world| world.online(hosts[0]) + world.online(hosts[1]) == 2);
+                println!("{name:12} {other_name:12} {met} {:?}", world.now.since(begun));
+                if met != can_meet(kind, other) {
+                    wrong.push((name, other_name, first, met));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
