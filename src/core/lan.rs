@@ -271,15 +271,19 @@ impl Node {
         }
     }
 
-    /// Somebody says that `id` is at `route`. A peer that we have a session with is only asked: it may have restarted.
+    /// Somebody says that `id` is at `route`. A peer that we have a session with is only asked: it may have restarted. A
+    /// dormant one is asked at a new address only: it tells its neighbours if it restarted, and they bring us together.
     /// It spoke with the secret of `network`.
     fn sighted(&mut self, id: NodeId, route: Route, network: NetworkTag) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return self.seek_in(network, id, Some((route, Source::Seen)), None);
         };
+        let known = peer.candidates.iter().any(|candidate| candidate.route.remote == route.remote);
         peer.candidates.add(route, Source::Seen);
         if peer.is_online() {
-            self.suspect(id);
+            if peer.current.is_some() || !known {
+                self.suspect(id);
+            }
         } else {
             self.seek_in(network, id, Some((route, Source::Seen)), None);
         }
@@ -305,7 +309,7 @@ impl Node {
         self.tell_topics(id);
     }
 
-    /// A digest of whom we hold a session with, ourselves included: equal on two members of a full mesh.
+    /// A digest of who is online, ourselves included: equal on two members of a full mesh.
     pub(super) fn acquaintances(&self) -> u64 {
         self.peers.digest() ^ self.id.digest()
     }
@@ -345,7 +349,12 @@ impl Node {
                 entries.push((*other, without_scope(path.remote)));
             }
         }
-        entries.truncate(INTRODUCED);
+        if entries.len() > INTRODUCED {
+            // Others than the last time, so that who needs them all gets them all.
+            let first = self.rng.next_u64() % entries.len() as u64;
+            entries.rotate_left(first as usize);
+            entries.truncate(INTRODUCED);
+        }
         for chunk in entries.chunks(INTRODUCTIONS) {
             self.tell(id, &Record::Peers { entries: chunk.to_vec() });
         }

@@ -35,6 +35,7 @@ mod peers;
 mod pings;
 mod prospects;
 mod requests;
+mod ring;
 mod sessions;
 mod status;
 mod timers;
@@ -176,7 +177,7 @@ impl Node {
         self.id
     }
 
-    /// How many peers have a session with us.
+    /// How many peers are online.
     pub fn online(&self) -> usize {
         self.peers.counts().0
     }

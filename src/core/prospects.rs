@@ -21,6 +21,7 @@ use crate::crypto::network::NetworkTag;
 use crate::crypto::session::Session;
 use crate::id::{BootId, NodeId, NodeName};
 use crate::time::Instant;
+use crate::wire::message::Record;
 use crate::wire::packet::{field, index_at, size};
 
 /// From one first message to the next (protocol.md, 3.4).
@@ -47,6 +48,8 @@ const FIRST_MESSAGES_A_SECOND: f64 = 100.0;
 const ONE_ADDRESS: Duration = Duration::from_secs(1);
 /// Nor to more ports of one host in that time: more daemons than that on one host take a little longer.
 const ONE_HOST: usize = 8;
+/// A first message for which there is no room now is tried again after this time.
+pub(crate) const KNOCK_PAUSE: Duration = Duration::from_millis(100);
 /// A peer that stopped answering is sought again after as long as it has been away: when a network that was cut is
 /// mended and nobody saw that, it is whole again after at most twice the time.
 const SEEK_LOST_MIN: Duration = Duration::from_secs(5);
@@ -251,10 +254,11 @@ impl Node {
     /// Sends our first message to all addresses at which the prospect may be, and awaits the answer.
     fn send_first_message(&mut self, id: NodeId) {
         let now = self.now;
-        if !self.prospects.has_token(now) {
-            self.timers.set(Timer::Handshake(id), now + Duration::from_millis(100));
+        if !self.may_knock(id) {
+            self.timers.set(Timer::Handshake(id), now + KNOCK_PAUSE);
             return;
         }
+        let promised = self.is_promised(id);
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
         let network = self.config.network.turn(prospect.network, prospect.turns);
         let stale =
@@ -273,14 +277,36 @@ impl Node {
         for candidate in candidates {
             let trusted = candidate.source <= Source::Proved;
             // One token a datagram: what finds none waits for the next attempt.
+            let promised = promised.is_some_and(|path| path.remote == candidate.route.remote);
             if (trusted || self.prospects.may_address(candidate.route.remote, id, now))
-                && self.prospects.take_token(now)
+                && (self.prospects.take_token(now) || promised)
             {
                 self.outbox.push(Destination::One(candidate.route), &packet);
             }
         }
         let retry = self.jittered(step);
         self.timers.set(Timer::Handshake(id), now + retry);
+    }
+
+    /// Whether a first message for `id` may leave now.
+    pub(crate) fn may_knock(&mut self, id: NodeId) -> bool {
+        self.prospects.has_token(self.now) || self.is_promised(id).is_some()
+    }
+
+    /// The path of a dormant peer that an app waits for: a publication goes to all who listen, and its handshakes are no
+    /// more than its messages.
+    fn is_promised(&self, id: NodeId) -> Option<Route> {
+        self.peers.get(&id)?.path.filter(|_| self.is_dormant(id) && self.is_awaited(id))
+    }
+
+    /// Asks a dormant peer by our first message whether it is there.
+    pub(crate) fn knock(&mut self, id: NodeId) {
+        match self.prospects.by_id.get(&id) {
+            // That just happened, for another of its addresses.
+            Some(prospect) if prospect.last_sent == Some(self.now) => {}
+            Some(_) => self.send_first_message(id),
+            None => self.seek(id, None, None),
+        }
     }
 
     /// Sends our first message once more: its receiver is awake now, and said so in a message as long as ours.
@@ -350,9 +376,17 @@ impl Node {
         if prospect.attempts < ATTEMPTS || self.is_awaited(id) {
             self.send_first_message(id);
         } else {
+            let teller = self.prospects.by_id.get(&id).and_then(|prospect| prospect.teller);
             self.give_up(id, "no answer");
             if self.peers.get(&id).is_none() {
                 self.note_unanswered(id);
+            }
+            if self.is_dormant(id) {
+                self.condemn(id);
+            }
+            if let Some(teller) = teller.filter(|_| self.is_crowded_ring()) {
+                // It may not have heard that this one left.
+                self.tell(teller, &Record::Suspect { peer: id });
             }
         }
     }
@@ -428,6 +462,7 @@ impl Node {
         if let Some(known) = self.peers.get_mut(&peer).filter(|_| once) {
             known.round_trip.sample(self.now.since(asked));
         }
+        self.hold_place(peer, asked);
         self.introduce_ourselves(peer);
         Ok(())
     }

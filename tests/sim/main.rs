@@ -16,6 +16,7 @@ mod discovery;
 mod duplicates;
 mod health;
 mod hostile;
+mod large;
 mod load;
 mod parting;
 mod presence;
