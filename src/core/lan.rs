@@ -13,6 +13,7 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::{Advert, Destination, Dropped, Event, IpAddrScoped, Route, Sighting};
 use crate::core::heard::Channel;
+use crate::core::pace::Pace;
 use crate::core::paths::Source;
 use crate::core::timers::Timer;
 use crate::crypto::network::{NetworkKeys, NetworkKind, NetworkTag};
@@ -37,6 +38,10 @@ const BROWSE_AGAIN: Duration = Duration::from_secs(600);
 const INTRODUCTIONS: usize = 20;
 /// Peers introduced at once; a larger network is introduced by more than one peer.
 const INTRODUCED: usize = 128;
+/// Records of introductions that leave in a burst, and a second, to all peers together: when many nodes start at once,
+/// each new session of each would bring all it knows else, and most of it would be known.
+const INTRODUCTIONS_BURST: u32 = 64;
+const INTRODUCTIONS_A_SECOND: u32 = 32;
 /// Introductions are told to one peer no more often than this, and while nothing changes, twice as late each time.
 const COMPARE: Duration = Duration::from_secs(1);
 const COMPARE_MAX: Duration = Duration::from_secs(600);
@@ -49,7 +54,7 @@ const UNPROVED_HINTS: usize = 32;
 const IGNORED: Duration = Duration::from_secs(600);
 
 /// What we do to find others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lan {
     hellos_left: usize,
     kicked: Option<Instant>,
@@ -59,6 +64,22 @@ pub(crate) struct Lan {
     greeted: VecDeque<[u8; size::NONCE]>,
     /// Who is behind each advert that we see: mDNS names only the label when one vanishes.
     seen: BTreeMap<String, NodeId>,
+    /// Of records of introductions.
+    introductions: Pace,
+}
+
+impl Default for Lan {
+    fn default() -> Self {
+        Self {
+            hellos_left: 0,
+            kicked: None,
+            browsing: false,
+            static_peers: Vec::new(),
+            greeted: VecDeque::new(),
+            seen: BTreeMap::new(),
+            introductions: Pace::new(INTRODUCTIONS_BURST, INTRODUCTIONS_A_SECOND),
+        }
+    }
 }
 
 /// A difference between whom a peer knows and whom we know.
@@ -349,13 +370,15 @@ impl Node {
                 entries.push((*other, without_scope(path.remote)));
             }
         }
-        if entries.len() > INTRODUCED {
+        let room = INTRODUCED.min(self.lan.introductions.room(self.now) * INTRODUCTIONS);
+        if entries.len() > room {
             // Others than the last time, so that who needs them all gets them all.
             let first = self.rng.next_u64() % entries.len() as u64;
             entries.rotate_left(first as usize);
-            entries.truncate(INTRODUCED);
+            entries.truncate(room);
         }
         for chunk in entries.chunks(INTRODUCTIONS) {
+            self.lan.introductions.take(self.now);
             self.tell(id, &Record::Peers { entries: chunk.to_vec() });
         }
     }

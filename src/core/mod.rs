@@ -30,6 +30,7 @@ mod messages;
 mod names;
 mod network;
 mod outbox;
+mod pace;
 mod paths;
 mod peers;
 mod pings;

@@ -12,6 +12,7 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Route};
 use crate::core::handshakes::Owner;
+use crate::core::pace::Pace;
 use crate::core::paths::{Candidate, Candidates, Source};
 use crate::core::sessions::Established;
 use crate::core::timers::Timer;
@@ -42,8 +43,8 @@ const FIRST_MESSAGE_LIFE: Duration = Duration::from_secs(5);
 const PROSPECTS: usize = 1024;
 /// First messages that leave in a burst, and a second, counted as datagrams: thirty peers with three addresses each at
 /// once, and then 16 kB/s, which no network minds.
-const FIRST_MESSAGE_BURST: f64 = 96.0;
-const FIRST_MESSAGES_A_SECOND: f64 = 100.0;
+const FIRST_MESSAGE_BURST: u32 = 96;
+const FIRST_MESSAGES_A_SECOND: u32 = 100;
 /// Different prospects may not send first messages to one address faster: hearsay must not become a weapon.
 const ONE_ADDRESS: Duration = Duration::from_secs(1);
 /// Nor to more ports of one host in that time: more daemons than that on one host take a little longer.
@@ -59,9 +60,8 @@ const SEEK_LOST_MAX: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(crate) struct Prospects {
     by_id: BTreeMap<NodeId, Prospect>,
-    /// Room for first messages: refilled by time, one a message.
-    tokens: f64,
-    refilled: Instant,
+    /// Of first messages.
+    pace: Pace,
     addressed: BTreeMap<IpAddr, Vec<Addressed>>,
     counter: u64,
 }
@@ -104,8 +104,7 @@ impl Default for Prospects {
     fn default() -> Self {
         Self {
             by_id: BTreeMap::new(),
-            tokens: FIRST_MESSAGE_BURST,
-            refilled: Instant::default(),
+            pace: Pace::new(FIRST_MESSAGE_BURST, FIRST_MESSAGES_A_SECOND),
             addressed: BTreeMap::new(),
             counter: 0,
         }
@@ -134,21 +133,6 @@ impl Prospects {
         self.addressed
             .values_mut()
             .for_each(|there| there.retain(|addressed| addressed.prospect != prospect));
-    }
-
-    fn has_token(&mut self, now: Instant) -> bool {
-        let passed = now.since(self.refilled).as_secs_f64();
-        self.tokens = (self.tokens + passed * FIRST_MESSAGES_A_SECOND).min(FIRST_MESSAGE_BURST);
-        self.refilled = now;
-        self.tokens >= 1.0
-    }
-
-    fn take_token(&mut self, now: Instant) -> bool {
-        let has = self.has_token(now);
-        if has {
-            self.tokens -= 1.0;
-        }
-        has
     }
 
     fn may_address(&mut self, addr: SocketAddr, prospect: NodeId, now: Instant) -> bool {
@@ -279,7 +263,7 @@ impl Node {
             // One token a datagram: what finds none waits for the next attempt.
             let promised = promised.is_some_and(|path| path.remote == candidate.route.remote);
             if (trusted || self.prospects.may_address(candidate.route.remote, id, now))
-                && (self.prospects.take_token(now) || promised)
+                && (self.prospects.pace.take(now) || promised)
             {
                 self.outbox.push(Destination::One(candidate.route), &packet);
             }
@@ -290,7 +274,7 @@ impl Node {
 
     /// Whether a first message for `id` may leave now.
     pub(crate) fn may_knock(&mut self, id: NodeId) -> bool {
-        self.prospects.has_token(self.now) || self.is_promised(id).is_some()
+        self.prospects.pace.room(self.now) > 0 || self.is_promised(id).is_some()
     }
 
     /// The path of a dormant peer that an app waits for: a publication goes to all who listen, and its handshakes are no
