@@ -174,7 +174,12 @@ impl Node {
         if id == self.id {
             return;
         }
-        let known = self.peers.get(&id).map(|peer| peer.candidates.clone());
+        let known = self.peers.get(&id).map(|peer| {
+            let mut known = peer.candidates.clone();
+            // However many addresses were heard since.
+            peer.path.into_iter().for_each(|path| known.add(path, Source::Proved));
+            known
+        });
         let prospects = &mut self.prospects.by_id;
         if !prospects.contains_key(&id) {
             if prospects.len() >= PROSPECTS {
@@ -277,10 +282,10 @@ impl Node {
         self.prospects.pace.room(self.now) > 0 || self.is_promised(id).is_some()
     }
 
-    /// The path of a dormant peer that an app waits for: a publication goes to all who listen, and its handshakes are no
+    /// The path of an online peer that an app waits for: a publication goes to all who listen, and its handshakes are no
     /// more than its messages.
     fn is_promised(&self, id: NodeId) -> Option<Route> {
-        self.peers.get(&id)?.path.filter(|_| self.is_dormant(id) && self.is_awaited(id))
+        self.peers.get(&id)?.path.filter(|_| self.is_awaited(id))
     }
 
     /// Asks a dormant peer by our first message whether it is there.
@@ -446,7 +451,6 @@ impl Node {
         if let Some(known) = self.peers.get_mut(&peer).filter(|_| once) {
             known.round_trip.sample(self.now.since(asked));
         }
-        self.hold_place(peer, asked);
         self.introduce_ourselves(peer);
         Ok(())
     }
