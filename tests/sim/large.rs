@@ -1,12 +1,14 @@
 //! Networks of more nodes than each keeps sessions with.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use atonce::core::Destination;
 use atonce::id::ClientId;
 use atonce::limits;
+use atonce::wire::message::{Read, Record, Records};
 
+use crate::load::{Ghost, answers, said};
 use crate::world::{HostId, Weather, World, milliseconds, seconds};
 
 /// In which each node has more peers than it keeps sessions with, though some leave.
@@ -188,6 +190,32 @@ fn a_copied_disk_takes_nobodys_place() {
     world.say(1, app, line);
     let peer = world.heard(1, app, "peer").into_iter().find(|peer| peer["id"] == id.as_str()).unwrap();
     assert_eq!(peer["path"]["addr"], world.hosts[0].addr.to_string());
+}
+
+#[test]
+fn who_names_somebody_that_is_gone_is_told_so() {
+    let mut world = settled(12);
+    let (teller, gone) = (SocketAddr::from(([10, 0, 0, 251], 5)), SocketAddr::from(([10, 0, 0, 252], 6)));
+    let (mut ghost, missing) = (Ghost::new(1), Ghost::new(2).identity.id());
+    let first = ghost.first_message(world.id(0));
+    let response = answers(&mut world, teller, &first).remove(0);
+    let mut session = ghost.session(&response);
+    let told = said(&mut session, &Record::Peers { entries: vec![(missing, gone)] });
+    world.capture = Some(Vec::new());
+    let at = world.now;
+    world.inject(at, 0, teller, &told);
+    world.run(seconds(20));
+    let mut heard = Vec::new();
+    for (_, to, mut bytes) in world.capture.take().unwrap() {
+        if matches!(to, Destination::One(route) if route.remote == teller)
+            && let Ok(plaintext) = session.open(&mut bytes)
+        {
+            let suspect =
+                |record| matches!(record, Ok(Read::Record(Record::Suspect { peer })) if peer == missing);
+            heard.push(Records::new(plaintext).any(suspect));
+        }
+    }
+    assert_eq!(heard.into_iter().filter(|suspect| *suspect).count(), 1);
 }
 
 #[test]
