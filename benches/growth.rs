@@ -20,18 +20,19 @@ use world::{World, milliseconds, seconds};
 
 fn main() {
     println!(
-        "{:>6} {:>12} {:>14} {:>14} {:>16} {:>14} {:>10}",
+        "{:>6} {:>12} {:>14} {:>14} {:>16} {:>14} {:>10} {:>10}",
         "nodes",
         "all know all",
         "packets until",
         "packets idle",
         "processor until",
         "processor idle",
-        "memory"
+        "memory",
+        "sessions"
     );
     println!(
-        "{:>6} {:>12} {:>14} {:>14} {:>16} {:>14} {:>10}",
-        "", "ms", "a node", "a node, minute", "ms a node", "ms a node, min", "kB a node"
+        "{:>6} {:>12} {:>14} {:>14} {:>16} {:>14} {:>10} {:>10}",
+        "", "ms", "a node", "a node, minute", "ms a node", "ms a node, min", "kB a node", "idle"
     );
     let sizes: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
     for nodes in if sizes.is_empty() { vec![10, 100, 1000] } else { sizes } {
@@ -52,15 +53,17 @@ fn main() {
         let cpu = began.elapsed();
         let sent = |world: &World| world.hosts.iter().map(|host| host.sent_packets).sum::<u64>();
         let first = sent(&world);
-        world.run(seconds(30));
+        // The sessions that only proved somebody are gone by then.
+        world.run(seconds(200));
         let (began, settled) = (Instant::now(), sent(&world));
         world.run(seconds(60));
         let idle_cpu = began.elapsed();
         let idle = sent(&world) - settled;
         let memory = (resident_kilobytes() - before) / nodes as u64;
+        let sessions = (0..nodes).map(|host| world.counter(host, "sessions")).sum::<u64>() / nodes as u64;
         let each = |value: u64| value / nodes as u64;
         println!(
-            "{nodes:>6} {:>12} {:>14} {:>14} {:>16.2} {:>14.2} {memory:>10}",
+            "{nodes:>6} {:>12} {:>14} {:>14} {:>16.2} {:>14.2} {memory:>10} {sessions:>10}",
             known.as_millis(),
             each(first),
             each(idle),

@@ -29,6 +29,11 @@ impl NodeId {
         self.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
     }
 
+    /// Where it stands on the ring of ids: in their order, as far as eight bytes tell them apart.
+    pub(crate) fn place(&self) -> u64 {
+        self.0.first_chunk().copied().map_or(0, u64::from_be_bytes)
+    }
+
     /// The key's bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

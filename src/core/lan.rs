@@ -13,6 +13,7 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::{Advert, Destination, Dropped, Event, IpAddrScoped, Route, Sighting};
 use crate::core::heard::Channel;
+use crate::core::pace::Pace;
 use crate::core::paths::Source;
 use crate::core::timers::Timer;
 use crate::crypto::network::{NetworkKeys, NetworkKind, NetworkTag};
@@ -37,6 +38,10 @@ const BROWSE_AGAIN: Duration = Duration::from_secs(600);
 const INTRODUCTIONS: usize = 20;
 /// Peers introduced at once; a larger network is introduced by more than one peer.
 const INTRODUCED: usize = 128;
+/// Records of introductions that leave in a burst, and a second, to all peers together: when many nodes start at once,
+/// each new session of each would bring all it knows else, and most of it would be known.
+const INTRODUCTIONS_BURST: u32 = 64;
+const INTRODUCTIONS_A_SECOND: u32 = 32;
 /// Introductions are told to one peer no more often than this, and while nothing changes, twice as late each time.
 const COMPARE: Duration = Duration::from_secs(1);
 const COMPARE_MAX: Duration = Duration::from_secs(600);
@@ -49,7 +54,7 @@ const UNPROVED_HINTS: usize = 32;
 const IGNORED: Duration = Duration::from_secs(600);
 
 /// What we do to find others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lan {
     hellos_left: usize,
     kicked: Option<Instant>,
@@ -59,6 +64,22 @@ pub(crate) struct Lan {
     greeted: VecDeque<[u8; size::NONCE]>,
     /// Who is behind each advert that we see: mDNS names only the label when one vanishes.
     seen: BTreeMap<String, NodeId>,
+    /// Of records of introductions.
+    introductions: Pace,
+}
+
+impl Default for Lan {
+    fn default() -> Self {
+        Self {
+            hellos_left: 0,
+            kicked: None,
+            browsing: false,
+            static_peers: Vec::new(),
+            greeted: VecDeque::new(),
+            seen: BTreeMap::new(),
+            introductions: Pace::new(INTRODUCTIONS_BURST, INTRODUCTIONS_A_SECOND),
+        }
+    }
 }
 
 /// A difference between whom a peer knows and whom we know.
@@ -274,15 +295,19 @@ impl Node {
         }
     }
 
-    /// Somebody says that `id` is at `route`. A peer that we have a session with is only asked: it may have restarted.
+    /// Somebody says that `id` is at `route`. A peer that we have a session with is only asked: it may have restarted. A
+    /// dormant one is asked at a new address only: it tells its neighbours if it restarted, and they bring us together.
     /// It spoke with the secret of `network`.
     fn sighted(&mut self, id: NodeId, route: Route, network: NetworkTag) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return self.seek_in(network, id, Some((route, Source::Seen)), None);
         };
+        let known = peer.candidates.iter().any(|candidate| candidate.route.remote == route.remote);
         peer.candidates.add(route, Source::Seen);
         if peer.is_online() {
-            self.suspect(id);
+            if peer.current.is_some() || !known {
+                self.suspect(id);
+            }
         } else {
             self.seek_in(network, id, Some((route, Source::Seen)), None);
         }
@@ -308,7 +333,7 @@ impl Node {
         self.tell_topics(id);
     }
 
-    /// A digest of whom we hold a session with, ourselves included: equal on two members of a full mesh.
+    /// A digest of who is online, ourselves included: equal on two members of a full mesh.
     pub(super) fn acquaintances(&self) -> u64 {
         self.peers.digest() ^ self.id.digest()
     }
@@ -348,8 +373,15 @@ impl Node {
                 entries.push((*other, without_scope(path.remote)));
             }
         }
-        entries.truncate(INTRODUCED);
+        let room = INTRODUCED.min(self.lan.introductions.room(self.now) * INTRODUCTIONS);
+        if entries.len() > room {
+            // Others than the last time, so that who needs them all gets them all.
+            let first = self.rng.next_u64() % entries.len() as u64;
+            entries.rotate_left(first as usize);
+            entries.truncate(room);
+        }
         for chunk in entries.chunks(INTRODUCTIONS) {
+            self.lan.introductions.take(self.now);
             self.tell(id, &Record::Peers { entries: chunk.to_vec() });
         }
     }

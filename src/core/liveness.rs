@@ -10,19 +10,17 @@ use std::time::Duration;
 
 use crate::core::Node;
 use crate::core::paths::Question;
+use crate::core::prospects::KNOCK_PAUSE;
 use crate::core::timers::Timer;
 use crate::id::NodeId;
 use crate::time::Instant;
-use crate::wire::message::Record;
 
 /// How often a ring neighbour is asked.
-const RING: Duration = Duration::from_millis(2500);
+pub(crate) const RING: Duration = Duration::from_millis(2500);
 /// After a loss the ring asks this often, for a while: the first question after a parted network is one again shows
 /// both sides whom they lack.
 const RING_UNSETTLED: Duration = Duration::from_secs(1);
 const UNSETTLED: Duration = Duration::from_secs(60);
-/// How many successors on the ring each node asks.
-const SUCCESSORS: usize = 2;
 /// How much later than it should have asked us a neighbour becomes suspect.
 const RING_GRACE: Duration = Duration::from_millis(1200);
 /// How long after its last data a peer counts as in use.
@@ -61,6 +59,8 @@ pub(crate) struct Liveness {
     asked_by_us: bool,
     /// We are one of its two successors.
     asks_us: bool,
+    /// It is a neighbour on the ring, near or far.
+    linked: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +92,31 @@ impl Liveness {
         matches!(self.phase, Phase::Suspect(_))
     }
 
+    /// It is no neighbour on the ring.
+    pub(crate) fn unlink(&mut self) {
+        (self.linked, self.asked_by_us, self.asks_us) = (false, false, false);
+    }
+
+    /// It is a neighbour on the ring: one whom we ask, one who asks us, both, or a far one.
+    pub(crate) fn link(&mut self, asked_by_us: bool, asks_us: bool) {
+        self.linked = true;
+        self.asked_by_us |= asked_by_us;
+        self.asks_us |= asks_us;
+    }
+
+    pub(crate) const fn is_linked(&self) -> bool {
+        self.linked
+    }
+
+    /// As its successor on the ring we ask it for the first time after `pause`.
+    pub(crate) fn ask_first_in(&mut self, pause: Duration, now: Instant) {
+        self.last_asked = now + pause - RING;
+    }
+
+    pub(crate) fn is_in_use(&self, now: Instant) -> bool {
+        now < self.in_use_until
+    }
+
     pub(crate) fn questions(&self) -> impl Iterator<Item = &Question> {
         self.outstanding.iter()
     }
@@ -111,7 +136,7 @@ impl Liveness {
 
     /// When it has to be asked next, and when it should have been heard; later than any time if never.
     fn deadlines(&self, now: Instant, ring: Duration) -> (Option<Instant>, Option<Instant>) {
-        let in_use = (now < self.in_use_until).then(|| self.heard + HEARTBEAT);
+        let in_use = self.is_in_use(now).then(|| self.heard + HEARTBEAT);
         let ring = self.asked_by_us.then(|| self.last_asked + ring);
         let ask = in_use.into_iter().chain(ring).min();
         let judge = self.asks_us.then(|| self.heard + RING + RING_GRACE);
@@ -124,37 +149,10 @@ impl Node {
     pub(crate) fn in_use(&mut self, id: NodeId) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let was = now < peer.liveness.in_use_until;
+        let was = peer.liveness.is_in_use(now);
         peer.liveness.in_use_until = now + IN_USE;
         if !was && peer.is_online() {
             self.timers.set_sooner(Timer::Liveness(id), now + HEARTBEAT);
-        }
-    }
-
-    /// Peers came or went: finds the neighbours on the ring anew.
-    pub(crate) fn ring_changed(&mut self) {
-        let now = self.now;
-        let mut ring = self.peers.online();
-        let at = ring.partition_point(|id| *id < self.id);
-        ring.insert(at, self.id);
-        let count = ring.len();
-        let neighbours = SUCCESSORS.min(count - 1);
-        let successors: Vec<_> = (1..=neighbours).map(|step| ring[(at + step) % count]).collect();
-        let predecessors: Vec<_> = (1..=neighbours).map(|step| ring[(at + count - step) % count]).collect();
-        for (id, peer) in self.peers.iter_mut() {
-            peer.liveness.asked_by_us = successors.contains(id);
-            peer.liveness.asks_us = predecessors.contains(id);
-        }
-        for id in successors.into_iter().chain(predecessors) {
-            if !self.timers.is_set(Timer::Liveness(id)) {
-                let first = self.jittered(RING);
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    // The first question comes at a random moment, so that twenty nodes that start together do not ask
-                    // together for ever.
-                    peer.liveness.last_asked = now + first - RING;
-                }
-                self.timers.set(Timer::Liveness(id), now + first);
-            }
         }
     }
 
@@ -195,10 +193,14 @@ impl Node {
     /// Asks a suspect on every address that it may have; after the last question it has left.
     fn question(&mut self, id: NodeId, unanswered: usize) {
         let now = self.now;
+        if self.is_dormant(id) && !self.may_knock(id) {
+            // Only a question that leaves counts.
+            return self.timers.set(Timer::Liveness(id), now + KNOCK_PAUSE);
+        }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let questions = match &peer.liveness {
             liveness if liveness.refused => QUESTIONS_REFUSED,
-            liveness if now < liveness.in_use_until => QUESTIONS_IN_USE,
+            liveness if liveness.is_in_use(now) => QUESTIONS_IN_USE,
             _ => QUESTIONS.len(),
         };
         let Some(pause) = QUESTIONS[..questions].get(unanswered) else {
@@ -220,15 +222,10 @@ impl Node {
         self.timers.set(Timer::Liveness(id), now + Duration::from_millis(*pause));
     }
 
-    fn condemn(&mut self, id: NodeId) {
+    pub(crate) fn condemn(&mut self, id: NodeId) {
+        let crowded = self.is_crowded_ring();
         self.lose(id, "it stopped answering");
-        let doubtful = |peer: &crate::core::peers::Peer| peer.liveness.is_suspect();
-        for other in self.peers.online() {
-            // Who may be gone too is not told: when many vanish at once, that would be the square of them.
-            if !self.peers.get(&other).is_some_and(doubtful) {
-                self.tell(other, &Record::Suspect { peer: id });
-            }
-        }
+        self.spread_suspicion(id, crowded);
     }
 
     /// Somebody else lost `id`: that only starts our own questions.

@@ -40,7 +40,7 @@ impl Node {
                 self.on_ping_answer(from, via, token);
                 self.compare_acquaintances(from, peers);
             }
-            Record::Goodbye => self.exit(from, "it said goodbye"),
+            Record::Goodbye => self.on_goodbye(from),
             Record::About { name, peers, topics } => self.on_about(from, name, peers, topics),
             Record::Peers { entries } => self.on_introductions(from, via, &entries),
             Record::Suspect { peer } => self.on_verdict(from, peer),

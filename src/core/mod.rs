@@ -31,6 +31,7 @@ mod messages;
 mod names;
 mod network;
 mod outbox;
+mod pace;
 mod paths;
 mod peers;
 mod pings;
@@ -38,6 +39,7 @@ mod prospects;
 mod registrations;
 mod rendezvous;
 mod requests;
+mod ring;
 mod sessions;
 mod status;
 mod timers;
@@ -188,7 +190,7 @@ impl Node {
         self.id
     }
 
-    /// How many peers have a session with us.
+    /// How many peers are online.
     pub fn online(&self) -> usize {
         self.peers.counts().0
     }

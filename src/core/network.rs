@@ -81,8 +81,7 @@ impl Node {
         // Whoever has the new secret already goes on with it.
         let current = self.config.network.current().tag();
         for id in self.peers.online() {
-            let session = self.peers.get(&id).and_then(|peer| peer.current.as_ref());
-            if session.is_some_and(|session| session.network != current) {
+            if self.peers.get(&id).is_some_and(|peer| peer.network != Some(current)) {
                 self.seek(id, None, None);
             }
         }
@@ -96,7 +95,7 @@ impl Node {
             if let Some(gone) = peer.previous.take_if(|session| !network.holds(session.network)) {
                 self.handshakes.indices.remove(&gone.index);
             }
-            if peer.current.as_ref().is_some_and(|session| !network.holds(session.network)) {
+            if peer.network.is_some_and(|made| !network.holds(made)) {
                 self.say_goodbye(id);
                 self.exit(id, "this node went to another network");
             }
@@ -107,8 +106,7 @@ impl Node {
     pub(super) fn network_health(&self) -> Option<Health<'static>> {
         let (current, before) = (self.config.network.current(), self.config.network.before()?);
         let state = |tag| {
-            let with =
-                |peer: &crate::core::peers::Peer| peer.current.as_ref().is_some_and(|s| s.network == tag);
+            let with = |peer: &crate::core::peers::Peer| peer.is_online() && peer.network == Some(tag);
             self.peers.iter().filter(|(_, peer)| with(peer)).count()
         };
         let why = format!(

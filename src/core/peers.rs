@@ -1,6 +1,6 @@
 //! Who is there: the peers that proved their key, now or in an earlier run.
 //!
-//! A peer is `online` while there is a session with it that answers. Nothing enters this table because of an advert,
+//! A peer is `online` from its first session until it leaves or questions stay without an answer. Nothing enters this table because of an advert,
 //! and nothing leaves it because one vanished.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +14,7 @@ use crate::core::outbox::Train;
 use crate::core::paths::{Candidates, RoundTrip, Source};
 use crate::core::sessions::Established;
 use crate::core::topics::RemoteTopics;
+use crate::crypto::network::NetworkTag;
 use crate::id::{BootId, NodeId, NodeName};
 use crate::limits;
 use crate::time::Instant;
@@ -29,9 +30,11 @@ pub(crate) struct Peer {
     /// Messages by its name go to it, and not to another of the same name.
     pub(crate) pinned: bool,
     /// The session that we send in.
-    pub(crate) current: Option<Established>,
+    pub(crate) current: Option<Box<Established>>,
     /// The one before, for what is still under way.
-    pub(crate) previous: Option<Established>,
+    pub(crate) previous: Option<Box<Established>>,
+    /// Whose secret made the last session.
+    pub(crate) network: Option<NetworkTag>,
     /// Its life, as the last committed session told.
     pub(crate) boot: Option<BootId>,
     /// Its earlier lives: no session is made with them again.
@@ -78,6 +81,7 @@ impl Peer {
             pinned,
             current: None,
             previous: None,
+            network: None,
             boot: None,
             past_boots: VecDeque::new(),
             handshake_counter: 0,
@@ -108,7 +112,7 @@ impl Peer {
         self.seen_before.is_some() || self.met.zip(self.heard).is_some_and(stayed)
     }
 
-    /// Whether there is a session that answers.
+    /// Whether it is there: it has a session, or had one and was not missed since.
     pub(crate) const fn is_online(&self) -> bool {
         self.path.is_some()
     }
@@ -176,17 +180,17 @@ impl Peers {
         self.by_id.range((start, Bound::Unbounded)).filter(|(_, peer)| !peer.forgotten)
     }
 
-    /// The ids of the peers with a session.
+    /// The ids of the peers that are online.
     pub(crate) fn online(&self) -> Vec<NodeId> {
         self.by_id.iter().filter(|(_, peer)| peer.is_online()).map(|(id, _)| *id).collect()
     }
 
-    /// How many have a session, and how many there are.
+    /// How many are online, and how many there are.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.online, self.by_id.len())
     }
 
-    /// A digest of the ids of the peers with a session.
+    /// A digest of the ids of the peers that are online.
     pub(crate) const fn digest(&self) -> u64 {
         self.digest
     }

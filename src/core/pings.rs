@@ -28,11 +28,19 @@ struct Series {
     interval: Duration,
     timeout: Duration,
     asked: u32,
-    /// The question that is not answered yet: its token, and when it began; none until it could be sent.
-    open: Option<(Option<u64>, Instant)>,
+    /// The question that is not answered yet.
+    open: Option<Open>,
     next: Instant,
     answered: u64,
     took: Vec<Duration>,
+}
+
+/// A question that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    began: Instant,
+    /// The token that it was sent with last, and when it was sent first; none until it could be.
+    sent: Option<(u64, Instant)>,
 }
 
 impl Series {
@@ -105,8 +113,8 @@ impl Node {
     pub(crate) fn on_ping_timer(&mut self, client: ClientId, number: u64) {
         let now = self.now;
         let Some(series) = self.pings.by_number.get_mut(&(client, number)) else { return };
-        if let Some((_, began)) = series.open {
-            if now.since(began) < series.timeout {
+        if let Some(open) = series.open {
+            if now.since(open.began) < series.timeout {
                 return self.send_ping(client, number);
             }
             series.open = None;
@@ -129,7 +137,7 @@ impl Node {
             return self.timers.set(Timer::Ping(client, number), next);
         }
         series.asked += 1;
-        series.open = Some((None, now));
+        series.open = Some(Open { began: now, sent: None });
         series.next = now + series.interval;
         self.send_ping(client, number);
     }
@@ -139,15 +147,14 @@ impl Node {
         let token = self.rng.next_u64();
         let own = self.id;
         let Some(series) = self.pings.by_number.get_mut(&(client, number)) else { return };
-        let Some((open, began)) = &mut series.open else { return };
-        let (peer, deadline) = (series.peer, *began + series.timeout);
+        let Some(open) = &mut series.open else { return };
+        let (peer, deadline) = (series.peer, open.began + series.timeout);
         if peer == own {
-            *open = Some(token);
             return self.on_own_ping(client, number);
         }
-        let path = self.peers.get(&peer).and_then(|peer| peer.path);
-        if path.is_some() {
-            *open = Some(token);
+        if self.peers.get(&peer).is_some_and(|peer| peer.current.is_some()) {
+            let first = open.sent.map_or(now, |(_, first)| first);
+            open.sent = Some((token, first));
             let peers = self.acquaintances();
             self.tell(peer, &Record::Ping { token, peers });
         } else {
@@ -170,16 +177,17 @@ impl Node {
     /// The answer to a ping: of an app's, perhaps.
     pub(crate) fn on_ping_answer(&mut self, from: NodeId, via: Route, token: u64) {
         let now = self.now;
-        let asked =
-            |series: &Series| series.peer == from && matches!(series.open, Some((Some(t), _)) if t == token);
+        let asked = |series: &Series| {
+            series.peer == from && matches!(series.open, Some(Open { sent: Some((t, _)), .. }) if t == token)
+        };
         let Some(((client, number), series)) =
             self.pings.by_number.iter_mut().find(|(_, series)| asked(series))
         else {
             return;
         };
         let (client, number) = (*client, *number);
-        let Some((_, began)) = series.open.take() else { return };
-        let took = now.since(began);
+        let Some(Open { sent: Some((_, sent)), .. }) = series.open.take() else { return };
+        let took = now.since(sent);
         series.answered(took);
         let (id, seq, next) = (series.id, u64::from(series.asked), series.next);
         let name = self.peers.get(&from).map_or_else(|| from.short(), |peer| peer.name.to_string());

@@ -13,6 +13,7 @@ use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Route};
 use crate::core::handshakes::Owner;
 use crate::core::introductions::{Meeting, SCHEDULE};
+use crate::core::pace::Pace;
 use crate::core::paths::{Candidate, Candidates, Source};
 use crate::core::sessions::Established;
 use crate::core::timers::Timer;
@@ -22,6 +23,7 @@ use crate::crypto::network::NetworkTag;
 use crate::crypto::session::Session;
 use crate::id::{BootId, NodeId, NodeName};
 use crate::time::Instant;
+use crate::wire::message::Record;
 use crate::wire::packet::{field, index_at, size};
 
 /// From one first message to the next (protocol.md, 3.4).
@@ -42,12 +44,14 @@ const FIRST_MESSAGE_LIFE: Duration = Duration::from_secs(5);
 const PROSPECTS: usize = 1024;
 /// First messages that leave in a burst, and a second, counted as datagrams: thirty peers with three addresses each at
 /// once, and then 16 kB/s, which no network minds.
-const FIRST_MESSAGE_BURST: f64 = 96.0;
-const FIRST_MESSAGES_A_SECOND: f64 = 100.0;
+const FIRST_MESSAGE_BURST: u32 = 96;
+const FIRST_MESSAGES_A_SECOND: u32 = 100;
 /// Different prospects may not send first messages to one address faster: hearsay must not become a weapon.
 const ONE_ADDRESS: Duration = Duration::from_secs(1);
 /// Nor to more ports of one host in that time: more daemons than that on one host take a little longer.
 const ONE_HOST: usize = 8;
+/// A first message for which there is no room now is tried again after this time.
+pub(crate) const KNOCK_PAUSE: Duration = Duration::from_millis(100);
 /// A peer that stopped answering is sought again after as long as it has been away: when a network that was cut is
 /// mended and nobody saw that, it is whole again after at most twice the time.
 const SEEK_LOST_MIN: Duration = Duration::from_secs(5);
@@ -57,9 +61,8 @@ const SEEK_LOST_MAX: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(crate) struct Prospects {
     by_id: BTreeMap<NodeId, Prospect>,
-    /// Room for first messages: refilled by time, one a message.
-    tokens: f64,
-    refilled: Instant,
+    /// Of first messages.
+    pace: Pace,
     addressed: BTreeMap<IpAddr, Vec<Addressed>>,
     counter: u64,
 }
@@ -104,8 +107,7 @@ impl Default for Prospects {
     fn default() -> Self {
         Self {
             by_id: BTreeMap::new(),
-            tokens: FIRST_MESSAGE_BURST,
-            refilled: Instant::default(),
+            pace: Pace::new(FIRST_MESSAGE_BURST, FIRST_MESSAGES_A_SECOND),
             addressed: BTreeMap::new(),
             counter: 0,
         }
@@ -134,21 +136,6 @@ impl Prospects {
         self.addressed
             .values_mut()
             .for_each(|there| there.retain(|addressed| addressed.prospect != prospect));
-    }
-
-    fn has_token(&mut self, now: Instant) -> bool {
-        let passed = now.since(self.refilled).as_secs_f64();
-        self.tokens = (self.tokens + passed * FIRST_MESSAGES_A_SECOND).min(FIRST_MESSAGE_BURST);
-        self.refilled = now;
-        self.tokens >= 1.0
-    }
-
-    fn take_token(&mut self, now: Instant) -> bool {
-        let has = self.has_token(now);
-        if has {
-            self.tokens -= 1.0;
-        }
-        has
     }
 
     fn may_address(&mut self, addr: SocketAddr, prospect: NodeId, now: Instant) -> bool {
@@ -231,8 +218,14 @@ impl Node {
                 let oldest = oldest.min_by_key(|(_, prospect)| prospect.since).map(|(id, _)| *id)?;
                 self.give_up(oldest, "too many prospects");
             }
+            let known = self.peers.get(&id).map(|peer| {
+                let mut known = peer.candidates.clone();
+                // However many addresses were heard since.
+                peer.path.into_iter().for_each(|path| known.add(path, Source::Proved));
+                known
+            });
             let prospect = Prospect {
-                candidates: self.peers.get(&id).map(|peer| peer.candidates.clone()).unwrap_or_default(),
+                candidates: known.unwrap_or_default(),
                 network,
                 turns: 0,
                 has_current: false,
@@ -268,10 +261,11 @@ impl Node {
     /// Sends our first message to all addresses at which the prospect may be, and awaits the answer.
     pub(super) fn send_first_message(&mut self, id: NodeId) {
         let now = self.now;
-        if !self.prospects.has_token(now) {
-            self.timers.set(Timer::Handshake(id), now + Duration::from_millis(100));
+        if !self.may_knock(id) {
+            self.timers.set(Timer::Handshake(id), now + KNOCK_PAUSE);
             return;
         }
+        let promised = self.is_promised(id);
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
         let network = self.config.network.turn(prospect.network, prospect.turns);
         let stale =
@@ -292,8 +286,9 @@ impl Node {
         for candidate in candidates {
             let trusted = candidate.source <= Source::Proved;
             // One token a datagram: what finds none waits for the next attempt.
+            let promised = promised.is_some_and(|path| path.remote == candidate.route.remote);
             if (trusted || self.prospects.may_address(candidate.route.remote, id, now))
-                && self.prospects.take_token(now)
+                && (self.prospects.pace.take(now) || promised)
             {
                 let introduced = candidate.source == Source::Introduced;
                 let remote = candidate.route.remote.ip();
@@ -306,6 +301,27 @@ impl Node {
         }
         let retry = self.jittered(step);
         self.timers.set(Timer::Handshake(id), now + retry);
+    }
+
+    /// Whether a first message for `id` may leave now.
+    pub(crate) fn may_knock(&mut self, id: NodeId) -> bool {
+        self.prospects.pace.room(self.now) > 0 || self.is_promised(id).is_some()
+    }
+
+    /// The path of an online peer that an app waits for: a publication goes to all who listen, and its handshakes are no
+    /// more than its messages.
+    fn is_promised(&self, id: NodeId) -> Option<Route> {
+        self.peers.get(&id)?.path.filter(|_| self.is_awaited(id))
+    }
+
+    /// Asks a dormant peer by our first message whether it is there.
+    pub(crate) fn knock(&mut self, id: NodeId) {
+        match self.prospects.by_id.get(&id) {
+            // That just happened, for another of its addresses.
+            Some(prospect) if prospect.last_sent == Some(self.now) => {}
+            Some(_) => self.send_first_message(id),
+            None => self.seek(id, None, None),
+        }
     }
 
     /// Sends our first message once more: its receiver is awake now, and said so in a message as long as ours.
@@ -379,9 +395,17 @@ impl Node {
         if goes_on || self.is_awaited(id) {
             self.send_first_message(id);
         } else {
+            let teller = self.prospects.by_id.get(&id).and_then(|prospect| prospect.teller);
             self.give_up(id, "no answer");
             if self.peers.get(&id).is_none() {
                 self.note_unanswered(id);
+            }
+            if self.is_dormant(id) {
+                self.condemn(id);
+            }
+            if let Some(teller) = teller.filter(|_| self.is_crowded_ring()) {
+                // It may not have heard that this one left.
+                self.tell(teller, &Record::Suspect { peer: id });
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Event, Route};
 use crate::core::handshakes::Owner;
 use crate::core::paths::{Question, Source};
+use crate::core::ring::LET_GO;
 use crate::core::timers::Timer;
 use crate::crypto::network::NetworkTag;
 use crate::crypto::session::{OpenError, Session};
@@ -77,10 +78,11 @@ impl Node {
         }
         peer.candidates.add(via, Source::Proved);
         peer.boot = Some(boot);
+        peer.network = Some(established.network);
         if let Some(counter) = counter {
             peer.handshake_counter = counter;
         }
-        let replaced = std::mem::replace(&mut peer.previous, peer.current.replace(established));
+        let replaced = std::mem::replace(&mut peer.previous, peer.current.replace(Box::new(established)));
         if let Some(replaced) = replaced {
             self.handshakes.indices.remove(&replaced.index);
         }
@@ -100,7 +102,7 @@ impl Node {
         peer.liveness.heard(now);
         peer.comparison = None;
         self.timers.clear(Timer::Lost(id));
-        self.timers.set(Timer::Session(id), now + RENEW_IDLE);
+        self.timers.set(Timer::Session(id), now + LET_GO);
         if entered {
             self.entered(id);
         }
@@ -162,13 +164,18 @@ impl Node {
 
     /// The peer is gone and did not say why: perhaps the network changed, so we look for everyone again.
     pub(crate) fn lose(&mut self, id: NodeId, reason: &'static str) {
+        let near =
+            !self.is_crowded_ring() || self.peers.get(&id).is_some_and(|peer| peer.liveness.is_linked());
         self.exit(id, reason);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.lost = Some(self.now);
         }
         self.seek(id, None, None);
-        self.kick("session lost");
-        self.unsettle();
+        // One of many is missed by its neighbours: if all greeted, that would be the square of them.
+        if near {
+            self.kick("session lost");
+            self.unsettle();
+        }
     }
 
     /// A packet in a session.
@@ -185,7 +192,7 @@ impl Node {
         };
         let now = self.now;
         let peer = self.peers.get_mut(&id).ok_or(Dropped::UnknownSession)?;
-        let of_index = |slot: &&mut Established| slot.index == index;
+        let of_index = |slot: &&mut Box<Established>| slot.index == index;
         let slots = [peer.current.as_mut(), peer.previous.as_mut()];
         let session = slots.into_iter().flatten().find(of_index).ok_or(Dropped::UnknownSession)?;
         if now.since(session.since) > LIFE {
@@ -219,8 +226,11 @@ impl Node {
         }
     }
 
-    /// Sends a ping by `route`; its answer makes the route usable.
+    /// Sends a ping by `route`; its answer makes the route usable. Without a session a handshake asks the same.
     pub(crate) fn ask(&mut self, id: NodeId, route: Route) {
+        if self.is_dormant(id) {
+            return self.knock(id);
+        }
         let token = self.rng.next_u64();
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -335,16 +345,19 @@ impl Node {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(current) = &peer.current else { return };
-        let age = now.since(current.since);
+        let (since, initiator) = (current.since, current.initiator);
+        let age = now.since(since);
+        if age >= LET_GO && !self.keeps_session(id) {
+            return self.let_go(id);
+        }
         if age >= LIFE {
             self.lose(id, "session not renewed");
             return;
         }
-        let renew_at = current.since + if current.initiator { RENEW_IDLE } else { RENEW_IDLE + RENEW_MARGIN };
+        let renew_at = since + if initiator { RENEW_IDLE } else { RENEW_IDLE + RENEW_MARGIN };
         if now >= renew_at {
-            let wipe_at = current.since + LIFE;
             self.seek(id, None, None);
-            self.timers.set(Timer::Session(id), wipe_at);
+            self.timers.set(Timer::Session(id), since + LIFE);
         } else {
             self.timers.set(Timer::Session(id), renew_at);
         }

@@ -137,7 +137,9 @@ impl Node {
             .map(|(reason, count)| (Cow::Owned(format!("dropped-{reason}")), *count))
             .collect();
         let waiting: usize = self.peers.iter().map(|(_, peer)| peer.delivery.len()).sum();
+        let sessions = self.peers.iter().filter(|(_, peer)| peer.current.is_some()).count();
         counters.extend([
+            ("sessions".into(), sessions as u64),
             ("odd-records".into(), self.odd_records),
             ("unheard-messages".into(), self.unheard),
             ("overflowed-trains".into(), self.outbox.overflowed),

@@ -21,6 +21,8 @@ const RETRY: [Duration; 5] = [
     Duration::from_secs(2),
     Duration::from_secs(5),
 ];
+/// With this telling a handshake is begun.
+const HANDSHAKE_WITH: usize = 4;
 /// Bytes of names in one record: with the numbers it stays well within a datagram.
 const CHUNK_BYTES: usize = 900;
 
@@ -183,6 +185,11 @@ impl Node {
         let since = peer.topics.confirmed;
         let step = RETRY[peer.topics.retries.min(RETRY.len() - 1)];
         peer.topics.retries += 1;
+        // Without a session, or in one that it has wiped, nothing comes over: a new one brings the rest.
+        let (dormant, unanswered) = (peer.current.is_none(), peer.topics.retries == HANDSHAKE_WITH);
+        if dormant || unanswered && self.is_crowded_ring() {
+            self.seek(id, None, None);
+        }
         self.send_topics(id, since);
         let again = self.jittered(step);
         self.timers.set(Timer::Topics(id), self.now + again);

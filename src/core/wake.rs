@@ -1,4 +1,4 @@
-//! Waking up: what a machine that slept does, and one that may be a copy of another (protocol.md, 6.1).
+//! Waking up: what a machine that slept does, and one that may be a copy of another (protocol.md, 6.2).
 //!
 //! A deadline that is long overdue says that we slept: others may have given us up, so everyone is asked and greeted at
 //! once. A wall clock that runs ahead of the time that passed, sleep included, says that the machine may have been

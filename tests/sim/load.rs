@@ -157,7 +157,7 @@ fn who_is_there_is_told_to_members_and_once() {
 }
 
 /// What host 0 sends to `source` within a millisecond after this datagram came from there.
-fn answers(world: &mut World, source: SocketAddr, datagram: &[u8]) -> Vec<Vec<u8>> {
+pub fn answers(world: &mut World, source: SocketAddr, datagram: &[u8]) -> Vec<Vec<u8>> {
     answers_of(world, 0, source, datagram)
 }
 
@@ -173,21 +173,21 @@ fn answers_of(world: &mut World, host: usize, source: SocketAddr, datagram: &[u8
 }
 
 /// Somebody with a key, and nothing behind it.
-struct Ghost {
-    identity: Identity,
+pub struct Ghost {
+    pub identity: Identity,
     network: NetworkKeys,
     begun: Option<Initiator>,
 }
 
 impl Ghost {
-    fn new(number: u32) -> Self {
+    pub fn new(number: u32) -> Self {
         let mut key = [3; 32];
         // Not at the front: three bits there do not count (RFC 7748, 5).
         key[4..8].copy_from_slice(&number.to_le_bytes());
         Self { identity: Identity::from_secret(key), network: NetworkKeys::open(), begun: None }
     }
 
-    fn first_message(&mut self, to: NodeId) -> [u8; size::INITIATION] {
+    pub fn first_message(&mut self, to: NodeId) -> [u8; size::INITIATION] {
         let mut payload = [0; size::INITIATION_PAYLOAD];
         payload[8] = 1;
         let index = SessionIndex::from_bits(1);
@@ -199,13 +199,23 @@ impl Ghost {
 
     /// The first data packet of the session that this response makes: an introduction.
     fn first_data(&self, response: &[u8]) -> Vec<u8> {
+        let introduction = Record::About { name: "ghost", peers: 0, topics: 0 };
+        said(&mut self.session(response), &introduction)
+    }
+
+    /// The session that this response makes.
+    pub fn session(&self, response: &[u8]) -> Session {
         let response = response.try_into().unwrap();
         let finished = self.begun.as_ref().unwrap().finish(&self.identity, &self.network, response);
         let sender = response[field::SENDER].try_into().unwrap();
-        let mut session = Session::new(finished.unwrap().0, SessionIndex::from_bytes(sender));
-        let mut packet = vec![0; size::DATA_HEADER];
-        assert!(push(&mut packet, 1000, &Record::About { name: "ghost", peers: 0, topics: 0 }));
-        session.seal(&mut packet, 0).unwrap();
-        packet
+        Session::new(finished.unwrap().0, SessionIndex::from_bytes(sender))
     }
+}
+
+/// A data packet with one record.
+pub fn said(session: &mut Session, record: &Record<'_>) -> Vec<u8> {
+    let mut packet = vec![0; size::DATA_HEADER];
+    assert!(push(&mut packet, 1000, record));
+    session.seal(&mut packet, 0).unwrap();
+    packet
 }

@@ -18,6 +18,7 @@ mod discovery;
 mod duplicates;
 mod health;
 mod hostile;
+mod large;
 mod load;
 mod meeting;
 mod parting;

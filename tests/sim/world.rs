@@ -326,9 +326,14 @@ impl World {
         status
     }
 
-    /// How many peers `host` has a session with.
+    /// How many peers are online there.
     pub fn online(&mut self, host: HostId) -> usize {
         self.status(host)["peers"]["online"].as_u64().unwrap() as usize
+    }
+
+    /// Whether every host that runs has `count` peers online.
+    pub fn all_have(&self, count: usize) -> bool {
+        self.hosts.iter().filter_map(|host| host.node.as_ref()).all(|node| node.online() == count)
     }
 
     /// A counter of `status`.
