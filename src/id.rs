@@ -66,6 +66,26 @@ impl FromStr for NodeId {
     }
 }
 
+/// One end of a way through a relay, as the relay numbers it. The highest bit says that the packet has passed the relay
+/// (protocol.md, 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Channel(pub u32);
+
+impl Channel {
+    /// The bits of the number.
+    pub const MASK: u32 = 0x7fff_ffff;
+
+    /// The same in a packet from the relay to the end.
+    pub const fn to_end(self) -> Self {
+        Self(self.0 | !Self::MASK)
+    }
+
+    /// The number, and whether the packet has passed the relay.
+    pub const fn parts(self) -> (Self, bool) {
+        (Self(self.0 & Self::MASK), self.0 > Self::MASK)
+    }
+}
+
 /// A rendezvous server's X25519 public key: what stands behind `#` in its address, written like a [`NodeId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerKey(pub [u8; 32]);

@@ -35,6 +35,13 @@ pub const PEERS: usize = 4096;
 pub const SESSIONS_KEPT: usize = 128;
 /// Candidate addresses of one peer that we heard from others (beside its own and the configured ones).
 pub const LEARNT_CANDIDATES: usize = 8;
+/// Pairs of peers that one node relays for: two networks of thirty devices each.
+pub const RELAY_CHANNELS: usize = 1024;
+/// Bytes that one node passes on for others, a second and at once: a relay is a help in need, and a home's uplink has
+/// other work.
+pub const RELAY_BYTES_A_SECOND: usize = 1 << 20;
+/// The same in a burst.
+pub const RELAY_BURST_BYTES: usize = 1 << 20;
 /// Rendezvous servers in the configuration; each member registers with two of them.
 pub const RENDEZVOUS_SERVERS: usize = 8;
 /// Members of a namespace up to which each of them is told of a newcomer by the server (rendezvous.md, 3.2).

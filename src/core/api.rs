@@ -33,6 +33,8 @@ pub struct Config {
     pub mdns: bool,
     /// Greet by our own multicast datagram.
     pub hello: bool,
+    /// Relay for peers, and be relayed for.
+    pub relay: bool,
 }
 
 /// A server that introduces us to members elsewhere (rendezvous.md), as people write it: `host:port#key`.

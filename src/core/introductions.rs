@@ -26,6 +26,7 @@ use crate::time::Instant;
 use crate::wire::presence::{
     CANDIDATES_MAX, Candidate, CandidateKind, Flags, Introduction, Presence, Step,
 };
+use crate::wire::message::Record;
 use crate::wire::rendezvous::{FromNode, Intro, Knock, Nonce};
 
 /// From one first message of a meeting to the next (rendezvous.md, 6); the last one again and again.
@@ -50,6 +51,8 @@ const INTRODUCE_AGAIN: Duration = Duration::from_millis(500);
 /// From the end of a meeting that came to nothing to the next one, twice as late each time.
 const MEET_AGAIN: Duration = Duration::from_secs(30);
 const MEET_AGAIN_MAX: Duration = Duration::from_secs(600);
+/// So soon after a relayed path a better one is sought: whoever is found by multicast is there by then.
+const MEET_SOON: Duration = Duration::from_millis(300);
 /// Answers to the introductions of one member are no closer together.
 const ANSWER_GAP: Duration = Duration::from_millis(250);
 /// Registrations in which one member is known: two servers, two days.
@@ -105,7 +108,7 @@ impl Node {
         if id == self.id {
             return;
         }
-        self.note_member(presence, network, place);
+        self.note_member(presence, network, Some(place));
         let reached = |peer: &crate::core::peers::Peer| peer.is_online() && peer.boot == Some(boot);
         if !self.peers.get(&id).is_some_and(reached) {
             self.meet(id, both);
@@ -201,7 +204,7 @@ impl Node {
         }
         debug!(peer = ?id, ?step, "introduced");
         let place = Place { registration, handle: knock.from };
-        self.note_member(Presence { id, boot, flags, candidates }, network, place);
+        self.note_member(Presence { id, boot, flags, candidates }, network, Some(place));
         let now = self.now;
         let Some(member) = self.introductions.members.get_mut(&id) else { return Err(Dropped::OverLimit) };
         let answer = step == Step::Meet && member.answered.is_none_or(|at| now.since(at) >= ANSWER_GAP);
@@ -215,7 +218,7 @@ impl Node {
         Ok(())
     }
 
-    fn note_member(&mut self, presence: Presence, network: NetworkTag, place: Place) {
+    fn note_member(&mut self, presence: Presence, network: NetworkTag, place: Option<Place>) {
         let Presence { id, boot, flags, candidates } = presence;
         let members = &mut self.introductions.members;
         if members.len() >= limits::PEERS && !members.contains_key(&id) {
@@ -224,9 +227,11 @@ impl Node {
         let new = Member { network, boot, flags, candidates: Vec::new(), places: Vec::new(), answered: None, failures: 0 };
         let member = members.entry(id).or_insert(new);
         (member.network, member.boot, member.flags, member.candidates) = (network, boot, flags, candidates);
-        member.places.retain(|known| known.registration != place.registration);
-        member.places.insert(0, place);
-        member.places.truncate(PLACES);
+        if let Some(place) = place {
+            member.places.retain(|known| known.registration != place.registration);
+            member.places.insert(0, place);
+            member.places.truncate(PLACES);
+        }
     }
 
     /// A registration ended: nobody is found there any more.
@@ -257,10 +262,57 @@ impl Node {
         self.timers.set(Timer::Meet(id), self.now + pause);
     }
 
+    /// `id` is reached through a relay only: we say where we are, and look for another way.
+    pub(super) fn meet_soon(&mut self, id: NodeId) {
+        self.timers.set_sooner(Timer::Meet(id), self.now + MEET_SOON);
+    }
+
     pub(crate) fn on_meet_timer(&mut self, id: NodeId) {
-        if !self.peers.get(&id).is_some_and(|peer| peer.is_online()) {
-            self.meet(id, false);
+        let online = self.peers.get(&id).is_some_and(|peer| peer.is_online());
+        let near = self.peers.get(&id).is_some_and(|peer| peer.is_near());
+        if near || !online && !self.may_meet(&id) {
+            return;
         }
+        if online {
+            // A second relay is prepared, and each failure of a meeting asks again.
+            self.seek_relay(id, None);
+            self.tell_meeting(id, Step::Meet);
+        }
+        if self.may_meet(&id) {
+            self.meet(id, false);
+        } else {
+            self.meet_later(id);
+        }
+    }
+
+    /// Introduces us through the relay by which the peer is reached.
+    fn tell_meeting(&mut self, id: NodeId, step: Step) {
+        let candidates = self.own_candidates();
+        let introduction =
+            Introduction { id: self.id, to: id, boot: self.boot, step, flags: self.flags(), candidates };
+        self.tell(id, &Record::Meet { introduction: &introduction.to_bytes() });
+    }
+
+    /// A peer introduces itself in our session with it, most likely through a relay.
+    pub(crate) fn on_meet(&mut self, from: NodeId, introduction: &[u8]) {
+        let parsed = Introduction::parse(introduction).filter(|it| it.id == from && it.to == self.id);
+        let Some(Introduction { boot, step, flags, candidates, .. }) = parsed else {
+            self.odd_records += 1;
+            return;
+        };
+        let Some(peer) = self.peers.get(&from) else { return };
+        if peer.is_near() {
+            return;
+        }
+        let network = peer.network.unwrap_or(self.config.network.current().tag());
+        self.note_member(Presence { id: from, boot, flags, candidates }, network, None);
+        let now = self.now;
+        let Some(member) = self.introductions.members.get_mut(&from) else { return };
+        if step == Step::Meet && member.answered.is_none_or(|at| now.since(at) >= ANSWER_GAP) {
+            member.answered = Some(now);
+            self.tell_meeting(from, Step::Sending);
+        }
+        self.meet(from, true);
     }
 
     /// `id` was reached.

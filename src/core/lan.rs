@@ -367,7 +367,7 @@ impl Node {
         let Some(to) = self.peers.get(&id).and_then(|peer| peer.path) else { return };
         let mut entries = Vec::new();
         for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {
-            if let Some(path) = peer.path
+            if let Some(path) = peer.path.filter(|_| peer.is_near())
                 && (!path.remote.ip().is_loopback() || to.remote.ip().is_loopback())
             {
                 entries.push((*other, without_scope(path.remote)));

@@ -4,7 +4,7 @@ use tracing::debug;
 
 use crate::core::Node;
 use crate::core::api::Route;
-use crate::id::{NodeId, NodeName};
+use crate::id::{Channel, NodeId, NodeName};
 use crate::wire::message::{Read, Record, Records};
 
 impl Node {
@@ -59,6 +59,12 @@ impl Node {
                 );
             }
             Record::Outcome { number, fate } => self.on_outcome(from, number, fate),
+            Record::Relay { target } => self.on_relay(from, target),
+            Record::Relayed { target, channel } => {
+                let channel = Some(Channel(channel)).filter(|channel| channel.0 != 0 && !channel.parts().1);
+                self.on_relayed_record(from, target, channel);
+            }
+            Record::Meet { introduction } => self.on_meet(from, introduction),
         }
     }
 

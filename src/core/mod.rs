@@ -37,6 +37,8 @@ mod peers;
 mod pings;
 mod prospects;
 mod registrations;
+mod relaying;
+mod relays;
 mod rendezvous;
 mod requests;
 mod ring;
@@ -69,6 +71,8 @@ use self::paths::Links;
 use self::peers::Peers;
 use self::pings::Pings;
 use self::prospects::Prospects;
+use self::relaying::Relaying;
+use self::relays::{Relays, is_relayed};
 use self::rendezvous::Rendezvous;
 use self::requests::Publication;
 use self::timers::{Timer, Timers};
@@ -101,6 +105,8 @@ pub struct Node {
     heard: Heard,
     rendezvous: Rendezvous,
     introductions: Introductions,
+    relays: Relays,
+    relaying: Relaying,
     topics: LocalTopics,
     clients: Clients,
     pings: Pings,
@@ -150,6 +156,8 @@ impl Node {
             heard: Heard::default(),
             rendezvous: Rendezvous::default(),
             introductions: Introductions::default(),
+            relays: Relays::default(),
+            relaying: Relaying::default(),
             topics: LocalTopics::default(),
             clients: Clients::default(),
             pings: Pings::default(),
@@ -202,7 +210,10 @@ impl Node {
     /// Says why it was dropped; nothing but a counter changed then.
     pub fn handle_datagram(&mut self, via: Route, datagram: &mut [u8], now: Instant) -> Result<(), Dropped> {
         self.advance(now);
-        let outcome = if is_rendezvous(datagram) {
+        let outcome = if is_relayed(via.remote.ip()) {
+            // Such addresses are names of our own, and no network's.
+            Err(Dropped::ForeignAddress)
+        } else if is_rendezvous(datagram) {
             self.on_rendezvous(via, datagram)
         } else {
             self.on_packet(via, datagram)
@@ -222,6 +233,7 @@ impl Node {
             Ok(Packet::Hello(packet)) => self.on_hello(via, packet),
             Ok(Packet::Whois(packet)) => self.on_whois(via, packet),
             Ok(Packet::HereIs(packet)) => self.on_here_is(via, packet),
+            Ok(Packet::Relayed { receiver, packet }) => self.on_relayed(via, receiver, packet),
             Err(bad) => Err(bad.into()),
         }
     }
@@ -355,7 +367,10 @@ impl Node {
     pub fn poll_transmit(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
         loop {
             if let Some(transmit) = self.outbox.pop(buffer) {
-                return Some(transmit);
+                match self.wrap(transmit, buffer) {
+                    Some(transmit) => return Some(transmit),
+                    None => continue,
+                }
             }
             let peer = self.unsent.pop_front()?;
             self.flush(peer);

@@ -27,9 +27,14 @@ impl Pace {
 
     /// Takes the room of one; says whether there was any.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let has = self.room(now) > 0;
+        self.take_many(1, now)
+    }
+
+    /// Takes the room of `count`, all or none; says whether there was so much.
+    pub(crate) fn take_many(&mut self, count: usize, now: Instant) -> bool {
+        let has = self.room(now) >= count;
         if has {
-            self.room -= 1.0;
+            self.room -= count as f64;
         }
         has
     }

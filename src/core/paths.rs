@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::core::api::{InterfaceAddr, Route};
+use crate::core::relays::is_relayed;
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::PathKind;
@@ -71,7 +72,13 @@ impl Links {
 
     /// What kind of path leads to `addr`.
     pub(crate) fn kind(&self, addr: IpAddr) -> PathKind {
-        if self.on_link(addr) { PathKind::Lan } else { PathKind::Direct }
+        if is_relayed(addr) {
+            PathKind::Relay
+        } else if self.on_link(addr) {
+            PathKind::Lan
+        } else {
+            PathKind::Direct
+        }
     }
 
     /// Our address on the link of `addr`.
@@ -89,11 +96,15 @@ impl Links {
             Some(own) if own.addr == addr => 0,
             Some(own) if own.wireless => 2,
             Some(_) => 1,
+            None if is_relayed(addr) => RELAY_RANK,
             None if is_link_local(addr) => 1,
             None => 3,
         }
     }
 }
+
+/// Behind all ways that need nobody else.
+const RELAY_RANK: u8 = 9;
 
 fn is_link_local(addr: IpAddr) -> bool {
     match addr {
@@ -136,6 +147,8 @@ pub(crate) enum Source {
     Configured,
     /// It was reached there.
     Proved,
+    /// A peer that relays.
+    Relayed,
     /// Multicast, or an answer from there.
     Seen,
     /// Itself, through a rendezvous server.
@@ -156,12 +169,21 @@ impl Candidates {
         let mut room = limits::LEARNT_CANDIDATES;
         self.list.retain(|candidate| match candidate.source {
             Source::Configured => true,
-            Source::Proved | Source::Seen | Source::Introduced | Source::Hearsay => {
+            Source::Proved
+            | Source::Relayed
+            | Source::Seen
+            | Source::Introduced
+            | Source::Hearsay => {
                 let keep = room > 0;
                 room = room.saturating_sub(1);
                 keep
             }
         });
+    }
+
+    /// Forgets those that are `gone`.
+    pub(crate) fn forget(&mut self, gone: impl Fn(&Candidate) -> bool) {
+        self.list.retain(|candidate| !gone(candidate));
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Candidate> {
@@ -181,7 +203,8 @@ impl Candidates {
 
     /// The addresses at which the peer was reached, the last one first.
     pub(crate) fn proved(&self) -> impl Iterator<Item = SocketAddr> {
-        self.list.iter().filter(|c| c.source <= Source::Proved).map(|c| c.route.remote)
+        let proved = |c: &&Candidate| c.source <= Source::Proved && !is_relayed(c.route.remote.ip());
+        self.list.iter().filter(proved).map(|c| c.route.remote)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::core::delivery::Delivery;
 use crate::core::lan::Comparison;
 use crate::core::liveness::Liveness;
 use crate::core::outbox::Train;
+use crate::core::relays::is_relayed;
 use crate::core::paths::{Candidates, RoundTrip, Source};
 use crate::core::sessions::Established;
 use crate::core::topics::RemoteTopics;
@@ -53,6 +54,8 @@ pub(crate) struct Peer {
     pub(crate) topics: RemoteTopics,
     pub(crate) delivery: Delivery,
     pub(crate) train: Train,
+    /// Whether it was counted as online, and as near.
+    counted: (bool, bool),
     /// When it proved itself first in this run.
     pub(crate) met: Option<Instant>,
     /// When it was heard last, in this run.
@@ -94,6 +97,7 @@ impl Peer {
             topics: RemoteTopics::default(),
             delivery: Delivery::default(),
             train: Train::default(),
+            counted: (false, false),
             met: None,
             heard: None,
             lost: None,
@@ -110,6 +114,11 @@ impl Peer {
     pub(crate) fn is_friend(&self) -> bool {
         let stayed = |(met, heard): (Instant, Instant)| heard.since(met) >= FRIENDSHIP;
         self.seen_before.is_some() || self.met.zip(self.heard).is_some_and(stayed)
+    }
+
+    /// Whether it is there, and reached without a relay.
+    pub(crate) fn is_near(&self) -> bool {
+        self.path.is_some_and(|path| !is_relayed(path.remote.ip()))
     }
 
     /// Whether it is there: it has a session, or had one and was not missed since.
@@ -195,10 +204,26 @@ impl Peers {
         self.digest
     }
 
-    /// Takes note that a peer came or went.
-    pub(crate) fn count_online(&mut self, id: NodeId, came: bool) {
-        self.digest ^= id.digest();
-        self.online = if came { self.online + 1 } else { self.online.saturating_sub(1) };
+    /// The ids of those that are reached without a relay.
+    pub(crate) fn near(&self) -> Vec<NodeId> {
+        self.by_id.iter().filter(|(_, peer)| peer.is_near()).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes note that a peer came or went, or is reached in another way; says whether it is near now and was not, or the
+    /// other way round. Who is reached through a relay is not passed on: it is not in the digest.
+    pub(crate) fn recount(&mut self, id: NodeId) -> bool {
+        let Some(peer) = self.by_id.get_mut(&id) else { return false };
+        let (online, near) = (peer.is_online(), peer.is_near());
+        match (std::mem::replace(&mut peer.counted.0, online), online) {
+            (false, true) => self.online += 1,
+            (true, false) => self.online = self.online.saturating_sub(1),
+            (true, true) | (false, false) => {}
+        }
+        let changed = std::mem::replace(&mut peer.counted.1, near) != near;
+        if changed {
+            self.digest ^= id.digest();
+        }
+        changed
     }
 
     /// Whom messages by `name` go to.

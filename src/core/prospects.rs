@@ -15,6 +15,7 @@ use crate::core::handshakes::Owner;
 use crate::core::introductions::{Meeting, SCHEDULE};
 use crate::core::pace::Pace;
 use crate::core::paths::{Candidate, Candidates, Source};
+use crate::core::relays::is_relayed;
 use crate::core::sessions::Established;
 use crate::core::timers::Timer;
 use crate::crypto::cookie;
@@ -38,6 +39,10 @@ pub(super) const RETRY: [Duration; 6] = [
 /// A hint that leads nowhere is given up with the end of [`RETRY`]; a peer that an app waits for is sought on, every
 /// 5 s, as long as it waits.
 pub(super) const ATTEMPTS: usize = RETRY.len();
+/// With so many first messages a relay is sought: a quarter of a second is more than a neighbour needs, and most of those
+/// who meet across the internet have met within a second.
+const RELAY_AFTER: usize = 2;
+const RELAY_AFTER_MEETING: usize = 6;
 /// One first message is used for this long; then a new one is made, so that an answer never meets old keys.
 const FIRST_MESSAGE_LIFE: Duration = Duration::from_secs(5);
 /// How many we seek at once; hints beyond that wait for the next time that they are heard.
@@ -266,6 +271,7 @@ impl Node {
             return;
         }
         let promised = self.is_promised(id);
+        let relayed = self.peers.get(&id).is_some_and(|peer| peer.is_online() && !peer.is_near());
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
         let network = self.config.network.turn(prospect.network, prospect.turns);
         let stale =
@@ -278,13 +284,18 @@ impl Node {
         let step = steps[prospect.attempts.min(steps.len() - 1)];
         let meeting = prospect.meeting;
         prospect.attempts += 1;
+        let (attempts, teller) = (prospect.attempts, prospect.teller);
         prospect.turns += 1;
         prospect.last_sent = Some(now);
         let Some(first) = &prospect.first_message else { return };
         let packet = first.packet;
-        let candidates: Vec<_> = prospect.candidates.iter().copied().collect();
+        let mut candidates: Vec<_> = prospect.candidates.iter().copied().collect();
+        if relayed {
+            // What is sought is another way.
+            candidates.retain(|candidate| !is_relayed(candidate.route.remote.ip()));
+        }
         for candidate in candidates {
-            let trusted = candidate.source <= Source::Proved;
+            let trusted = candidate.source <= Source::Relayed;
             // One token a datagram: what finds none waits for the next attempt.
             let promised = promised.is_some_and(|path| path.remote == candidate.route.remote);
             if (trusted || self.prospects.may_address(candidate.route.remote, id, now))
@@ -298,6 +309,10 @@ impl Node {
         }
         if meeting.is_some() {
             self.introduce_again(id);
+        }
+        let unreached = !self.peers.get(&id).is_some_and(|peer| peer.is_online());
+        if unreached && attempts >= if meeting.is_some() { RELAY_AFTER_MEETING } else { RELAY_AFTER } {
+            self.seek_relay(id, teller);
         }
         let retry = self.jittered(step);
         self.timers.set(Timer::Handshake(id), now + retry);

@@ -41,7 +41,7 @@ impl Node {
 
     /// Peers came or went: finds the neighbours on the ring anew.
     pub(crate) fn ring_changed(&mut self) {
-        let mut ring = self.peers.online();
+        let mut ring = self.peers.near();
         let at = ring.partition_point(|id| *id < self.id);
         ring.insert(at, self.id);
         let count = ring.len();

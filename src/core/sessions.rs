@@ -12,11 +12,12 @@ use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Event, Route};
 use crate::core::handshakes::Owner;
 use crate::core::paths::{Question, Source};
+use crate::core::relays::is_relayed;
 use crate::core::ring::LET_GO;
 use crate::core::timers::Timer;
 use crate::crypto::network::NetworkTag;
 use crate::crypto::session::{OpenError, Session};
-use crate::id::{BootId, NodeId, NodeName, SessionIndex};
+use crate::id::{BootId, Channel, NodeId, NodeName, SessionIndex};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::message::{self, Record};
@@ -91,10 +92,6 @@ impl Node {
             links.rank(via.remote.ip()) <= links.rank(path.remote.ip())
                 || now.since(peer.path_heard) > PATH_STALE
         });
-        if better {
-            peer.path = Some(via);
-            peer.last_kind = links.kind(via.remote.ip());
-        }
         peer.met.get_or_insert(now);
         peer.heard = Some(now);
         peer.lost = None;
@@ -103,11 +100,44 @@ impl Node {
         peer.comparison = None;
         self.timers.clear(Timer::Lost(id));
         self.timers.set(Timer::Session(id), now + LET_GO);
+        if better {
+            self.take_path(id, via);
+        }
         if entered {
             self.entered(id);
         }
         self.resume_delivery(id);
         true
+    }
+
+    /// `id` is reached by `via` from now on.
+    fn take_path(&mut self, id: NodeId, via: Route) {
+        let kind = self.links.kind(via.remote.ip());
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let before = peer.path.replace(via);
+        let kind_changed = std::mem::replace(&mut peer.last_kind, kind) != kind;
+        if before.is_none() {
+            return;
+        }
+        debug!(peer = %id.short(), path = %via.remote, "path");
+        if kind_changed {
+            self.presence_changed(id);
+        }
+        if self.peers.recount(id) {
+            self.nearness_changed(id);
+        }
+    }
+
+    /// `id` is reached without a relay, and was not before, or the other way round.
+    fn nearness_changed(&mut self, id: NodeId) {
+        self.ring_changed();
+        if self.peers.get(&id).is_some_and(|peer| peer.is_near()) {
+            self.met(id);
+        } else {
+            self.stop_relaying(id);
+            self.relay_left(id);
+            self.meet_soon(id);
+        }
     }
 
     /// The peer has a new life: what belonged to the old one ends.
@@ -126,7 +156,7 @@ impl Node {
     }
 
     fn entered(&mut self, id: NodeId) {
-        self.peers.count_online(id, true);
+        self.peers.recount(id);
         info!(peer = %id.short(), "enter");
         if let Some(peer) = self.peers.get(&id) {
             debug!(peer = %id.short(), name = %peer.name, path = ?peer.path, "enter");
@@ -134,6 +164,9 @@ impl Node {
         self.events.push_back(Event::Remember);
         self.presence_changed(id);
         self.ring_changed();
+        if self.peers.get(&id).is_some_and(|peer| !peer.is_near()) {
+            self.meet_soon(id);
+        }
     }
 
     /// The peer is gone: its sessions are wiped, its apps are told.
@@ -150,12 +183,14 @@ impl Node {
             self.timers.clear(timer);
         }
         if online {
-            self.peers.count_online(id, false);
+            self.peers.recount(id);
             info!(peer = %id.short(), reason, "exit");
             self.events.push_back(Event::Remember);
             self.forget_remote_topics(id);
             self.presence_changed(id);
             self.ring_changed();
+            self.stop_relaying(id);
+            self.relay_left(id);
             if self.is_awaited(id) {
                 self.seek(id, None, None);
             }
@@ -185,10 +220,41 @@ impl Node {
         index: SessionIndex,
         packet: &mut [u8],
     ) -> Result<(), Dropped> {
-        let id = match self.handshakes.indices.get(&index) {
-            Some(Owner::Peer(id)) => *id,
-            Some(Owner::HalfOpen) => return self.on_first_data(via, index, packet),
-            Some(Owner::Prospect(_) | Owner::Copy) | None => return Err(Dropped::UnknownSession),
+        if let Some(Owner::HalfOpen) = self.handshakes.indices.get(&index) {
+            return self.on_first_data(via, index, packet);
+        }
+        let (id, plaintext) = self.open(via, index, packet)?;
+        self.on_records(id, via, plaintext);
+        Ok(())
+    }
+
+    /// A packet in a session, with another one in it that has passed a relay or is to.
+    pub(crate) fn on_relayed(
+        &mut self,
+        via: Route,
+        index: SessionIndex,
+        packet: &mut [u8],
+    ) -> Result<(), Dropped> {
+        if is_relayed(via.remote.ip()) {
+            // One relay is enough, and two could make a circle.
+            return Err(Dropped::Malformed);
+        }
+        let (id, plaintext) = self.open(via, index, packet)?;
+        let (channel, inner) = plaintext.split_first_chunk().ok_or(Dropped::Malformed)?;
+        let (channel, to_us) = Channel(u32::from_le_bytes(*channel)).parts();
+        let mut inner = inner.to_vec();
+        if to_us { self.on_unwrapped(id, channel, &mut inner) } else { self.pass_on(id, channel, &mut inner) }
+    }
+
+    /// Whose packet in a session it is, and its plaintext.
+    fn open<'p>(
+        &mut self,
+        via: Route,
+        index: SessionIndex,
+        packet: &'p mut [u8],
+    ) -> Result<(NodeId, &'p [u8]), Dropped> {
+        let Some(Owner::Peer(id)) = self.handshakes.indices.get(&index).copied() else {
+            return Err(Dropped::UnknownSession);
         };
         let now = self.now;
         let peer = self.peers.get_mut(&id).ok_or(Dropped::UnknownSession)?;
@@ -210,8 +276,7 @@ impl Node {
         } else {
             self.challenge(id, via);
         }
-        self.on_records(id, via, plaintext);
-        Ok(())
+        Ok((id, plaintext))
     }
 
     /// The peer sends from another address than the one we use: ask there, and keep the old one until the answer.
@@ -270,17 +335,11 @@ impl Node {
             }
         };
         if better {
-            let kind = links.kind(via.remote.ip());
-            let kind_changed = kind != links.kind(path.remote.ip());
             self.flush(id);
-            let Some(peer) = self.peers.get_mut(&id) else { return };
-            peer.path = Some(via);
-            peer.last_kind = kind;
-            peer.path_heard = now;
-            peer.liveness.heard(now);
-            debug!(peer = %id.short(), path = %via.remote, "path");
-            if kind_changed {
-                self.presence_changed(id);
+            self.take_path(id, via);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.path_heard = now;
+                peer.liveness.heard(now);
             }
         }
     }

@@ -47,8 +47,8 @@ impl Node {
         let state = self.state_of(&id, peer);
         let path = peer.path.map(|path| PathInfo {
             kind: self.links.kind(path.remote.ip()),
-            addr: path.remote,
-            via: None,
+            addr: self.relay_of(path.remote.ip()).and_then(|relay| self.peers.get(&relay)?.path).unwrap_or(path).remote,
+            via: self.relay_of(path.remote.ip()).map(|relay| relay.to_string()),
         });
         let heard = peer.heard.map(|heard| self.clock.since_1970(heard)).or(peer.seen_before);
         let last_seen = heard.map(|heard| {
@@ -145,6 +145,8 @@ impl Node {
             ("overflowed-trains".into(), self.outbox.overflowed),
             ("half-open-handshakes".into(), self.handshakes.half_open() as u64),
             ("messages-under-way".into(), waiting as u64),
+            ("relayed-packets".into(), self.relaying.passed),
+            ("refused-relayed-packets".into(), self.relaying.refused),
         ]);
         counters
     }

@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::crypto::aead::{Cipher, DataCipher};
 use crate::crypto::handshake::SessionKeys;
 use crate::crypto::replay::ReplayWindow;
-use crate::id::SessionIndex;
+use crate::id::{Channel, SessionIndex};
 use crate::wire::packet::{Kind, field, size};
 
 /// Packets of one direction: so many that no session lives to send them, so few that no counter can overflow.
@@ -64,11 +64,24 @@ impl Session {
     ///
     /// If there is no room for the header.
     pub fn seal(&mut self, packet: &mut Vec<u8>, start: usize) -> Result<(), Exhausted> {
+        self.seal_as(Kind::Data, packet, start)
+    }
+
+    /// Appends `inner`, a packet that a relay passes on, sealed for the next stop (protocol.md, 10).
+    pub fn seal_relayed(&mut self, channel: Channel, inner: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        let start = out.len();
+        out.resize(start + size::DATA_HEADER, 0);
+        out.extend_from_slice(&channel.0.to_le_bytes());
+        out.extend_from_slice(inner);
+        self.seal_as(Kind::Relayed, out, start)
+    }
+
+    fn seal_as(&mut self, kind: Kind, packet: &mut Vec<u8>, start: usize) -> Result<(), Exhausted> {
         if self.sent >= PACKETS {
             return Err(Exhausted);
         }
         let (header, text) = packet[start..].split_at_mut(size::DATA_HEADER);
-        header[0] = Kind::Data as u8;
+        header[0] = kind as u8;
         header[field::RECEIVER].copy_from_slice(&self.remote.to_bytes());
         header[field::COUNTER].copy_from_slice(&self.sent.to_le_bytes());
         let tag = self.send.seal(self.sent, header, text);

@@ -112,6 +112,7 @@ impl Daemon {
             known,
             mdns: settings.mdns,
             hello: settings.hello,
+            relay: settings.relay,
         };
         let endings = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
         let hangup = signal(SignalKind::hangup())?;

@@ -101,6 +101,23 @@ pub enum Record<'a> {
         /// What.
         fate: Fate,
     },
+    /// Let me reach this peer of yours through you.
+    Relay {
+        /// Whom.
+        target: NodeId,
+    },
+    /// You may, or you may not any more.
+    Relayed {
+        /// Whom.
+        target: NodeId,
+        /// The sender's number of the receiver's end of the way; zero: there is none.
+        channel: u32,
+    },
+    /// Where I may be reached without a relay: an introduction as by a rendezvous server (rendezvous.md, 5.2).
+    Meet {
+        /// The introduction in its own encoding.
+        introduction: &'a [u8],
+    },
 }
 
 /// What the receiver did with a tracked message.

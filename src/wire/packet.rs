@@ -8,11 +8,12 @@
 //! hello      | 5 | 0 | port 2 | nonce 24 | id 32+16 |                                                      76
 //! whois      | 6 | 0 0 0 | nonce 24 | padding 32 | mac 16 |                                                76
 //! here-is    | 7 | 0 0 0 | nonce 24 | id 32+16 |                                                           76
+//! relayed    | 8 | receiver 3 | counter 8 | ciphertext of (channel 4 | a packet) | tag 16 |            32 + packet
 //! ```
 //!
 //! `n+16` is `n` bytes sealed and their tag. Numbers are little-endian. No answer is longer than its question.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use thiserror::Error;
 
@@ -43,6 +44,10 @@ pub mod size {
     pub const TAG: usize = 16;
     /// What a data packet adds to the records inside it.
     pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
+    /// The channel before a relayed packet.
+    pub const CHANNEL: usize = 4;
+    /// What a relay's packet adds to the packet in it.
+    pub const RELAY_OVERHEAD: usize = DATA_OVERHEAD + CHANNEL;
     /// A keyed hash at the end of a packet.
     pub const MAC: usize = 16;
     /// An XChaCha20-Poly1305 nonce.
@@ -109,6 +114,8 @@ pub enum Kind {
     Whois = 6,
     /// The answer to whois.
     HereIs = 7,
+    /// A packet on its way through a relay.
+    Relayed = 8,
 }
 
 /// A datagram whose kind and length fit each other; nothing in it is proved.
@@ -133,6 +140,13 @@ pub enum Packet<'a> {
     Whois(&'a [u8; size::WHOIS]),
     /// The answer to whois.
     HereIs(&'a [u8; size::HERE_IS]),
+    /// A packet on its way through a relay, under a session's keys.
+    Relayed {
+        /// What we call the session.
+        receiver: SessionIndex,
+        /// The whole datagram, to be opened in place.
+        packet: &'a mut [u8],
+    },
 }
 
 /// Why a datagram is none of ours.
@@ -165,10 +179,20 @@ impl<'a> Packet<'a> {
             Some(5) => exact(datagram).map(Self::Hello),
             Some(6) => exact(datagram).map(Self::Whois),
             Some(7) => exact(datagram).map(Self::HereIs),
+            Some(8) => match *datagram {
+                [_, a, b, c, ..] if RELAYED_BYTES.contains(&datagram.len()) => {
+                    Ok(Self::Relayed { receiver: SessionIndex::from_bytes([a, b, c]), packet: datagram })
+                }
+                _ => Err(BadPacket::Length),
+            },
             Some(_) => Err(BadPacket::Kind),
         }
     }
 }
+
+/// A relay's packet holds another one, and that no third.
+const RELAYED_BYTES: RangeInclusive<usize> =
+    size::RELAY_OVERHEAD + size::DATA_OVERHEAD..=size::RELAY_OVERHEAD + limits::DATAGRAM_BYTES;
 
 fn exact<const N: usize>(datagram: &[u8]) -> Result<&[u8; N], BadPacket> {
     datagram.try_into().map_err(|_| BadPacket::Length)
@@ -212,6 +236,9 @@ mod tests {
 
     #[test]
     fn a_datagram_of_another_length_than_its_kind_is_refused() {
+        for length in [59, 60, 1232, 1233] {
+            assert_eq!(Packet::parse(&mut vec![8; length]).is_ok(), (60..=1232).contains(&length), "{length}");
+        }
         for kind in 1..=7_u8 {
             for length in (1..200).filter(|length| ![164, 160, 60, 76].contains(length)) {
                 let mut datagram = vec![0; length];

@@ -204,6 +204,7 @@ impl World {
             known: known.known.clone(),
             mdns: known.mdns,
             hello: known.hello,
+            relay: true,
         };
         let rng = ChaCha20Rng::seed_from_u64(self.seed ^ boot << 32 ^ host as u64);
         let node = Node::new(config, Identity::from_secret(known.key), Box::new(rng), self.now);

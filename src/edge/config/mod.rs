@@ -93,6 +93,10 @@ pub struct Options {
     #[arg(long, env = "ATONCE_NO_HELLO", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_hello: Option<bool>,
+    /// Relay for no peer, and be relayed by none
+    #[arg(long, env = "ATONCE_NO_RELAY", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_relay: Option<bool>,
     /// Tell what would be used and where it was set, or all that is wrong, and end
     #[arg(long)]
     #[serde(skip)]
@@ -137,6 +141,8 @@ pub struct Settings {
     pub mdns_probe: bool,
     /// Send hellos and hear them.
     pub hello: bool,
+    /// Relay for peers, and be relayed for.
+    pub relay: bool,
     /// What to log.
     pub log: String,
     /// What means nothing, and does no harm: unknown keys.
@@ -294,6 +300,7 @@ impl Given {
             mdns: !options.no_mdns.unwrap_or(false),
             mdns_probe: options.mdns_probe.unwrap_or(false),
             hello: !options.no_hello.unwrap_or(false),
+            relay: !options.no_relay.unwrap_or(false),
             log,
             warnings: Vec::new(),
             given: self,
@@ -342,14 +349,14 @@ impl Settings {
             "name" => json(self.name.as_str()),
             "port" => Some(DEFAULT_PORT.to_string()),
             "log" => json(&self.log),
-            "no_mdns" | "mdns_probe" | "no_hello" => Some("false".to_owned()),
+            "no_mdns" | "mdns_probe" | "no_hello" | "no_relay" => Some("false".to_owned()),
             _ => None,
         }
     }
 }
 
 /// The keys of the files, as they are written there.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "state_dir",
     "socket",
     "name",
@@ -363,6 +370,7 @@ const KEYS: [&str; 14] = [
     "no_mdns",
     "mdns_probe",
     "no_hello",
+    "no_relay",
     "log",
 ];
 
