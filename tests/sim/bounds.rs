@@ -78,7 +78,7 @@ fn adverts_and_hearsay_do_not_make_a_weapon() {
         let mut key = [9; 32];
         key[..2].copy_from_slice(&n.to_le_bytes());
         // Another port each, addresses of the victim, of nobody, of all.
-        let addrs = [victim, [10, 0, 0, 255], [10, 0, 0, 0], [224, 0, 0, 1], [8, 8, 8, 8]];
+        let addrs = [victim, [10, 0, 3, 255], [10, 0, 0, 0], [224, 0, 0, 1], [8, 8, 8, 8]];
         let addrs = addrs.map(|addr| IpAddrScoped { addr: addr.into(), scope: 0 }).to_vec();
         let (label, txt) = (format!("ghost {n}"), Txt::Open(NodeId(key)));
         let (seen, now) = (Sighting::Seen { label, port: 1000 + n, txt, addrs }, world.now);

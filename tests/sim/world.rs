@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    /// A host that is off; its address is 10.`segment`.0.n.
+    /// A host that is off; its address is the n-th of 10.`segment`.0.0/22, which has room for a thousand.
     pub fn add(&mut self, name: &str, segment: u8) -> HostId {
         let n = self.hosts.len() as u32 + 1;
         self.add_at(name, segment, Ipv4Addr::from(u32::from(Ipv4Addr::new(10, segment, 0, 0)) + n).into())
@@ -223,7 +223,7 @@ impl World {
 
     fn links(&self, host: HostId) -> Vec<InterfaceAddr> {
         let addr = self.hosts[host].addr.ip();
-        vec![InterfaceAddr { name: "eth0".into(), index: 2, addr, prefix: 24, wireless: false }]
+        vec![InterfaceAddr { name: "eth0".into(), index: 2, addr, prefix: 22, wireless: false }]
     }
 
     /// Power off: no goodbye.
