@@ -15,6 +15,7 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::{Dropped, Route};
 use crate::core::paths::Source;
+use crate::core::relays::is_relayed;
 use crate::core::registrations::{Place, RegistrationId};
 use crate::core::rendezvous::ServerId;
 use crate::core::timers::Timer;
@@ -41,7 +42,9 @@ pub(super) const SCHEDULE: [Duration; 8] = [
     Duration::from_secs(3),
 ];
 /// So long a meeting is tried.
-pub(super) const MEETING: Duration = Duration::from_secs(40);
+const MEETING: Duration = Duration::from_secs(40);
+/// So long if there is no address of the internet to be tried: what private networks carry, they carry at once.
+const MEETING_PRIVATE: Duration = Duration::from_secs(5);
 /// A meeting that lasts so long without a session is told as hard.
 pub(super) const MEETING_HARD: Duration = Duration::from_secs(15);
 /// Past a home's translator and a carrier's, and no farther: the next router ends it.
@@ -85,6 +88,8 @@ pub(super) struct Meeting {
     pub(super) begun: Instant,
     /// The other side sends as well: ours may go all the way.
     both: bool,
+    /// How long it is tried.
+    patience: Duration,
     /// When we introduced ourselves last, and how often.
     introduced: Option<(Instant, u32)>,
 }
@@ -96,7 +101,7 @@ impl Meeting {
     }
 
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        now.since(self.begun) >= MEETING
+        now.since(self.begun) >= self.patience
     }
 }
 
@@ -148,7 +153,9 @@ impl Node {
         let introduced = begun.and_then(|meeting| meeting.introduced);
         let both = both || begun.is_some_and(|meeting| meeting.both);
         let begun = begun.map_or(now, |meeting| meeting.begun);
-        prospect.meeting = Some(Meeting { begun, both, introduced });
+        let public = prospect.candidates.iter().any(|candidate| is_public(candidate.route.remote.ip()));
+        let patience = if public { MEETING } else { MEETING_PRIVATE };
+        prospect.meeting = Some(Meeting { begun, both, patience, introduced });
         prospect.attempts = 0;
         self.send_first_message(id);
     }
@@ -352,6 +359,6 @@ fn is_link_local(ip: IpAddr) -> bool {
 fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => !ip.is_private() && !ip.is_link_local(),
-        IpAddr::V6(ip) => !ip.is_unique_local() && !ip.is_unicast_link_local(),
+        IpAddr::V6(ip) => !ip.is_unique_local() && !ip.is_unicast_link_local() && !is_relayed(ip.into()),
     }
 }

@@ -196,7 +196,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// How many variants [`Record`] has; they all have a one-byte number.
-const KINDS: u8 = 11;
+const KINDS: u8 = 14;
 
 /// What a record costs beside its encoding.
 const LENGTH_PREFIX: usize = 2;
@@ -280,6 +280,9 @@ mod tests {
                 payload: b"hi",
             },
             Record::Outcome { number: MessageNumber(300), fate: Fate::Busy },
+            Record::Relay { target: NodeId([8; 32]) },
+            Record::Relayed { target: NodeId([8; 32]), channel: 7 },
+            Record::Meet { introduction: b"hi" },
         ]
     }
 

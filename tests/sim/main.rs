@@ -23,6 +23,7 @@ mod load;
 mod meeting;
 mod parting;
 mod presence;
+mod relay;
 mod roaming;
 mod secrets;
 mod waking;

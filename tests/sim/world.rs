@@ -54,6 +54,8 @@ pub struct Host {
     key: [u8; 32],
     pub addr: SocketAddr,
     pub segment: usize,
+    /// A second network card: its address and its segment.
+    pub second: Option<(SocketAddr, usize)>,
     /// Hears multicast.
     pub hears: bool,
     pub mdns: bool,
@@ -70,6 +72,18 @@ pub struct Host {
     pub sent_bytes: u64,
     /// It sleeps: nothing reaches it, and it does nothing.
     pub asleep: bool,
+}
+
+impl Host {
+    /// Its network cards.
+    fn cards(&self) -> impl Iterator<Item = (SocketAddr, usize)> {
+        std::iter::once((self.addr, self.segment)).chain(self.second)
+    }
+
+    /// Its address in a segment.
+    fn addr_in(&self, segment: usize) -> Option<SocketAddr> {
+        self.cards().find(|card| card.1 == segment).map(|card| card.0)
+    }
 }
 
 /// One app: what it has read, and whether it reads at all.
@@ -154,6 +168,7 @@ impl World {
             key,
             addr: SocketAddr::new(addr, 28282),
             segment: usize::from(segment),
+            second: None,
             hears: true,
             mdns: true,
             hello: true,
@@ -222,8 +237,18 @@ impl World {
     }
 
     fn links(&self, host: HostId) -> Vec<InterfaceAddr> {
-        let addr = self.hosts[host].addr.ip();
-        vec![InterfaceAddr { name: "eth0".into(), index: 2, addr, prefix: 22, wireless: false }]
+        let card = |(addr, segment): (SocketAddr, usize)| {
+            let main = segment == self.hosts[host].segment;
+            let (name, index) = if main { ("eth0", 2) } else { ("eth1", 3) };
+            InterfaceAddr { name: name.into(), index, addr: addr.ip(), prefix: 22, wireless: false }
+        };
+        self.hosts[host].cards().map(card).collect()
+    }
+
+    /// `host` gets a second network card.
+    pub fn plug(&mut self, host: HostId, segment: u8) {
+        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, segment, 0, 0)) + host as u32 + 1);
+        self.hosts[host].second = Some((SocketAddr::new(ip.into(), 28282), segment.into()));
     }
 
     /// Power off: no goodbye.
@@ -440,10 +465,14 @@ impl World {
     fn sight(&mut self, host: HostId, other: HostId) {
         let (seer, seen) = (&self.hosts[host], &self.hosts[other]);
         let Some(advert) = &seen.advert else { return };
-        if host == other || !seer.hears || seer.segment != seen.segment || self.cut.contains(&(other, host)) {
+        if host == other || !seer.hears || self.cut.contains(&(other, host)) {
             return;
         }
-        let addrs = vec![IpAddrScoped { addr: seen.addr.ip(), scope: 0 }];
+        let near = seen.cards().filter(|card| seer.addr_in(card.1).is_some());
+        let addrs: Vec<_> = near.map(|card| IpAddrScoped { addr: card.0.ip(), scope: 0 }).collect();
+        if addrs.is_empty() {
+            return;
+        }
         let Advert { label, port, txt, .. } = advert.clone();
         let now = self.now;
         if let Some(node) = self.hosts[host].node.as_mut() {
@@ -456,33 +485,39 @@ impl World {
     fn transmit(&mut self, host: HostId, transmit: Transmit, bytes: &[u8]) {
         bytes.hash(&mut self.trace);
         self.now.hash(&mut self.trace);
-        let from = self.hosts[host].addr;
         for datagram in bytes.chunks(transmit.segment_bytes) {
             self.hosts[host].sent_packets += 1;
             self.hosts[host].sent_bytes += datagram.len() as u64;
             if let Some(capture) = &mut self.capture {
-                capture.push((from, transmit.to, datagram.to_vec()));
+                capture.push((self.hosts[host].addr, transmit.to, datagram.to_vec()));
             }
             match transmit.to {
-                Destination::One(route) => {
-                    let to = self.hosts.iter().position(|known| known.addr == route.remote);
-                    let near = to.filter(|to| self.hosts[*to].segment == self.hosts[host].segment);
-                    let hops = transmit.hops.unwrap_or(64);
-                    let parcel = Parcel { from, to: route.remote, hops, bytes: datagram.to_vec() };
-                    match (near.or(to), self.internet.out_of(self.hosts[host].segment)) {
-                        (_, Some(router)) if near.is_none() => self.fly_out(host, router, parcel),
-                        (Some(to), _) => self.fly(host, to, from, datagram, false),
-                        (None, _) => {}
-                    }
-                }
+                Destination::One(route) => self.transmit_one(host, route, transmit.hops, datagram),
                 Destination::Everyone => {
                     for to in 0..self.hosts.len() {
                         if to != host && self.hosts[to].hears {
-                            self.fly(host, to, from, datagram, true);
+                            self.fly(host, to, None, datagram, true);
                         }
                     }
                 }
             }
+        }
+    }
+
+    fn transmit_one(&mut self, host: HostId, route: Route, hops: Option<u8>, datagram: &[u8]) {
+        let is_there = |known: &Host| known.cards().any(|card| card.0 == route.remote);
+        let to = self.hosts.iter().position(is_there);
+        let segment = self.hosts[host].segment;
+        let near = |to: &HostId| {
+            let there = self.hosts[*to].cards().find(|card| card.0 == route.remote);
+            there.is_some_and(|there| self.hosts[host].addr_in(there.1).is_some())
+        };
+        if let Some(to) = to.filter(near) {
+            self.fly(host, to, Some(route.remote), datagram, false);
+        } else if let Some(router) = self.internet.out_of(segment) {
+            let hops = hops.unwrap_or(64);
+            let from = self.hosts[host].addr;
+            self.fly_out(host, router, Parcel { from, to: route.remote, hops, bytes: datagram.to_vec() });
         }
     }
 
@@ -495,18 +530,21 @@ impl World {
         self.rng.next_u64() % bound
     }
 
-    fn fly(&mut self, host: HostId, to: HostId, from: SocketAddr, datagram: &[u8], multicast: bool) {
+    /// Within the segments that both are on; to one address, or to the first.
+    fn fly(&mut self, host: HostId, to: HostId, remote: Option<SocketAddr>, datagram: &[u8], multicast: bool) {
         let weather = self.weather;
-        let apart = self.hosts[host].segment != self.hosts[to].segment || self.cut.contains(&(host, to));
+        let here = &self.hosts[host];
+        let wanted = |card: &(SocketAddr, usize)| remote.is_none_or(|remote| remote == card.0);
+        let there: Vec<_> = self.hosts[to].cards().filter(wanted).collect();
+        let shared = there.into_iter().find_map(|(addr, segment)| Some((here.addr_in(segment)?, addr)));
+        let cut = self.cut.contains(&(host, to));
         let lost = self.chance(weather.loss) || multicast && self.chance(weather.multicast_loss);
         let copies = if self.chance(weather.duplicate) { 2 } else { 1 };
-        if apart || lost {
-            return;
-        }
+        let Some((from, addr)) = shared.filter(|_| !cut && !lost) else { return };
         for _ in 0..copies {
             let jitter = if weather.jitter_us > 0 { self.below(weather.jitter_us) } else { 0 };
-            let at = self.now + Duration::from_micros(weather.latency_us + jitter);
-            self.inject(at, to, from, datagram);
+            let parcel = Parcel { from, to: addr, hops: 64, bytes: datagram.to_vec() };
+            self.carry(Stop::Host(to), parcel, Duration::from_micros(weather.latency_us + jitter));
         }
     }
 
@@ -603,11 +641,11 @@ impl World {
         }
     }
 
-    pub(crate) fn arrive(&mut self, to: HostId, Parcel { from, to: _, hops: _, mut bytes }: Parcel) {
+    pub(crate) fn arrive(&mut self, to: HostId, Parcel { from, to: addr, hops: _, mut bytes }: Parcel) {
         if self.hosts[to].asleep {
             return;
         }
-        let (now, local) = (self.now, self.hosts[to].addr.ip());
+        let (now, local) = (self.now, addr.ip());
         self.with(to, |node| {
             let _ = node.handle_datagram(Route { remote: from, local: Some(local) }, &mut bytes, now);
         });
