@@ -354,8 +354,8 @@ mod tests {
         for (line, what) in [(1, "`` cannot be"), (2, ""), (4, "`pi` is no"), (5, "`a=b=c` is no"), (6, "")] {
             assert!(error.contains(&format!("a.toml:{line}: {what}")), "{line}: {error}");
         }
-        assert!(Given::from_args(["atonced", "--name", ""]).is_err());
-        assert!(Given::from_args(["atonced", "--bind", "eth0"]).is_err());
+        assert!(Given::<Options>::from_args(["atonced", "--name", ""]).is_err());
+        assert!(Given::<Options>::from_args(["atonced", "--bind", "eth0"]).is_err());
     }
 
     #[test]
