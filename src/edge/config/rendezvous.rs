@@ -155,8 +155,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_told_with_its_place() {
-        let told =
-            settled(&[], "bind = [\"0.0.0.0:1\", \"[::]:2\"]\nlogs = 1\nlog = \"x\"").unwrap_err().to_string();
+        let told = settled(&[], "bind = [\"0.0.0.0:1\", \"[::]:2\"]\nlogs = 1\nlog = \"x\"")
+            .unwrap_err()
+            .to_string();
         assert!(told.contains("a.toml:1: the addresses of one server have one port"), "{told}");
         assert!(told.contains("a.toml:2: unknown key `logs`, did you mean `log`?"), "{told}");
         assert!(told.contains("a.toml:3: `x` is no level"), "{told}");
