@@ -86,9 +86,11 @@ impl Pair {
                 network: NetworkKeys::open().into(),
                 network_source: None,
                 udp: vec![addr(which)],
+                rendezvous: Vec::new(),
                 known: Vec::new(),
                 mdns: false,
                 hello: true,
+                relay: true,
             };
             let seed = u64::try_from(which).unwrap();
             let rng = ChaCha20Rng::seed_from_u64(seed);

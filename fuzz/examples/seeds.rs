@@ -11,8 +11,9 @@ use atonce::crypto::network::NetworkKeys;
 use atonce::edge::hardware::Binding;
 use atonce::edge::keytext::StoredKey;
 use atonce::edge::peerfile;
-use atonce::id::{MessageNumber, NodeId, TopicNumber};
+use atonce::id::{BootId, MessageNumber, NodeId, TopicNumber};
 use atonce::wire::message::{self, Fate, Record};
+use atonce::wire::presence::{Candidate, CandidateKind, Flags, Introduction, Presence, Step};
 
 fn main() {
     for (name, bytes) in records() {
@@ -116,7 +117,8 @@ fn main() {
     let key = StoredKey { secret: [7; 32].into(), binding }.to_text();
     write("files", "key", &[&[0][..], key.as_bytes()].concat());
     // Of the first version, which is still read.
-    let old = b"\0atonce-identity-1\na4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dq\nr3nkvygllndv4sci\n";
+    let old =
+        b"\0atonce-identity-1\na4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dq\nr3nkvygllndv4sci\n";
     write("files", "key-1", old);
     write("files", "secret", &[&[1][..], b"atonce-secret-", &[b'a'; 52], b"\n"].concat());
     let known = atonce::core::KnownPeer {
@@ -129,6 +131,47 @@ fn main() {
     write("files", "peers", &[&[2][..], &peerfile::to_text(&[known]).unwrap()].concat());
     write("files", "configuration", &[&[3][..], CONFIGURATION.as_bytes()].concat());
     write("files", "unknown-key", b"\x03nmae = 1\n");
+
+    rendezvous();
+}
+
+/// One of each message, and what a few members say to a server.
+fn rendezvous() {
+    for (kind, length) in (1_u8..).zip([88, 86, 130, 114, 88, 84, 88, 68, 66, 110, 70, 76, 16]) {
+        let message = [&[0x40, 0x31, kind, 1][..], &vec![0; length - 4]].concat();
+        write("rendezvous_messages", &format!("kind-{kind:02}"), &message);
+        let said = [&[5, 0][..], &piece(&message)].concat();
+        write("rendezvous_server", &format!("stranger-{kind:02}"), &said);
+    }
+    let candidates = vec![Candidate { kind: CandidateKind::Server, addr: ([192, 0, 2, 7], 7).into() }; 2];
+    let (id, boot, flags) = (NodeId([7; 32]), BootId(1), Flags::RELAY);
+    let presence = Presence { id, boot, flags, candidates: candidates.clone() };
+    write("rendezvous_messages", "presence", &presence.to_bytes());
+    let introduction = Introduction { id, to: id, boot, step: Step::Meet, flags, candidates };
+    write("rendezvous_messages", "introduction", &introduction.to_bytes());
+
+    let act = |who: u8, room: u16, what: u8| {
+        let [low, high] = room.to_le_bytes();
+        vec![who, 4, low, high, what]
+    };
+    let join = |who| [act(who, 0, 0), act(who, 1200, 1)].concat();
+    let (wait, repeat, damage) = (vec![0, 2, 3], vec![2, 3, 5], vec![1, 1, 50, 0, 1, 0]);
+    let all: Vec<Vec<u8>> = vec![
+        join(0),
+        join(2),
+        wait.clone(),
+        act(0, 1200, 3),
+        act(0, 2, 4),
+        act(2, 0, 2),
+        repeat,
+        damage,
+        act(0, 0, 5),
+        wait,
+        act(2, 100, 3),
+        vec![0, 2, 6],
+    ];
+    write("rendezvous_server", "join", &join(0));
+    write("rendezvous_server", "meet", &all.concat());
 }
 
 fn write(target: &str, name: &str, bytes: &[u8]) {

@@ -15,8 +15,8 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::{Dropped, Route};
 use crate::core::paths::Source;
-use crate::core::relays::is_relayed;
 use crate::core::registrations::{Place, RegistrationId};
+use crate::core::relays::is_relayed;
 use crate::core::rendezvous::ServerId;
 use crate::core::timers::Timer;
 use crate::crypto::namespace::Meeting as Sealed;
@@ -24,10 +24,8 @@ use crate::crypto::network::NetworkTag;
 use crate::id::{BootId, NodeId};
 use crate::limits;
 use crate::time::Instant;
-use crate::wire::presence::{
-    CANDIDATES_MAX, Candidate, CandidateKind, Flags, Introduction, Presence, Step,
-};
 use crate::wire::message::Record;
+use crate::wire::presence::{CANDIDATES_MAX, Candidate, CandidateKind, Flags, Introduction, Presence, Step};
 use crate::wire::rendezvous::{FromNode, Intro, Knock, Nonce};
 
 /// From one first message of a meeting to the next (rendezvous.md, 6); the last one again and again.
@@ -108,7 +106,13 @@ impl Meeting {
 impl Node {
     /// A server told of a member; `both`: the member hears of us at the same moment, so both may begin. Whichever packet
     /// comes first took at least as long as the news to the other one.
-    pub(super) fn heard_of_member(&mut self, presence: Presence, network: NetworkTag, place: Place, both: bool) {
+    pub(super) fn heard_of_member(
+        &mut self,
+        presence: Presence,
+        network: NetworkTag,
+        place: Place,
+        both: bool,
+    ) {
         let (id, boot) = (presence.id, presence.boot);
         if id == self.id {
             return;
@@ -164,7 +168,9 @@ impl Node {
     pub(super) fn introduce_again(&mut self, id: NodeId) {
         let now = self.now;
         let Some(meeting) = self.meeting_mut(&id) else { return };
-        let due = meeting.introduced.is_none_or(|(at, times)| now.since(at) >= INTRODUCE_AGAIN * (1 << times.min(5)));
+        let due = meeting
+            .introduced
+            .is_none_or(|(at, times)| now.since(at) >= INTRODUCE_AGAIN * (1 << times.min(5)));
         // Whoever was told of us by the server itself begins without; should that have been lost, it is asked later.
         if meeting.both && meeting.introduced.is_none() {
             meeting.introduced = Some((now, 0));
@@ -195,13 +201,23 @@ impl Node {
     }
 
     /// A member introduces itself.
-    pub(super) fn on_knock(&mut self, server: ServerId, datagram: &[u8], knock: &Knock<'_>) -> Result<(), Dropped> {
+    pub(super) fn on_knock(
+        &mut self,
+        server: ServerId,
+        datagram: &[u8],
+        knock: &Knock<'_>,
+    ) -> Result<(), Dropped> {
         let known = self.answered(server, datagram, |it| it.is_named(knock.namespace))?;
         let (registration, network) = (known.id, known.network);
-        let sealed =
-            Sealed { namespace: *known.keys.namespace(), from: knock.from, target: known.handle, nonce: knock.nonce };
+        let sealed = Sealed {
+            namespace: *known.keys.namespace(),
+            from: knock.from,
+            target: known.handle,
+            nonce: knock.nonce,
+        };
         let opened = self.config.network.of(network).open_introduction(knock.payload, &sealed);
-        let Introduction { id, to, boot, step, flags, candidates } = opened.ok_or(Dropped::Unauthenticated)?;
+        let Introduction { id, to, boot, step, flags, candidates } =
+            opened.ok_or(Dropped::Unauthenticated)?;
         let (_, known) = self.registration_mut(registration).ok_or(Dropped::Unexpected)?;
         if !known.is_new_knock(knock.nonce) {
             return Err(Dropped::Replayed);
@@ -231,7 +247,15 @@ impl Node {
         if members.len() >= limits::PEERS && !members.contains_key(&id) {
             return;
         }
-        let new = Member { network, boot, flags, candidates: Vec::new(), places: Vec::new(), answered: None, failures: 0 };
+        let new = Member {
+            network,
+            boot,
+            flags,
+            candidates: Vec::new(),
+            places: Vec::new(),
+            answered: None,
+            failures: 0,
+        };
         let member = members.entry(id).or_insert(new);
         (member.network, member.boot, member.flags, member.candidates) = (network, boot, flags, candidates);
         if let Some(place) = place {
@@ -311,7 +335,7 @@ impl Node {
         if peer.is_near() {
             return;
         }
-        let network = peer.network.unwrap_or(self.config.network.current().tag());
+        let network = peer.network.unwrap_or_else(|| self.config.network.current().tag());
         self.note_member(Presence { id: from, boot, flags, candidates }, network, None);
         let now = self.now;
         let Some(member) = self.introductions.members.get_mut(&from) else { return };
@@ -340,7 +364,9 @@ impl Node {
         let own = own.map(|ip| Candidate { kind: CandidateKind::Own, addr: SocketAddr::new(ip, port) });
         let mut candidates: Vec<Candidate> = Vec::new();
         for candidate in seen.chain(own) {
-            if candidates.len() < CANDIDATES_MAX && !candidates.iter().any(|known| known.addr == candidate.addr) {
+            if candidates.len() < CANDIDATES_MAX
+                && !candidates.iter().any(|known| known.addr == candidate.addr)
+            {
                 candidates.push(candidate);
             }
         }

@@ -187,7 +187,8 @@ impl Train {
             outbox.recycle(train.bytes);
             return;
         }
-        let transmit = Transmit { to: Destination::One(route), segment_bytes: train.segment_bytes, hops: None };
+        let transmit =
+            Transmit { to: Destination::One(route), segment_bytes: train.segment_bytes, hops: None };
         outbox.push_train(transmit, train.bytes);
     }
 }

@@ -169,11 +169,7 @@ impl Candidates {
         let mut room = limits::LEARNT_CANDIDATES;
         self.list.retain(|candidate| match candidate.source {
             Source::Configured => true,
-            Source::Proved
-            | Source::Relayed
-            | Source::Seen
-            | Source::Introduced
-            | Source::Hearsay => {
+            Source::Proved | Source::Relayed | Source::Seen | Source::Introduced | Source::Hearsay => {
                 let keep = room > 0;
                 room = room.saturating_sub(1);
                 keep

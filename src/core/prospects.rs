@@ -179,7 +179,8 @@ impl Node {
         route: Option<(Route, Source)>,
         teller: Option<NodeId>,
     ) {
-        let unreached = !self.peers.get(&id).is_some_and(|peer| peer.is_online() && !peer.liveness.is_suspect());
+        let unreached =
+            !self.peers.get(&id).is_some_and(|peer| peer.is_online() && !peer.liveness.is_suspect());
         if route.is_none() && unreached && self.may_meet(&id) {
             return self.meet(id, false);
         }

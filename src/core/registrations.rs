@@ -27,12 +27,8 @@ use crate::wire::rendezvous::{
 };
 
 /// From one unanswered question to the next; after the last one the server is hailed again.
-const AGAIN: [Duration; 4] = [
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
+const AGAIN: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(1), Duration::from_secs(2)];
 /// Each so many keeps an answer is wanted: the others only hold the translator's mapping.
 const ANSWER_EVERY: u32 = 4;
 /// Until a server says how often it wants to hear of us: half of the shortest mapping that home routers keep.
@@ -200,7 +196,8 @@ impl Node {
             let Some((server, known)) = self.registration(id) else { return };
             let lease = &known.leases[family as usize];
             let idle = lease.token.is_none() && lease.nonce.is_none();
-            let reached = self.rendezvous.servers.get(&server).is_some_and(|it| it.link(family).cookie.is_some());
+            let reached =
+                self.rendezvous.servers.get(&server).is_some_and(|it| it.link(family).cookie.is_some());
             if idle && reached {
                 self.register(id, family);
             }
@@ -221,7 +218,8 @@ impl Node {
         let presence = self.presence();
         let Some((server, known)) = self.registration_mut(id) else { return };
         known.seq += 1;
-        let (seq, handle, namespace, network) = (known.seq, known.handle, *known.keys.namespace(), known.network);
+        let (seq, handle, namespace, network) =
+            (known.seq, known.handle, *known.keys.namespace(), known.network);
         let known_version = known.version;
         let lease = &mut known.leases[family as usize];
         lease.nonce = Some(nonce);
@@ -288,7 +286,9 @@ impl Node {
     }
 
     pub(super) fn ask_server(&mut self, server: ServerId, family: Family, message: &FromNode<'_>) {
-        let Some(addr) = self.rendezvous.servers.get(&server).and_then(|it| it.link(family).addr) else { return };
+        let Some(addr) = self.rendezvous.servers.get(&server).and_then(|it| it.link(family).addr) else {
+            return;
+        };
         let mut bytes = Vec::new();
         message.write(size::MESSAGE_MAX, &mut bytes);
         self.send_to_server(addr, &bytes);
@@ -444,7 +444,9 @@ impl Node {
             }
             let (namespace, network) = (*known.keys.namespace(), known.network);
             let keys: &NetworkKeys = self.config.network.of(network);
-            let Some(presence) = keys.open_presence(blob, &namespace, entry.handle, entry.seq) else { continue };
+            let Some(presence) = keys.open_presence(blob, &namespace, entry.handle, entry.seq) else {
+                continue;
+            };
             let place = Place { registration: id, handle: entry.handle };
             let Some((_, known)) = self.registration_mut(id) else { return };
             if known.members.len() >= limits::PEERS && !known.members.contains_key(&entry.handle) {

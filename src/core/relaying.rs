@@ -61,7 +61,8 @@ impl Relaying {
             return *channel;
         }
         if self.ends.len() >= 2 * limits::RELAY_CHANNELS
-            && let Some(oldest) = self.ends.iter().min_by_key(|(_, end)| end.used).map(|(channel, _)| *channel)
+            && let Some(oldest) =
+                self.ends.iter().min_by_key(|(_, end)| end.used).map(|(channel, _)| *channel)
         {
             self.close(oldest);
         }
@@ -103,10 +104,16 @@ impl Node {
     }
 
     /// A packet of `peer` for the other end of one of our channels.
-    pub(super) fn pass_on(&mut self, peer: NodeId, channel: Channel, packet: &mut [u8]) -> Result<(), Dropped> {
+    pub(super) fn pass_on(
+        &mut self,
+        peer: NodeId,
+        channel: Channel,
+        packet: &mut [u8],
+    ) -> Result<(), Dropped> {
         let now = self.now;
         let relaying = &mut self.relaying;
-        let end = relaying.ends.get_mut(&channel).filter(|end| end.peer == peer).ok_or(Dropped::UnknownSession)?;
+        let end =
+            relaying.ends.get_mut(&channel).filter(|end| end.peer == peer).ok_or(Dropped::UnknownSession)?;
         end.used = now;
         let other = end.other;
         let target = relaying.ends.get_mut(&other).map(|end| {

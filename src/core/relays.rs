@@ -53,7 +53,16 @@ impl Relays {
         });
         let [a, b, c, d] = DISCARD;
         let (place, channel) = (u32::try_from(place).ok()?, channel.0);
-        let ip = Ipv6Addr::new(a, b, c, d, (place >> 16) as u16, place as u16, (channel >> 16) as u16, channel as u16);
+        let ip = Ipv6Addr::new(
+            a,
+            b,
+            c,
+            d,
+            (place >> 16) as u16,
+            place as u16,
+            (channel >> 16) as u16,
+            channel as u16,
+        );
         Some(SocketAddr::new(ip.into(), 1))
     }
 
@@ -99,7 +108,8 @@ impl Node {
         let mut relays: Vec<_> = self.peers.iter().filter(near).collect();
         relays.sort_by_key(|(id, peer)| (Some(**id) != teller, peer.round_trip.smoothed()));
         let asked = |id: &NodeId| self.relays.asked.contains_key(&(*id, target));
-        let relays: Vec<_> = relays.into_iter().map(|(id, _)| *id).filter(|id| !asked(id)).take(ASKED).collect();
+        let relays: Vec<_> =
+            relays.into_iter().map(|(id, _)| *id).filter(|id| !asked(id)).take(ASKED).collect();
         for relay in relays {
             if self.relays.asked.len() < QUESTIONS {
                 self.relays.asked.insert((relay, target), now);
@@ -160,7 +170,8 @@ impl Node {
         let (relay, channel) = self.relays.named(route.remote.ip())?;
         let segment_bytes = transmit.segment_bytes;
         let peer = self.peers.get_mut(&relay)?;
-        let (path, current) = (peer.path.filter(|path| !is_relayed(path.remote.ip()))?, peer.current.as_mut()?);
+        let (path, current) =
+            (peer.path.filter(|path| !is_relayed(path.remote.ip()))?, peer.current.as_mut()?);
         let mut wrapped = Vec::with_capacity(bytes.len() + bytes.len() / 8 + size::RELAY_OVERHEAD);
         for packet in bytes.chunks(segment_bytes) {
             current.session.seal_relayed(channel, packet, &mut wrapped).ok()?;
@@ -171,12 +182,20 @@ impl Node {
     }
 
     /// A packet that a relay passed on to us: as if it had come from the address that stands for the channel.
-    pub(super) fn on_unwrapped(&mut self, relay: NodeId, channel: Channel, packet: &mut [u8]) -> Result<(), Dropped> {
+    pub(super) fn on_unwrapped(
+        &mut self,
+        relay: NodeId,
+        channel: Channel,
+        packet: &mut [u8],
+    ) -> Result<(), Dropped> {
         if !self.peers.get(&relay).is_some_and(|peer| peer.is_near()) || !self.config.relay {
             return Err(Dropped::Unexpected);
         }
         let inner = packet.first().copied();
-        if ![Kind::Initiation, Kind::Response, Kind::Cookie, Kind::Data].iter().any(|kind| inner == Some(*kind as u8)) {
+        if ![Kind::Initiation, Kind::Response, Kind::Cookie, Kind::Data]
+            .iter()
+            .any(|kind| inner == Some(*kind as u8))
+        {
             return Err(Dropped::Malformed);
         }
         let remote = self.relays.addr(relay, channel).ok_or(Dropped::OverLimit)?;

@@ -148,7 +148,8 @@ impl Node {
     pub fn handle_servers(&mut self, servers: &[RendezvousServer], now: Instant) {
         self.advance(now);
         let gone = |server: &Server| !servers.iter().any(|named| named.name == server.name);
-        let ids: Vec<_> = self.rendezvous.servers.iter().filter(|(_, s)| gone(s)).map(|(id, _)| *id).collect();
+        let ids: Vec<_> =
+            self.rendezvous.servers.iter().filter(|(_, s)| gone(s)).map(|(id, _)| *id).collect();
         for id in ids {
             self.leave_server(id);
             self.rendezvous.servers.remove(&id);
@@ -380,8 +381,13 @@ impl Node {
         let health = |server: &Server| {
             let name = &server.name;
             let (why, fix) = if let (Some(stranger), Some(key)) = (server.stranger, server.key) {
-                let why = format!("{name} has the key {stranger}, and not {key}: it is not the server that we know");
-                (why, "if its operator changed the key, write the new line into the configuration: --rendezvous HOST:PORT#KEY")
+                let why = format!(
+                    "{name} has the key {stranger}, and not {key}: it is not the server that we know"
+                );
+                (
+                    why,
+                    "if its operator changed the key, write the new line into the configuration: --rendezvous HOST:PORT#KEY",
+                )
             } else if server.links.iter().all(|link| link.addr.is_none()) {
                 (format!("{name} has no address"), "correct --rendezvous; it is looked up again every minute")
             } else if server.links.iter().any(|link| link.cookie.is_some()) {
@@ -392,16 +398,24 @@ impl Node {
             } else {
                 return None;
             };
-            Some(Health { check: "rendezvous".into(), state: HealthState::Warn, why: why.into(), fix: fix.into() })
+            Some(Health {
+                check: "rendezvous".into(),
+                state: HealthState::Warn,
+                why: why.into(),
+                fix: fix.into(),
+            })
         };
         if !self.is_registering() {
             let any = !self.rendezvous.servers.is_empty();
-            return Vec::from_iter(any.then(|| Health {
-                check: "rendezvous".into(),
-                state: HealthState::Warn,
-                why: "the open network is not registered at any server".into(),
-                fix: "make a private one: atonce network create, and on each device atonce network join".into(),
-            }));
+            return Vec::from_iter(
+                any.then(|| Health {
+                    check: "rendezvous".into(),
+                    state: HealthState::Warn,
+                    why: "the open network is not registered at any server".into(),
+                    fix: "make a private one: atonce network create, and on each device atonce network join"
+                        .into(),
+                }),
+            );
         }
         self.rendezvous.servers.values().filter_map(health).collect()
     }

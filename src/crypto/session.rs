@@ -68,7 +68,12 @@ impl Session {
     }
 
     /// Appends `inner`, a packet that a relay passes on, sealed for the next stop (protocol.md, 10).
-    pub fn seal_relayed(&mut self, channel: Channel, inner: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
+    pub fn seal_relayed(
+        &mut self,
+        channel: Channel,
+        inner: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Exhausted> {
         let start = out.len();
         out.resize(start + size::DATA_HEADER, 0);
         out.extend_from_slice(&channel.0.to_le_bytes());

@@ -40,7 +40,7 @@ pub struct StateDir {
 pub enum StateError {
     /// Another daemon has it.
     #[error(
-        "the state directory {} belongs to a running atonced{}\ntry: stop that one, or give this one its own --state-dir, --socket and --name",
+        "the state directory {} belongs to another one that runs{}\ntry: stop that one, or give this one its own --state-dir (and --socket and --name, if it has them)",
         path.display(), owner(*pid)
     )]
     Locked {
@@ -62,6 +62,9 @@ pub enum StateError {
         /// Its reason.
         error: io::Error,
     },
+    /// The key of a rendezvous server, which nodes know it by, is cut or foreign.
+    #[error("the key in {} is cut or foreign\ntry: put a good copy back, or move the file away for a new key; nodes that know the old one then stay away until they are told the new one", .0.display())]
+    BadKey(PathBuf),
     /// There is no randomness.
     #[error("the operating system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -294,7 +297,7 @@ fn bound_health(binding: &Binding) -> Health<'static> {
     Health { check: "hardware".into(), state: HealthState::Ok, why: why.into(), fix: "".into() }
 }
 
-fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {
+pub(super) fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {
     move |error| StateError::Io { doing, path: path.to_owned(), error }
 }
 

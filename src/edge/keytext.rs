@@ -70,7 +70,8 @@ impl std::fmt::Debug for StoredKey {
     }
 }
 
-fn checksum(text: &str) -> String {
+/// By which a text is known to be whole.
+pub(super) fn checksum(text: &str) -> String {
     let digest = Blake2s256::new().chain_update(text).finalize();
     BASE32_NOPAD.encode(&digest[..10]).to_ascii_lowercase()
 }

@@ -1,6 +1,7 @@
 //! All that touches the world: clock, files, sockets, multicast DNS, the service manager. It decides nothing.
 //!
-//! [`run`] drives one [`Node`](crate::core::Node); every other file is one of the things that it holds.
+//! [`run`] drives one [`Node`](crate::core::Node), [`rendezvous`] one [`Server`](crate::server::Server); every other file
+//! is one of the things that they hold.
 
 mod alarm;
 pub mod clock;
@@ -16,12 +17,15 @@ pub mod local;
 pub mod log;
 pub mod mdns;
 mod mdns_port;
+mod metrics;
 mod netlink;
 pub mod peerfile;
 mod reload;
 mod remember;
+pub mod rendezvous;
 mod resolve;
 pub mod run;
+pub mod serverkey;
 mod socket;
 mod statefile;
 pub mod systemd;

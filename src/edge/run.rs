@@ -447,7 +447,7 @@ fn network(settings: &Settings, state: &StateDir) -> Result<(Membership, Option<
 }
 
 /// One that does not catch up on what it missed while the machine slept.
-fn patient_interval(period: Duration) -> Interval {
+pub(super) fn patient_interval(period: Duration) -> Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval

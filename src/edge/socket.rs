@@ -345,7 +345,13 @@ mod tests {
     #[tokio::test]
     async fn a_train_arrives_as_its_datagrams() {
         let (mut from, to) = (session(), session());
-        let train = Train { to: to.addr(), from: Some(LOCALHOST), bytes: &[7; 4500], segment_bytes: 1000, hops: None };
+        let train = Train {
+            to: to.addr(),
+            from: Some(LOCALHOST),
+            bytes: &[7; 4500],
+            segment_bytes: 1000,
+            hops: None,
+        };
         send(&mut from, train).await;
         assert_eq!(lengths(&to, 5).await, [1000, 1000, 1000, 1000, 500]);
     }
@@ -368,7 +374,11 @@ mod tests {
         let (mut from, to) = (session(), session());
         let segments = from.trains.max_gso_segments();
         let gone = Some("192.0.2.1".parse().unwrap());
-        send(&mut from, Train { to: to.addr(), from: gone, bytes: &[7; 2500], segment_bytes: 1000, hops: None }).await;
+        send(
+            &mut from,
+            Train { to: to.addr(), from: gone, bytes: &[7; 2500], segment_bytes: 1000, hops: None },
+        )
+        .await;
         assert_eq!(lengths(&to, 3).await, [1000, 1000, 500]);
         assert_eq!(from.trains.max_gso_segments(), segments);
     }
@@ -378,10 +388,15 @@ mod tests {
         let mut from = Socket::bind("[::1]:0".parse().unwrap(), Purpose::Sessions).unwrap();
         let segments = from.trains.max_gso_segments();
         let no_scope = "[fe80::1]:5".parse().unwrap();
-        send(&mut from, Train { to: no_scope, from: None, bytes: &[7; 2500], segment_bytes: 1000, hops: None }).await;
+        send(
+            &mut from,
+            Train { to: no_scope, from: None, bytes: &[7; 2500], segment_bytes: 1000, hops: None },
+        )
+        .await;
         assert_eq!(from.trains.max_gso_segments(), segments);
         let to = Socket::bind("[::1]:0".parse().unwrap(), Purpose::Sessions).unwrap();
-        send(&mut from, Train { to: to.addr(), from: None, bytes: &[7; 10], segment_bytes: 10, hops: None }).await;
+        send(&mut from, Train { to: to.addr(), from: None, bytes: &[7; 10], segment_bytes: 10, hops: None })
+            .await;
         assert_eq!(lengths(&to, 1).await, [10]);
     }
 
@@ -390,11 +405,13 @@ mod tests {
         let (mut from, to) = (session(), session());
         let nobody = session().addr();
         for _ in 0..3 {
-            send(&mut from, Train { to: nobody, from: None, bytes: b"?", segment_bytes: 1, hops: None }).await;
+            send(&mut from, Train { to: nobody, from: None, bytes: b"?", segment_bytes: 1, hops: None })
+                .await;
             assert_eq!(poll_fn(|cx| from.poll_unreachable(cx)).await, nobody);
         }
         send(&mut from, Train { to: nobody, from: None, bytes: b"?", segment_bytes: 1, hops: None }).await;
-        send(&mut from, Train { to: to.addr(), from: None, bytes: b"hi", segment_bytes: 2, hops: None }).await;
+        send(&mut from, Train { to: to.addr(), from: None, bytes: b"hi", segment_bytes: 2, hops: None })
+            .await;
         assert_eq!(lengths(&to, 1).await, [2]);
     }
 }

@@ -58,6 +58,11 @@ impl ServiceManager {
         }
     }
 
+    /// What `systemctl status` shows from now on.
+    pub fn say(&self, line: &str) {
+        tell(&[NotifyState::Status(line)]);
+    }
+
     /// We end.
     pub fn stopping(&self) {
         tell(&[NotifyState::Stopping]);

@@ -1,6 +1,7 @@
 //! What members hear of each other: what changed since a version, and events of their own accord.
 //!
-//! Changes are collected for a moment and told in one datagram. If they do not fit, the latest are told: who hears of
+//! The first change is told at once: both sides of it are to begin at the same moment. Those that follow closely are
+//! collected and told in one datagram. If they do not fit, the latest are told: who hears of
 //! those only sees by `since` that it lacks the others, and lists them.
 
 use std::time::Duration;
@@ -11,21 +12,23 @@ use super::namespaces::NamespaceIndex;
 use crate::limits;
 use crate::wire::rendezvous::{Entries, Entry, Event, FromServer, Handle, size};
 
-/// How long changes are collected.
-const COLLECT: Duration = Duration::from_millis(100);
 /// Between two events of one namespace: a member gets at most five a second.
 const APART: Duration = Duration::from_millis(200);
 
 impl Server {
-    /// The namespace changed: an event is due soon.
+    /// The namespace changed: an event is due, now or as soon as it may be.
     pub(super) fn changed(&mut self, namespace: NamespaceIndex) {
         let Some(record) = self.namespaces.get_mut(namespace) else { return };
         if record.event_at.is_some() {
             return;
         }
-        let at = (self.now + COLLECT).max(record.quiet_until);
+        let at = record.quiet_until.max(self.now);
         record.event_at = Some(at);
-        self.events.insert((at, namespace));
+        if at > self.now {
+            self.events.insert((at, namespace));
+        } else {
+            self.untold.push_back(namespace);
+        }
     }
 
     /// Puts the event of a namespace into the outbox.

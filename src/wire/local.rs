@@ -13,4 +13,6 @@ pub use event::{
     RoundTrips,
 };
 pub use request::{BadLine, NetworkOp, Op, Outgoing, Payload, Request, Text, WhenFull};
-pub use status::{Health, HealthState, Hello, InterfaceInfo, NetworkInfo, PeerCounts, Reloaded, RendezvousInfo, Status};
+pub use status::{
+    Health, HealthState, Hello, InterfaceInfo, NetworkInfo, PeerCounts, Reloaded, RendezvousInfo, Status,
+};

@@ -237,7 +237,11 @@ mod tests {
     #[test]
     fn a_datagram_of_another_length_than_its_kind_is_refused() {
         for length in [59, 60, 1232, 1233] {
-            assert_eq!(Packet::parse(&mut vec![8; length]).is_ok(), (60..=1232).contains(&length), "{length}");
+            assert_eq!(
+                Packet::parse(&mut vec![8; length]).is_ok(),
+                (60..=1232).contains(&length),
+                "{length}"
+            );
         }
         for kind in 1..=7_u8 {
             for length in (1..200).filter(|length| ![164, 160, 60, 76].contains(length)) {

@@ -32,7 +32,7 @@ fn staged() -> tempfile::TempDir {
         std::fs::create_dir_all(&units).unwrap();
         run(Command::new("cp").args(["-r", &format!("/usr/lib/systemd/{scope}/.")]).arg(units));
     }
-    for arguments in [&[][..], &["--user"]] {
+    for arguments in [&[][..], &["--user"], &["--rendezvous"]] {
         let mut install = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/install"));
         run(install.args(arguments).env("DESTDIR", root.path()).env("PREFIX", "/usr").env("BUILD", build));
     }
@@ -56,11 +56,19 @@ fn systemd_finds_nothing_wrong_in_the_units_and_little_to_attack() {
         command.arg(verb).arg(format!("--root={}", staged.path().display()));
         command
     };
-    let told = run(analyze("verify").args(["--man=no", "atonced.service", "atonced.socket"]));
+    let told = run(analyze("verify").args([
+        "--man=no",
+        "atonced.service",
+        "atonced.socket",
+        "atonce-rendezvous.service",
+    ]));
     assert_eq!(told, "");
-    // In tenths: 1.3.
-    let told = run(analyze("security").args(["--offline=true", "--threshold=13", "atonced.service"]));
-    println!("{}", told.lines().last().unwrap());
+    // In tenths: 1.3 and 1.2.
+    for (threshold, unit) in [("13", "atonced.service"), ("12", "atonce-rendezvous.service")] {
+        let threshold = format!("--threshold={threshold}");
+        let told = run(analyze("security").args(["--offline=true", &threshold, unit]));
+        println!("{}", told.lines().last().unwrap());
+    }
 
     // The manager of a user knows no other root: the paths are made those of the staged one.
     let unit = staged.path().join("usr/lib/systemd/user/atonced.service");
@@ -238,5 +246,38 @@ fn a_user_installs_it_for_himself() {
         assert_ne!(json(&machine.sh("atonce --json id"))["id"], json(&id)["id"]);
         as_user("~/.local/bin/atonce --socket /run/user/1000/atonce/atonced.sock --timeout 30s peers");
         as_user("cd /src && systemd/install --user --uninstall && ! ls ~/.local/bin/atonced");
+    });
+}
+
+#[test]
+fn a_rendezvous_server_is_a_user_of_its_own_keeps_its_key_and_comes_back_when_killed() {
+    Lab::run("a_rendezvous_server_is_a_user_of_its_own_keeps_its_key_and_comes_back_when_killed", |lab| {
+        let machine = Machine::boot(lab, lab.host("attic"));
+        let log = machine.sh("cd /src && BUILD=/build systemd/install --rendezvous 2>&1");
+        assert!(log.contains("Active: active (running)"), "{log}");
+        let property = |name: &str| {
+            let script = format!("systemctl show --value --property {name} atonce-rendezvous.service");
+            machine.sh(&script).trim().to_owned()
+        };
+        let said = "journalctl --output cat -u atonce-rendezvous.service | grep -F ':28283#' | tail -n 1";
+        let line = machine.sh(said);
+        assert!(line.trim_end().ends_with(|last: char| last.is_ascii_alphanumeric()), "{line:?}");
+        let key = machine.sh("cat /var/lib/atonce-rendezvous/rendezvous.key");
+        assert_eq!(machine.sh("stat -L -c %a /var/lib/atonce-rendezvous/rendezvous.key"), "600\n");
+        let first = property("MainPID");
+        assert_ne!(machine.sh(&format!("stat -c %u /proc/{first}")), "0\n");
+
+        machine.sh("systemctl kill --signal KILL atonce-rendezvous.service");
+        machine.until(&format!(
+            "test $(systemctl show --value --property MainPID atonce-rendezvous.service) != {first} && \
+             systemctl is-active --quiet atonce-rendezvous.service"
+        ));
+        assert_eq!(machine.sh("cat /var/lib/atonce-rendezvous/rendezvous.key"), key);
+        assert_eq!(machine.sh(said), line);
+        machine.sh("systemctl stop atonce-rendezvous.service");
+        assert_eq!(property("Result"), "success");
+
+        machine.sh("cd /src && systemd/install --rendezvous --uninstall");
+        assert_eq!(machine.sh("find /usr/local /etc/systemd/system -name \"*atonce*\""), "");
     });
 }

@@ -14,8 +14,8 @@ use atonce::server::{Config, Secrets, Server};
 use atonce::time::Instant;
 use rand_core::CryptoRng;
 
-use crate::nat::{Kind, Nat};
-use crate::world::{HostId, World};
+use super::nat::{Kind, Nat};
+use super::{Host, HostId, World};
 
 /// How far the ends of the internet are from its middle, in routers.
 const WIDTH: u8 = 1;
@@ -171,7 +171,7 @@ impl World {
             (router.outside == outside && here).then_some(Stop::In(*segment))
         };
         self.internet.routers.iter().find_map(in_realm).or_else(|| {
-            let host = |host: &crate::world::Host| host.addr == addr && Some(host.segment) == outside;
+            let host = |host: &Host| host.addr == addr && Some(host.segment) == outside;
             self.hosts.iter().position(host).map(Stop::Host)
         })
     }

@@ -7,8 +7,6 @@
     reason = "nobody outside of the tests sees this"
 )]
 
-mod internet;
-mod nat;
 mod world;
 
 mod bounds;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::nat::{Filtering, Kind, Mapping};
+use crate::world::nat::{Filtering, Kind, Mapping};
 use crate::world::{HostId, World, milliseconds, seconds};
 
 const LINK: Duration = milliseconds(25);
@@ -82,7 +82,8 @@ fn every_pair_that_can_meet_is_direct() {
                 world.run(seconds(5));
                 world.start(hosts[1 - first]);
                 let begun = world.now;
-                let met = world.run_for(seconds(40), |world| world.online(hosts[0]) + world.online(hosts[1]) == 2);
+                let met =
+                    world.run_for(seconds(40), |world| world.online(hosts[0]) + world.online(hosts[1]) == 2);
                 println!("{name:12} {other_name:12} {met} {:?}", world.now.since(begun));
                 if met != can_meet(kind, other) {
                     wrong.push((name, other_name, first, met));

@@ -59,8 +59,7 @@ impl Kind {
         Self { mapping, filtering, ports, firewall: false, hairpin: false, poisonable: false, blocked: false }
     }
 
-    pub const EIF: Self =
-        Self::of(Mapping::EndpointIndependent, Filtering::EndpointIndependent, Ports::Kept);
+    pub const EIF: Self = Self::of(Mapping::EndpointIndependent, Filtering::EndpointIndependent, Ports::Kept);
     pub const ADF: Self = Self::of(Mapping::EndpointIndependent, Filtering::AddressDependent, Ports::Kept);
     /// The usual router at home.
     pub const HOME: Self =
@@ -117,7 +116,13 @@ impl Nat {
     }
 
     /// From where a datagram leaves that comes from the inside; `random` is any number.
-    pub fn outgoing(&mut self, inner: SocketAddr, remote: SocketAddr, now: Instant, random: u64) -> Option<SocketAddr> {
+    pub fn outgoing(
+        &mut self,
+        inner: SocketAddr,
+        remote: SocketAddr,
+        now: Instant,
+        random: u64,
+    ) -> Option<SocketAddr> {
         self.expire(now);
         if self.kind.blocked {
             return None;

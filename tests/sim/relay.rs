@@ -39,7 +39,8 @@ fn a_peer_on_two_networks_bridges_them() {
     }
     world.run(seconds(1));
     for (host, listener) in listeners {
-        let texts: Vec<_> = world.heard(host, listener, "message").iter().map(|line| line["text"].clone()).collect();
+        let texts: Vec<_> =
+            world.heard(host, listener, "message").iter().map(|line| line["text"].clone()).collect();
         let expected: Vec<_> = (0..20).map(|n| n.to_string()).collect();
         assert_eq!(texts, expected, "host {host}");
     }
@@ -49,7 +50,9 @@ fn a_peer_on_two_networks_bridges_them() {
         let mut kinds: Vec<_> = world
             .heard(host, app, "peer")
             .iter()
-            .map(|line| (line["name"].as_str().unwrap().to_owned(), line["path"]["kind"].as_str().unwrap().to_owned()))
+            .map(|line| {
+                (line["name"].as_str().unwrap().to_owned(), line["path"]["kind"].as_str().unwrap().to_owned())
+            })
             .collect();
         kinds.sort();
         kinds
@@ -66,7 +69,9 @@ fn who_was_reached_through_a_relay_leaves_when_it_goes_or_the_relay_does() {
         for host in [left[0], right[0], bridge] {
             world.start(host);
         }
-        assert!(world.run_for(seconds(10), |world| world.online(left[0]) == 2 && world.online(right[0]) == 2));
+        assert!(
+            world.run_for(seconds(10), |world| world.online(left[0]) == 2 && world.online(right[0]) == 2)
+        );
         world.run(seconds(60));
         let watcher = world.watcher(left[0]);
         world.crash(if relay_dies { bridge } else { right[0] });

@@ -9,19 +9,18 @@ use serde::Deserialize;
 use toml::de::{DeTable, Error};
 use toml::{Table, Value};
 
-use super::{KEYS, Mistake, Options, Origin, service_directory, variable};
+use super::given::{Files, OptionSet, service_directory, variable};
+use super::{Mistake, Origin};
 
-const FILE: &str = "atonce.toml";
-const DROP_INS: &str = "conf.d";
 const SYSTEM_DIRECTORY: &str = "/etc/atonce";
 /// Bytes of the largest file that we read: a thousand peers take a twentieth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The files that count, the weakest first: the one that the user named, or the usual one if it is there, and then the
 /// drop-ins beside it in the order of their names.
-pub(super) fn paths(named: Option<&Path>, mistakes: &mut Vec<Mistake>) -> Vec<PathBuf> {
-    let main = named.map_or_else(|| directory().join(FILE), Path::to_owned);
-    let drop_ins = main.with_file_name(DROP_INS);
+pub(super) fn paths(named: Option<&Path>, files: Files, mistakes: &mut Vec<Mistake>) -> Vec<PathBuf> {
+    let main = named.map_or_else(|| directory().join(files.main), Path::to_owned);
+    let drop_ins = main.with_file_name(files.drop_ins);
     let mut paths = match fs::read_dir(&drop_ins).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
         Ok(entries) => entries.iter().map(fs::DirEntry::path).filter(|path| is_drop_in(path)).collect(),
         Err(error) => {
@@ -39,11 +38,14 @@ pub(super) fn paths(named: Option<&Path>, mistakes: &mut Vec<Mistake>) -> Vec<Pa
 }
 
 /// What the keys of a file are set to; what cannot be read as an option is a mistake.
-pub(super) fn read(path: &Path, mistakes: &mut Vec<Mistake>) -> BTreeMap<String, (Value, Origin)> {
+pub(super) fn read<O: OptionSet>(
+    path: &Path,
+    mistakes: &mut Vec<Mistake>,
+) -> BTreeMap<String, (Value, Origin)> {
     match text_of(path) {
         Ok(text) => {
             let mut here = Vec::new();
-            let said = parse(&text, path, &mut here);
+            let said = parse::<O>(&text, path, &mut here);
             let line = |mistake: &Mistake| {
                 if let Origin::File { line, .. } = mistake.origin { line } else { None }
             };
@@ -58,7 +60,7 @@ pub(super) fn read(path: &Path, mistakes: &mut Vec<Mistake>) -> BTreeMap<String,
     }
 }
 
-pub(super) fn parse(
+pub(super) fn parse<O: OptionSet>(
     text: &str,
     path: &Path,
     mistakes: &mut Vec<Mistake>,
@@ -79,17 +81,14 @@ pub(super) fn parse(
     let mut said = BTreeMap::new();
     for (key, value) in table.into_inner() {
         let (start, span) = (key.span().start, value.span().start);
-        let key = match key.get_ref().as_ref() {
-            "peers" => "peer",
-            key => key,
-        };
-        if !KEYS.contains(&key) {
-            mistakes.push(Mistake::unknown_key(at(start), key, &KEYS));
+        let key = O::key_of(key.get_ref().as_ref());
+        if !O::KEYS.contains(&key) {
+            mistakes.push(Mistake::unknown_key(at(start), key, O::KEYS, O::PROGRAM));
             continue;
         }
         let read = Value::deserialize(toml::de::ValueDeserializer::from(value)).and_then(|value| {
             let alone = Table::from_iter([(key.to_owned(), value.clone())]);
-            Options::deserialize(alone).map(|_| value)
+            O::deserialize(alone).map(|_| value)
         });
         match read {
             Ok(value) => drop(said.insert(key.to_owned(), (value, at(start)))),
@@ -145,13 +144,14 @@ fn unreadable(path: &Path, error: &io::Error) -> Mistake {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Options;
     use super::*;
 
     fn mistakes(text: &[u8]) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let (path, mut mistakes) = (dir.path().join("a.toml"), Vec::new());
         fs::write(&path, text).unwrap();
-        read(&path, &mut mistakes);
+        read::<Options>(&path, &mut mistakes);
         let start = format!("{}", path.display());
         mistakes.iter().map(|mistake| mistake.to_string().replacen(&start, "a.toml", 1)).collect()
     }
@@ -174,7 +174,7 @@ mod tests {
         assert!(mistakes(&[0xff])[0].starts_with("a.toml: the configuration cannot be read: "));
         assert!(mistakes(&vec![b'#'; 1 + FILE_BYTES_MAX as usize])[0].contains("more than 1048576 bytes"));
         let mut told = Vec::new();
-        read(Path::new("/dev/zero"), &mut told);
+        read::<Options>(Path::new("/dev/zero"), &mut told);
         assert!(told[0].what.ends_with("it is no file"), "{told:?}");
     }
 
@@ -187,7 +187,7 @@ mod tests {
             fs::write(conf.join(name), "").unwrap();
         }
         let (main, mut mistakes) = (dir.path().join("atonce.toml"), Vec::new());
-        let paths = paths(Some(&main), &mut mistakes);
+        let paths = paths(Some(&main), Options::FILES, &mut mistakes);
         assert_eq!(paths, [main, conf.join("10-a.toml"), conf.join("20-b.toml")]);
         assert_eq!(mistakes, []);
     }

@@ -10,7 +10,7 @@ use thiserror::Error;
 pub enum Origin {
     /// On the command line, by the flag of this key.
     Flag(String),
-    /// In the environment, by the variable of this key.
+    /// In the environment, by this variable.
     Variable(String),
     /// In a credential of the service manager.
     Credential,
@@ -29,7 +29,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(key) => write!(f, "--{}", key.replace('_', "-")),
-            Self::Variable(key) => write!(f, "$ATONCE_{}", key.to_uppercase()),
+            Self::Variable(name) => write!(f, "${name}"),
             Self::Credential => f.write_str("credential"),
             Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => path.display().fmt(f),
@@ -57,15 +57,15 @@ impl Mistake {
     }
 
     /// A key that is none of `keys`. It does no harm, so that a file can be older or newer than the daemon.
-    pub(super) fn unknown_key(origin: Origin, key: &str, keys: &[&str]) -> Self {
+    pub(super) fn unknown_key(origin: Origin, key: &str, keys: &[&str], program: &str) -> Self {
         let what = format!("unknown key `{}`", key.escape_debug());
         match nearest(key, keys) {
             Some(near) => {
                 Self { origin, what: format!("{what}, did you mean `{near}`?"), tries: None, serious: false }
             }
             None => {
-                let tries = "`atonced --help`: its options are the keys, with underscores";
-                Self { serious: false, ..Self::serious(origin, what, tries) }
+                let tries = format!("`{program} --help`: its options are the keys, with underscores");
+                Self { serious: false, ..Self::serious(origin, what, &tries) }
             }
         }
     }
@@ -121,7 +121,7 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(nearest(wrong, &keys), right, "{wrong}");
-            let told = Mistake::unknown_key(Origin::Default, wrong, &keys).to_string();
+            let told = Mistake::unknown_key(Origin::Default, wrong, &keys, "atonced").to_string();
             assert_eq!(told.contains("did you mean"), right.is_some(), "{told}");
         }
     }

@@ -2,25 +2,25 @@
 //! before file before default.
 //!
 //! Every flag `--some-name` is also the variable `ATONCE_SOME_NAME` and the top-level key `some_name` of the TOML files.
-//! Without any of them the daemon works. [`Given`] is what was said and where; [`Settings`] is what follows from it.
+//! Without any of them the daemon works. [`Given`] is what was said and where, for either daemon; [`Settings`] is what
+//! follows from it for `atonced`, [`rendezvous::Settings`] for `atonce-rendezvous`.
 
 mod file;
+mod given;
 mod mistake;
+pub mod rendezvous;
 
 use std::collections::BTreeMap;
-use std::env;
-use std::ffi::OsString;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use clap::Parser;
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
-use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
-use tracing_subscriber::EnvFilter;
+use toml::Value;
 
+pub use self::given::{Files, Given, OptionSet, Said};
+use self::given::{log_filter, state_dir, variable};
 pub use self::mistake::{Mistake, Mistakes, Origin};
 use crate::core::{RendezvousServer, is_host_port};
 use crate::edge::interfaces::InterfaceFilter;
@@ -32,7 +32,6 @@ use crate::limits;
 pub const DEFAULT_PORT: u16 = 28282;
 /// The credential of the service manager that holds the network secret.
 const SECRET_CREDENTIAL: &str = "network-secret";
-const DEFAULT_LOG: &str = "info";
 
 /// The daemon of atonce: finds the other devices of this network and carries messages between their programs.
 ///
@@ -106,14 +105,6 @@ pub struct Options {
     pub log: Option<String>,
 }
 
-/// What the user said, key by key, and where.
-#[derive(Clone, Debug, Default)]
-pub struct Given {
-    config: Option<PathBuf>,
-    check: bool,
-    said: BTreeMap<String, (Value, Origin)>,
-}
-
 /// What was set, with the defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -150,91 +141,41 @@ pub struct Settings {
     given: Given,
 }
 
-impl Given {
-    /// Reads the command line and the environment.
-    ///
-    /// # Errors
-    ///
-    /// They make no sense, or ask for help: clap's error says which.
-    pub fn from_process() -> Result<Self, clap::Error> {
-        Self::from_args(env::args_os())
+impl OptionSet for Options {
+    const PROGRAM: &'static str = "atonced";
+    const KEYS: &'static [&'static str] = &KEYS;
+    const FILES: Files = Files { main: "atonce.toml", drop_ins: "conf.d" };
+    const VARIABLES: &'static str = "ATONCE_";
+    type Settings = Settings;
+
+    fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
-    fn from_args<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Self, clap::Error> {
-        let mut command = Options::command();
-        let matches = command.try_get_matches_from_mut(args)?;
-        let options = Options::from_arg_matches(&matches)?;
-        let table = Table::try_from(&options)
-            .map_err(|error| command.error(clap::error::ErrorKind::InvalidUtf8, error))?;
-        let said = table.into_iter().map(|(key, value)| {
-            let origin = match matches.value_source(&key) {
-                Some(ValueSource::EnvVariable) => Origin::Variable(key.clone()),
-                _ => Origin::Flag(key.clone()),
-            };
-            (key, (value, origin))
-        });
-        Ok(Self { said: said.collect(), config: options.config, check: options.check })
-    }
-
-    /// Whether the configuration is only to be checked.
-    pub const fn only_check(&self) -> bool {
+    fn is_check(&self) -> bool {
         self.check
     }
 
-    /// Reads the files as they are now, and fills in the defaults.
-    ///
-    /// # Errors
-    ///
-    /// All that the user wrote and that makes no sense.
-    pub fn settle(&self) -> Result<Settings, Mistakes> {
-        let mut mistakes = Vec::new();
-        let mut given = self.clone();
-        given.add(credential());
-        for path in file::paths(self.config.as_deref(), &mut mistakes).iter().rev() {
-            given.add(file::read(path, &mut mistakes));
-        }
-        given.finish(mistakes)
+    fn key_of(word: &str) -> &str {
+        if word == "peers" { "peer" } else { word }
     }
 
-    /// The same with this text, as of a file at `path`, in the place of all files.
-    ///
-    /// # Errors
-    ///
-    /// All that the user wrote and that makes no sense.
-    pub fn settle_with(&self, text: &str, path: &Path) -> Result<Settings, Mistakes> {
-        let (mut given, mut mistakes) = (self.clone(), Vec::new());
-        given.add(file::parse(text, path, &mut mistakes));
-        given.finish(mistakes)
+    fn passed() -> Said {
+        credential()
     }
 
-    fn finish(self, mut mistakes: Vec<Mistake>) -> Result<Settings, Mistakes> {
-        let settings = self.settings(&mut mistakes);
-        let (serious, warnings): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(|mistake| mistake.serious);
-        match settings {
-            Ok(settings) if serious.is_empty() => Ok(Settings { warnings, ..settings }),
-            _ => Err(Mistakes(serious.into_iter().chain(warnings).collect())),
-        }
+    fn settings(given: Given, mistakes: &mut Vec<Mistake>) -> Option<Settings> {
+        given.settings(mistakes).ok()
     }
 
-    /// Takes what was not said before.
-    fn add(&mut self, lower: BTreeMap<String, (Value, Origin)>) {
-        for (key, said) in lower {
-            self.said.entry(key).or_insert(said);
-        }
+    fn with_warnings(settings: Settings, warnings: Vec<Mistake>) -> Settings {
+        Settings { warnings, ..settings }
     }
+}
 
-    fn origin(&self, key: &str) -> Origin {
-        self.said.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
-    }
-
-    fn value(&self, key: &str) -> Option<&Value> {
-        self.said.get(key).map(|(value, _)| value)
-    }
-
+impl Given {
     fn settings(self, mistakes: &mut Vec<Mistake>) -> Result<Settings, ()> {
-        let values: Table = self.said.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();
-        // Each value was read as an option before it got here.
-        let options = Options::deserialize(values).map_err(|_| ())?;
+        let options = self.options().ok_or(())?;
         let mut wrong = |key: &str, what: String, tries: &str| {
             mistakes.push(Mistake::serious(self.origin(key), what, tries));
         };
@@ -270,19 +211,8 @@ impl Given {
                 host_name()
             })
         });
-        let log = options.log.unwrap_or_else(|| DEFAULT_LOG.to_owned());
-        if let Err(reason) = EnvFilter::try_new(&log) {
-            wrong("log", format!("`{}` is no log filter: {reason}", log.escape_debug()), "debug");
-        } else if let Some(word) = log.split(',').map(str::trim).find(|word| is_no_level(word)) {
-            // A word alone that is no level would be taken for a target, and silence all others.
-            let what = format!("`{}` is no level", word.escape_debug());
-            wrong("log", what, "error, warn, info, debug or trace, or a target and its level: atonce=debug");
-        }
-        let state_dir = options.state_dir.or_else(default_state_dir).unwrap_or_else(|| {
-            let what = "no state directory: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set";
-            wrong("state_dir", what.to_owned(), "--state-dir DIR");
-            PathBuf::new()
-        });
+        let log = log_filter(options.log, &mut wrong);
+        let state_dir = state_dir(options.state_dir, "atonce", &mut wrong);
         Ok(Settings {
             state_dir,
             socket: options.socket,
@@ -319,27 +249,16 @@ impl Settings {
             let origin = self.given.origin("network_secret_file");
             self.warnings.push(Mistake { origin, what: error.to_string(), tries: None, serious: true });
         }
-        if self.warnings.is_empty() { Ok(self.describe()) } else { Err(Mistakes(self.warnings)) }
+        if !self.warnings.is_empty() {
+            return Err(Mistakes(self.warnings));
+        }
+        Ok(self.given.describe(|key| self.default_of(key)))
     }
 
     /// The keys whose values are not those of `other`.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let differ = |key: &&str| self.given.value(key) != other.given.value(key);
         KEYS.into_iter().filter(differ).collect()
-    }
-
-    fn describe(&self) -> String {
-        let mut text = String::new();
-        for key in KEYS {
-            // For what can stand in the files, JSON is TOML as well.
-            let json = |value: &Value| serde_json::to_string(value).unwrap_or_default();
-            let _ = match (self.given.value(key), self.default_of(key)) {
-                (Some(value), _) => writeln!(text, "{key} = {}  # {}", json(value), self.given.origin(key)),
-                (None, Some(default)) => writeln!(text, "{key} = {default}  # default"),
-                (None, None) => writeln!(text, "# {key} is not set"),
-            };
-        }
-        text
     }
 
     fn default_of(&self, key: &str) -> Option<String> {
@@ -382,13 +301,6 @@ fn credential() -> BTreeMap<String, (Value, Origin)> {
     said.into_iter().collect()
 }
 
-fn is_no_level(word: &str) -> bool {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let is_target =
-        word.contains(['=', ':', '[']) || word.starts_with("atonce") || word.starts_with("mdns_sd");
-    !is_target && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))
-}
-
 /// The host's name without its domain, made fit to be shown.
 fn host_name() -> NodeName {
     let uname = rustix::system::uname();
@@ -407,23 +319,10 @@ fn legal_name(host: &str) -> NodeName {
     name.parse().unwrap_or_else(|_| "atonce".parse().unwrap_or_else(|_| unreachable!("it is a legal name")))
 }
 
-fn default_state_dir() -> Option<PathBuf> {
-    service_directory("STATE_DIRECTORY")
-        .or_else(|| variable("XDG_STATE_HOME").map(|dir| dir.join("atonce")))
-        .or_else(|| variable("HOME").map(|dir| dir.join(".local/state/atonce")))
-}
-
-/// A directory that the service manager made for us. It joins several with colons; the first is ours.
-fn service_directory(name: &str) -> Option<PathBuf> {
-    variable(name).and_then(|dirs| Some(PathBuf::from(dirs.to_str()?.split(':').next()?)))
-}
-
-fn variable(name: &str) -> Option<PathBuf> {
-    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     fn given(args: &[&str]) -> Given {
@@ -484,8 +383,8 @@ mod tests {
         for (line, what) in [(1, "`` cannot be"), (2, ""), (4, "`pi` is no"), (5, "`a=b=c` is no"), (6, "")] {
             assert!(error.contains(&format!("a.toml:{line}: {what}")), "{line}: {error}");
         }
-        assert!(Given::from_args(["atonced", "--name", ""]).is_err());
-        assert!(Given::from_args(["atonced", "--bind", "eth0"]).is_err());
+        assert!(Given::<Options>::from_args(["atonced", "--name", ""]).is_err());
+        assert!(Given::<Options>::from_args(["atonced", "--bind", "eth0"]).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use atonce::crypto::network::NetworkSecret;
-use atonce::edge::config::Given;
+use atonce::edge::config::{Given, Options, rendezvous};
 use atonce::edge::keytext::StoredKey;
 use atonce::edge::peerfile;
 use atonce::limits;
@@ -43,7 +43,11 @@ fn peers(text: &str) {
 }
 
 fn configuration(text: &str) {
-    match Given::default().settle_with(text, Path::new("atonce.toml")) {
+    let of_server = Given::<rendezvous::Options>::default();
+    if let Ok(settings) = of_server.settle_with(text, Path::new("atonce-rendezvous.toml")) {
+        assert!(settings.bind.iter().all(|addr| addr.port() == settings.bind[0].port()));
+    }
+    match Given::<Options>::default().settle_with(text, Path::new("atonce.toml")) {
         Ok(settings) => {
             assert!((1..=limits::NAME_BYTES).contains(&settings.name.as_str().len()));
             assert!(!settings.bind.is_empty());

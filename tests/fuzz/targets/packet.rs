@@ -33,6 +33,11 @@ fn kind_and_length(data: &[u8]) {
         Ok(Packet::Hello(packet)) => (5, packet.len()),
         Ok(Packet::Whois(packet)) => (6, packet.len()),
         Ok(Packet::HereIs(packet)) => (7, packet.len()),
+        Ok(Packet::Relayed { receiver, packet }) => {
+            assert!(packet.len() > size::RELAY_OVERHEAD);
+            assert_eq!(receiver, SessionIndex::from_bytes([data[1], data[2], data[3]]));
+            (8, packet.len())
+        }
     };
     assert_eq!((data[0], data.len()), expected);
     assert_eq!(data, datagram);

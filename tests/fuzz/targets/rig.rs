@@ -61,9 +61,11 @@ impl Rig {
             network: network.into(),
             network_source: None,
             udp: vec![SocketAddr::new(ADDR.into(), 28282)],
+            rendezvous: vec!["192.0.2.1:28283".parse().unwrap()],
             known,
             mdns: true,
             hello: true,
+            relay: true,
         };
         let rng = Box::new(ChaCha20Rng::seed_from_u64(7));
         let mut node = Node::new(config, IDENTITIES[OWN].clone(), rng, now);
@@ -146,6 +148,10 @@ impl Rig {
             }
             Event::Reload { client, id } => {
                 self.node.handle_reload(client, id, Err("no disk".to_owned()), self.now);
+            }
+            Event::Resolve(name) => {
+                let addr = name.parse().unwrap();
+                self.node.handle_server_addrs(&name, &[addr], self.now);
             }
             Event::Withdraw | Event::Browse | Event::StopBrowse | Event::Remember => {}
         }

@@ -1,0 +1,251 @@
+//! What was said, and where: the same for every program that has options.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fmt::{self, Write};
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+use tracing_subscriber::EnvFilter;
+
+use super::{Mistake, Mistakes, Options, Origin, file};
+
+const DEFAULT_LOG: &str = "info";
+
+/// What the keys are set to, and where.
+pub type Said = BTreeMap<String, (Value, Origin)>;
+
+/// The names of the files of a program.
+#[derive(Clone, Copy, Debug)]
+pub struct Files {
+    /// The file.
+    pub main: &'static str,
+    /// The directory beside it whose files outrank it.
+    pub drop_ins: &'static str,
+}
+
+/// The options of a program: flags, variables and keys of its files are the same.
+pub trait OptionSet: CommandFactory + FromArgMatches + Serialize + DeserializeOwned {
+    /// The program's name.
+    const PROGRAM: &'static str;
+    /// The keys of the files, as they are written there.
+    const KEYS: &'static [&'static str];
+    /// Its files.
+    const FILES: Files;
+    /// What the names of its variables begin with.
+    const VARIABLES: &'static str;
+    /// What follows from what was said.
+    type Settings;
+
+    /// The file that the user named.
+    fn config(&self) -> Option<&Path>;
+
+    /// Whether the configuration is only to be checked.
+    fn is_check(&self) -> bool;
+
+    /// The key that is meant by a word in a file.
+    fn key_of(word: &str) -> &str {
+        word
+    }
+
+    /// What outranks the files beside flags and variables.
+    fn passed() -> Said {
+        Said::new()
+    }
+
+    /// What follows; none if it makes no sense at all.
+    fn settings(given: Given<Self>, mistakes: &mut Vec<Mistake>) -> Option<Self::Settings>;
+
+    /// The same with what means nothing and does no harm.
+    fn with_warnings(settings: Self::Settings, warnings: Vec<Mistake>) -> Self::Settings;
+}
+
+/// What the user said, key by key, and where.
+pub struct Given<O = Options> {
+    config: Option<PathBuf>,
+    check: bool,
+    said: Said,
+    options: PhantomData<fn() -> O>,
+}
+
+impl<O: OptionSet> Given<O> {
+    /// Reads the command line and the environment.
+    ///
+    /// # Errors
+    ///
+    /// They make no sense, or ask for help: clap's error says which.
+    pub fn from_process() -> Result<Self, clap::Error> {
+        Self::from_args(env::args_os())
+    }
+
+    pub(super) fn from_args<A: Into<OsString> + Clone>(
+        args: impl IntoIterator<Item = A>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = O::command();
+        let matches = command.try_get_matches_from_mut(args)?;
+        let options = O::from_arg_matches(&matches)?;
+        let table = Table::try_from(&options)
+            .map_err(|error| command.error(clap::error::ErrorKind::InvalidUtf8, error))?;
+        let said = table.into_iter().map(|(key, value)| {
+            let origin = match matches.value_source(&key) {
+                Some(ValueSource::EnvVariable) => {
+                    Origin::Variable(format!("{}{}", O::VARIABLES, key.to_uppercase()))
+                }
+                _ => Origin::Flag(key.clone()),
+            };
+            (key, (value, origin))
+        });
+        let (said, config) = (said.collect(), options.config().map(Path::to_owned));
+        Ok(Self { said, config, check: options.is_check(), options: PhantomData })
+    }
+
+    /// Whether the configuration is only to be checked.
+    pub const fn only_check(&self) -> bool {
+        self.check
+    }
+
+    /// Reads the files as they are now, and fills in the defaults.
+    ///
+    /// # Errors
+    ///
+    /// All that the user wrote and that makes no sense.
+    pub fn settle(&self) -> Result<O::Settings, Mistakes> {
+        let mut mistakes = Vec::new();
+        let mut given = self.clone();
+        given.add(O::passed());
+        for path in file::paths(self.config.as_deref(), O::FILES, &mut mistakes).iter().rev() {
+            given.add(file::read::<O>(path, &mut mistakes));
+        }
+        given.finish(mistakes)
+    }
+
+    /// The same with this text, as of a file at `path`, in the place of all files.
+    ///
+    /// # Errors
+    ///
+    /// All that the user wrote and that makes no sense.
+    pub fn settle_with(&self, text: &str, path: &Path) -> Result<O::Settings, Mistakes> {
+        let (mut given, mut mistakes) = (self.clone(), Vec::new());
+        given.add(file::parse::<O>(text, path, &mut mistakes));
+        given.finish(mistakes)
+    }
+
+    fn finish(self, mut mistakes: Vec<Mistake>) -> Result<O::Settings, Mistakes> {
+        let settings = O::settings(self, &mut mistakes);
+        let (serious, warnings): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(|mistake| mistake.serious);
+        match settings {
+            Some(settings) if serious.is_empty() => Ok(O::with_warnings(settings, warnings)),
+            _ => Err(Mistakes(serious.into_iter().chain(warnings).collect())),
+        }
+    }
+
+    /// Takes what was not said before.
+    fn add(&mut self, lower: Said) {
+        for (key, said) in lower {
+            self.said.entry(key).or_insert(said);
+        }
+    }
+
+    /// All that was said. Each value was read as an option before it got here.
+    pub(super) fn options(&self) -> Option<O> {
+        let values: Table = self.said.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();
+        O::deserialize(values).ok()
+    }
+
+    pub(super) fn origin(&self, key: &str) -> Origin {
+        self.said.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.said.get(key).map(|(value, _)| value)
+    }
+
+    /// What would be used, as a configuration file that tells where each value was set.
+    pub(super) fn describe(&self, default_of: impl Fn(&str) -> Option<String>) -> String {
+        let mut text = String::new();
+        for key in O::KEYS {
+            // For what can stand in the files, JSON is TOML as well.
+            let json = |value: &Value| serde_json::to_string(value).unwrap_or_default();
+            let _ = match (self.value(key), default_of(key)) {
+                (Some(value), _) => writeln!(text, "{key} = {}  # {}", json(value), self.origin(key)),
+                (None, Some(default)) => writeln!(text, "{key} = {default}  # default"),
+                (None, None) => writeln!(text, "# {key} is not set"),
+            };
+        }
+        text
+    }
+}
+
+impl<O> Clone for Given<O> {
+    fn clone(&self) -> Self {
+        Self { config: self.config.clone(), check: self.check, said: self.said.clone(), options: PhantomData }
+    }
+}
+
+impl<O> Default for Given<O> {
+    fn default() -> Self {
+        Self { config: None, check: false, said: Said::new(), options: PhantomData }
+    }
+}
+
+impl<O> fmt::Debug for Given<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given")
+            .field("config", &self.config)
+            .field("said", &self.said)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The log filter, or the usual one; what is none is told to `wrong`.
+pub(super) fn log_filter(said: Option<String>, wrong: &mut impl FnMut(&str, String, &str)) -> String {
+    let log = said.unwrap_or_else(|| DEFAULT_LOG.to_owned());
+    if let Err(reason) = EnvFilter::try_new(&log) {
+        wrong("log", format!("`{}` is no log filter: {reason}", log.escape_debug()), "debug");
+    } else if let Some(word) = log.split(',').map(str::trim).find(|word| is_no_level(word)) {
+        // A word alone that is no level would be taken for a target, and silence all others.
+        let what = format!("`{}` is no level", word.escape_debug());
+        wrong("log", what, "error, warn, info, debug or trace, or a target and its level: atonce=debug");
+    }
+    log
+}
+
+fn is_no_level(word: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_target =
+        word.contains(['=', ':', '[']) || word.starts_with("atonce") || word.starts_with("mdns_sd");
+    !is_target && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))
+}
+
+/// The state directory, or the usual one, which is called `name`; that there is none is told to `wrong`.
+pub(super) fn state_dir(
+    said: Option<PathBuf>,
+    name: &str,
+    wrong: &mut impl FnMut(&str, String, &str),
+) -> PathBuf {
+    let usual = || {
+        service_directory("STATE_DIRECTORY")
+            .or_else(|| variable("XDG_STATE_HOME").map(|dir| dir.join(name)))
+            .or_else(|| variable("HOME").map(|dir| dir.join(".local/state").join(name)))
+    };
+    said.or_else(usual).unwrap_or_else(|| {
+        let what = "no state directory: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set";
+        wrong("state_dir", what.to_owned(), "--state-dir DIR");
+        PathBuf::new()
+    })
+}
+
+/// A directory that the service manager made for us. It joins several with colons; the first is ours.
+pub(super) fn service_directory(name: &str) -> Option<PathBuf> {
+    variable(name).and_then(|dirs| Some(PathBuf::from(dirs.to_str()?.split(':').next()?)))
+}
+
+pub(super) fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}

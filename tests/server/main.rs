@@ -1,0 +1,17 @@
+//! The rendezvous server's state machine, asked by members that are made by hand.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "nobody outside of the tests sees this; a test that cannot go on has failed"
+)]
+
+mod contract;
+mod hostile;
+mod member;
+mod members;
+mod memory;
+mod restart;
+mod sources;
+mod world;

@@ -1,0 +1,127 @@
+//! How much one source, member, namespace or server may have.
+
+use atonce::crypto::namespace::NamespaceKeys;
+use atonce::limits;
+use atonce::server::{Config, Dropped};
+use atonce::wire::rendezvous::{Kind, Refusal, size};
+
+use crate::member::{Member, network};
+use crate::world::{DAY, World, ms, seconds, v4, v6};
+
+#[test]
+fn one_source_registers_64_times_in_a_burst_and_16_times_a_second() {
+    let mut world = World::new();
+    let network = network(1);
+    let tries = |world: &mut World, first: u32| {
+        let taken = |number: u32, world: &mut World| {
+            // Behind one translator: one address, many ports.
+            let mut member = world.member(&network, first + number);
+            member.addr = v4(1);
+            member.addr.set_port(number as u16);
+            let hail = member.hail();
+            world.ask(&mut member, &hail);
+            let register = member.register(size::REGISTER);
+            world.ask(&mut member, &register).contains(&Kind::Welcome)
+        };
+        (0..200).filter(|number| taken(*number, world)).count()
+    };
+    assert_eq!(tries(&mut world, 0), 64);
+    assert_eq!(world.refusal(), Some(Refusal::Address));
+    world.wait(seconds(1));
+    assert_eq!(tries(&mut world, 1000), 16);
+    // Others are not concerned.
+    world.joined(&network, 5000);
+    let mut six = world.member(&network, 6000);
+    six.addr = v6(1);
+    world.join(&mut six);
+}
+
+#[test]
+fn ten_thousand_namespaces_of_one_source_are_64_and_another_source_still_has_its_own() {
+    let mut world = World::new();
+    let server = world.server.key();
+    let mut refused = 0;
+    for number in 0..10_000_u32 {
+        let keys = network(number.into());
+        let mut member = Member::new(&keys, &server, DAY, number, v4(1));
+        let hail = member.hail();
+        world.ask(&mut member, &hail);
+        let register = member.register(size::REGISTER);
+        refused += usize::from(world.ask(&mut member, &register) == [Kind::Nope]);
+        world.sent.clear();
+        // Slow enough for the other limit, fast enough for the leases.
+        if number < 200 {
+            world.wait(ms(100));
+        }
+    }
+    assert!(world.server.namespaces() <= limits::NAMESPACES_PER_SOURCE);
+    assert_eq!(refused, 10_000 - limits::NAMESPACES_PER_SOURCE);
+    world.joined(&network(77_777), 2);
+    // What left makes room.
+    world.wait(seconds(125));
+    assert_eq!(world.server.namespaces(), 0);
+    world.joined(&network(88_888), 1);
+}
+
+#[test]
+fn the_4097th_member_of_a_namespace_is_told_that_it_is_full() {
+    let mut world = World::new();
+    let server = world.server.key();
+    let keys = NamespaceKeys::of_day(&network(1), &server, DAY).unwrap();
+    for number in 0..limits::NAMESPACE_MEMBERS as u32 {
+        let mut member = Member::with_keys(keys.clone(), number, v4(number));
+        world.join(&mut member);
+    }
+    let mut last = Member::with_keys(keys, 9999, v4(9999));
+    let hail = last.hail();
+    world.ask(&mut last, &hail);
+    let register = last.register(size::REGISTER);
+    assert_eq!(world.ask(&mut last, &register), [Kind::Nope]);
+    assert_eq!(world.refusal(), Some(Refusal::Namespace));
+    assert_eq!(world.server.members(), limits::NAMESPACE_MEMBERS);
+    // Other networks are not concerned.
+    world.joined(&network(2), 10_000);
+}
+
+#[test]
+fn a_full_server_says_so_to_members_and_takes_them_when_others_left() {
+    let mut world = World::with(Config { members_max: 3 }, 1);
+    let network = network(1);
+    let mut first = world.joined(&network, 0);
+    for number in 1..3 {
+        world.joined(&network, number);
+    }
+    let mut last = world.member(&network, 3);
+    let hail = last.hail();
+    world.ask(&mut last, &hail);
+    let register = last.register(size::REGISTER);
+    assert_eq!(world.ask(&mut last, &register), [Kind::Nope]);
+    assert_eq!(world.refusal(), Some(Refusal::Server));
+    let bye = first.bye();
+    world.ask(&mut first, &bye);
+    let register = last.register(size::REGISTER);
+    assert_eq!(world.ask(&mut last, &register), [Kind::Welcome]);
+}
+
+#[test]
+fn a_member_sends_64_intros_in_a_burst_and_one_a_second_and_gets_four_knocks_a_second() {
+    let mut world = World::new();
+    let network = network(1);
+    let mut members: Vec<_> = (0..5).map(|number| world.joined(&network, number)).collect();
+    world.wait(seconds(1));
+    let target = members.pop().unwrap().handle;
+    let knocks = |world: &mut World, member: &mut Member| {
+        let intro = |_: &i32| {
+            let intro = member.intro(target, b"x");
+            let outcome = world.say(member.addr, &intro);
+            assert!(matches!(outcome, Ok(()) | Err(Dropped::OverLimit)), "{outcome:?}");
+            outcome.is_ok()
+        };
+        (0..200).filter(intro).count()
+    };
+    assert_eq!(knocks(&mut world, &mut members[0]), 64);
+    assert_eq!(knocks(&mut world, &mut members[1]), 0, "the target has had its share");
+    world.wait(seconds(8));
+    assert_eq!(knocks(&mut world, &mut members[0]), 8);
+    assert_eq!(knocks(&mut world, &mut members[2]), 24);
+}
