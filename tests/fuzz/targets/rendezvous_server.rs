@@ -55,7 +55,10 @@ pub fn run(data: &[u8]) {
                     1 => member.register(room),
                     2 => member.keep(room & 1 == 0),
                     3 => member.list(room),
-                    4 => member.intro(handles[room % handles.len()], &[7; size::PAYLOAD_MAX][..room % (1 + size::PAYLOAD_MAX)]),
+                    4 => member.intro(
+                        handles[room % handles.len()],
+                        &[7; size::PAYLOAD_MAX][..room % (1 + size::PAYLOAD_MAX)],
+                    ),
                     _ => member.bye(),
                 };
                 for answer in rig.say(member.addr, &message) {
