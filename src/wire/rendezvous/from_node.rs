@@ -251,7 +251,7 @@ mod tests {
         [
             FromNode::Hail(nonce),
             FromNode::Register(Register { nonce, namespace, handle, cookie, boot, seq, known, blob }),
-            FromNode::Keep(Keep { nonce, namespace, handle, token, known, answer: number.is_multiple_of(2) }),
+            FromNode::Keep(Keep { nonce, namespace, handle, token, known, answer: number & 1 == 0 }),
             FromNode::List(List { nonce, namespace, handle, token, known }),
             FromNode::Intro(Intro { nonce, namespace, handle, token, target, payload }),
             FromNode::Bye(Bye { nonce, namespace, handle, token }),
