@@ -44,7 +44,7 @@ const MEETING: Duration = Duration::from_secs(40);
 /// So long if there is no address of the internet to be tried: what private networks carry, they carry at once.
 const MEETING_PRIVATE: Duration = Duration::from_secs(5);
 /// A meeting that lasts so long without a session is told as hard.
-pub(super) const MEETING_HARD: Duration = Duration::from_secs(15);
+const MEETING_HARD: Duration = Duration::from_secs(15);
 /// Past a home's translator and a carrier's, and no farther: the next router ends it.
 const OPENING_HOPS: u8 = 3;
 /// From one introduction of a meeting to the next, twice as late each time.
@@ -344,6 +344,52 @@ impl Node {
             self.tell_meeting(from, Step::Sending);
         }
         self.meet(from, true);
+    }
+
+    /// The first member after `after`, in the order of ids, that we have never met.
+    pub(super) fn unmet_after(&self, after: Option<NodeId>) -> Option<NodeId> {
+        use std::ops::Bound;
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let members = self.introductions.members.range((start, Bound::Unbounded));
+        members.map(|(id, _)| *id).find(|id| self.peers.get(id).is_none())
+    }
+
+    /// How many members that we have never met we are trying to.
+    pub(super) fn unmet_meetings(&self) -> u64 {
+        let unmet = self.introductions.members.keys().filter(|id| self.peers.get(id).is_none());
+        unmet.filter(|id| self.is_meeting(id)).count() as u64
+    }
+
+    /// Whether we are trying to reach `id` through an introduction.
+    pub(super) fn is_meeting(&self, id: &NodeId) -> bool {
+        self.prospects.meeting(id).is_some()
+    }
+
+    /// Why a member has not been reached, as far as it is known.
+    pub(super) fn why_apart(&self, id: &NodeId) -> &'static str {
+        let young = |meeting: &Meeting| self.now.since(meeting.begun) < MEETING_HARD;
+        if self.prospects.meeting(id).is_some_and(young) {
+            return "a rendezvous server introduces us";
+        }
+        let theirs =
+            self.introductions.members.get(id).is_some_and(|member| member.flags.has(Flags::VARYING_PORT));
+        match (self.has_varying_port(), theirs) {
+            (true, true) => {
+                "its router and ours give each destination another port, and no peer of both relays between us"
+            }
+            (true, false) => {
+                "our router gives each destination another port, which its router or firewall does not let in, and no \
+                 peer of both relays between us"
+            }
+            (false, true) => {
+                "its router gives each destination another port, which ours or a firewall does not let in, and no peer \
+                 of both relays between us"
+            }
+            (false, false) => {
+                "no answer at any address that it has: a router or firewall on the way drops it, and no peer of both \
+                 relays between us"
+            }
+        }
     }
 
     /// `id` was reached.

@@ -131,6 +131,11 @@ impl Prospects {
         self.by_id.get(peer).is_some_and(|prospect| prospect.candidates.iter().any(hint))
     }
 
+    /// How we try to meet `peer`, if it tries as well.
+    pub(super) fn meeting(&self, peer: &NodeId) -> Option<&Meeting> {
+        self.by_id.get(peer)?.meeting.as_ref()
+    }
+
     /// How many we seek because `teller` named them.
     pub(crate) fn told_by(&self, teller: NodeId) -> usize {
         self.by_id.values().filter(|prospect| prospect.teller == Some(teller)).count()

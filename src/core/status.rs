@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::core::Node;
 use crate::core::api::KnownPeer;
 use crate::core::clock_text::write_time;
-use crate::core::peers::Peer;
+use crate::core::peers::{Peer, short_name};
 use crate::id::{ClientId, NodeId, RequestId};
 use crate::limits;
 use crate::wire::local::{
@@ -23,8 +23,14 @@ impl Node {
             }
             let Some(listing) = known.listing() else { return };
             let (id, after) = (listing.id, listing.after);
-            let next =
-                self.peers.known_after(after).next().map(|(id, peer)| (*id, self.peer_info(*id, peer)));
+            let met = self.peers.known_after(after).next();
+            let unmet = self.unmet_after(after);
+            let next = match (met, unmet) {
+                (Some((met, peer)), unmet) if unmet.is_none_or(|unmet| *met <= unmet) => {
+                    Some((*met, self.peer_info(*met, peer)))
+                }
+                (_, unmet) => unmet.map(|unmet| (unmet, self.unmet_info(unmet))),
+            };
             let Some(known) = self.clients.get_mut(client) else { return };
             match next {
                 Some((peer, info)) => {
@@ -64,12 +70,32 @@ impl Node {
             id,
             name: Cow::Owned(peer.name.to_string()),
             state,
-            why: (state != PeerState::Online).then_some(Cow::Borrowed(peer.why)),
+            why: match state {
+                PeerState::Online => None,
+                PeerState::Connecting if self.is_meeting(&id) => Some(self.why_apart(&id).into()),
+                PeerState::Connecting | PeerState::Offline => Some(Cow::Borrowed(peer.why)),
+            },
             path,
             rtt_us: peer.round_trip.smoothed().filter(|_| peer.is_online()).map(|rtt| rtt.as_micros() as u64),
             last_seen,
             topics: peer.topics.names().map(|topic| Cow::Owned(topic.to_string())).collect(),
             conflict: !peer.pinned,
+        }
+    }
+
+    /// A member that a rendezvous server told us of, and that has not proved its key yet: nobody knows its name.
+    fn unmet_info(&self, id: NodeId) -> PeerInfo<'static> {
+        let meeting = self.is_meeting(&id);
+        PeerInfo {
+            id,
+            name: Cow::Owned(short_name(&id).to_string()),
+            state: if meeting { PeerState::Connecting } else { PeerState::Offline },
+            why: Some(self.why_apart(&id).into()),
+            path: None,
+            rtt_us: None,
+            last_seen: None,
+            topics: Vec::new(),
+            conflict: false,
         }
     }
 
@@ -98,6 +124,7 @@ impl Node {
 
     fn status(&self) -> Status<'static> {
         let mut peers = PeerCounts::default();
+        peers.connecting = self.unmet_meetings();
         for (id, peer) in self.peers.known() {
             match self.state_of(id, peer) {
                 PeerState::Online => peers.online += 1,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::world::nat::{Filtering, Kind, Mapping};
 use crate::world::{HostId, World, milliseconds, seconds};
 
@@ -92,4 +94,70 @@ fn every_pair_that_can_meet_is_direct() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// A third member, whom everybody reaches.
+fn add_third(world: &mut World, seed: u8) -> HostId {
+    world.router(3, Kind::OPEN, &World::wan(3).to_string(), None);
+    let third = world.add_at("third", 3, format!("198.18.3.{seed}").parse().unwrap());
+    world.hosts[third].secret = world.hosts[0].secret;
+    world.hosts[third].rendezvous = world.hosts[0].rendezvous.clone();
+    third
+}
+
+fn peers(world: &mut World, host: HostId) -> Vec<Value> {
+    let app = world.connect(host);
+    world.say(host, app, r#"{"op":"peers","id":1}"#);
+    world.heard(host, app, "peer").into_iter().cloned().collect()
+}
+
+#[test]
+fn a_pair_that_cannot_meet_is_relayed_by_a_third_member() {
+    for (_, one) in KINDS {
+        for (_, two) in KINDS.into_iter().filter(|(_, two)| !can_meet(one, *two)) {
+            let (mut world, [a, b]) = apart(7, [one, two]);
+            let third = add_third(&mut world, 9);
+            for host in [third, a, b] {
+                world.start(host);
+                world.run(seconds(2));
+            }
+            let begun = world.now;
+            let met = world.run_for(seconds(20), |world| world.online(a) == 2 && world.online(b) == 2);
+            assert!(met, "{one:?} {two:?}");
+            assert!(world.now.since(begun) < seconds(3), "{one:?} {two:?} {:?}", world.now.since(begun));
+            world.listener(b, "t");
+            world.run(seconds(1));
+            let app = world.connect(a);
+            world.send(a, app, 1, "host-2", "t", "hi");
+            world.run(seconds(1));
+            assert_eq!(world.outcome(a, app, 1), Some("delivered"));
+            let relayed = peers(&mut world, a).into_iter().find(|peer| peer["name"] == "host-2").unwrap();
+            assert_eq!(
+                (&relayed["path"]["kind"], &relayed["path"]["via"]),
+                (&"relay".into(), &world.id(third).to_string().into())
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pair_that_cannot_meet_is_told_as_connecting_with_the_reason_and_then_as_offline() {
+    let (mut world, [a, b]) = apart(8, [Kind::RANDOM, Kind::RANDOM]);
+    world.start(a);
+    world.start(b);
+    world.run(seconds(5));
+    let told = |world: &mut World| {
+        let peers = peers(world, a);
+        assert_eq!(peers.len(), 1);
+        let text = |key: &str| peers[0][key].as_str().unwrap().to_owned();
+        (text("state"), text("why"))
+    };
+    assert_eq!(told(&mut world), ("connecting".into(), "a rendezvous server introduces us".into()));
+    assert_eq!(world.status(a)["peers"]["connecting"], 1);
+    world.run(seconds(12));
+    let (state, why) = told(&mut world);
+    assert_eq!(state, "connecting");
+    assert!(why.contains("no peer of both relays"), "{why}");
+    world.run(seconds(30));
+    assert_eq!(told(&mut world).0, "offline");
 }
