@@ -267,6 +267,9 @@ impl Node {
             self.conclude(id, message.parcel, Outcome::Timeout, true);
         }
         let carries = self.may_carry_data(id);
+        if self.peers.get(&id).is_some_and(|peer| peer.delivery.in_flight.iter().any(|it| it.again <= now)) {
+            self.doubt(id);
+        }
         let mut at = 0;
         while let Some(message) = self.peers.get_mut(&id).and_then(|peer| peer.delivery.in_flight.get_mut(at))
         {
@@ -293,6 +296,19 @@ impl Node {
         if let Some(next) = retries.chain(deadlines).chain(ask).min() {
             self.timers.set(Timer::Delivery(id), next);
         }
+    }
+
+    /// `id` is reached by another way: what was not answered goes there at once.
+    pub(crate) fn hurry_delivery(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.delivery.in_flight.is_empty() {
+            return;
+        }
+        for message in &mut peer.delivery.in_flight {
+            message.again = message.again.min(now);
+        }
+        self.timers.set(Timer::Delivery(id), now);
     }
 
     /// The fate of one of our messages came back.

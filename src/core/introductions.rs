@@ -117,8 +117,13 @@ impl Node {
         if id == self.id {
             return;
         }
+        let before = self.introductions.members.get(&id).map(|member| &member.candidates);
+        let moved = before.is_some_and(|before| *before != presence.candidates);
         self.note_member(presence, network, Some(place));
-        let reached = |peer: &crate::core::peers::Peer| peer.is_online() && peer.boot == Some(boot);
+        // Whoever is across the internet and has other addresses than it had may be lost, and not know yet.
+        let sure = |path: Route| !moved || !is_public(path.remote.ip());
+        let reached =
+            |peer: &crate::core::peers::Peer| peer.path.is_some_and(sure) && peer.boot == Some(boot);
         if !self.peers.get(&id).is_some_and(reached) {
             self.meet(id, both);
         }
@@ -428,7 +433,7 @@ fn is_link_local(ip: IpAddr) -> bool {
 }
 
 /// Whether `ip` is one of the internet, behind our translator and perhaps theirs.
-fn is_public(ip: IpAddr) -> bool {
+pub(super) fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => !ip.is_private() && !ip.is_link_local(),
         IpAddr::V6(ip) => !ip.is_unique_local() && !ip.is_unicast_link_local() && !is_relayed(ip.into()),

@@ -9,8 +9,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::Node;
+use crate::core::introductions::is_public;
 use crate::core::paths::Question;
 use crate::core::prospects::KNOCK_PAUSE;
+use crate::core::relays::is_relayed;
 use crate::core::timers::Timer;
 use crate::id::NodeId;
 use crate::time::Instant;
@@ -38,6 +40,17 @@ const QUESTIONS_IN_USE: usize = 6;
 const QUESTIONS_REFUSED: usize = 4;
 /// With this question a handshake is tried too: a peer that restarted answers nothing else.
 const HANDSHAKE_WITH: usize = 2;
+/// What is sent and not answered for so long, or for three round trips if that is longer, makes its receiver suspect: a
+/// path that died under traffic is left before anybody is told.
+const DOUBT: Duration = Duration::from_millis(250);
+const DOUBT_MAX: Duration = Duration::from_secs(2);
+/// A peer across the internet is asked after this much silence: less than half of what the most forgetful translators
+/// keep a mapping for.
+const KEEP_WARM: Duration = Duration::from_secs(25);
+/// Of so many such peers, the latest.
+const KEPT_WARM: usize = 16;
+/// After this much silence the way to others of them may be forgotten.
+const GROWN_COLD: Duration = Duration::from_secs(20);
 /// Questions remembered: those of a suspicion on all addresses.
 const OUTSTANDING: usize = 64;
 /// Nodes that hear a verdict look for themselves after a random part of this, times the number of peers.
@@ -61,6 +74,8 @@ pub(crate) struct Liveness {
     asks_us: bool,
     /// It is a neighbour on the ring, near or far.
     linked: bool,
+    /// The way to it is kept open.
+    warm: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,7 +153,8 @@ impl Liveness {
     fn deadlines(&self, now: Instant, ring: Duration) -> (Option<Instant>, Option<Instant>) {
         let in_use = self.is_in_use(now).then(|| self.heard + HEARTBEAT);
         let ring = self.asked_by_us.then(|| self.last_asked + ring);
-        let ask = in_use.into_iter().chain(ring).min();
+        let warm = self.warm.then(|| self.heard.max(self.last_asked) + KEEP_WARM);
+        let ask = in_use.into_iter().chain(ring).chain(warm).min();
         let judge = self.asks_us.then(|| self.heard + RING + RING_GRACE);
         (ask, judge)
     }
@@ -149,10 +165,44 @@ impl Node {
     pub(crate) fn in_use(&mut self, id: NodeId) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let was = peer.liveness.is_in_use(now);
+        let was = now < peer.liveness.in_use_until;
         peer.liveness.in_use_until = now + IN_USE;
-        if !was && peer.is_online() {
-            self.timers.set_sooner(Timer::Liveness(id), now + HEARTBEAT);
+        if was || !peer.is_online() {
+            return;
+        }
+        self.timers.set_sooner(Timer::Liveness(id), now + HEARTBEAT);
+        let cold = now.since(peer.liveness.heard) >= GROWN_COLD;
+        if cold && peer.path.is_some_and(|path| is_public(path.remote.ip())) && self.may_meet(&id) {
+            // Its translator may have forgotten us: it is told to open it again, beside the first message.
+            self.meet(id, false);
+        }
+    }
+
+    /// What was sent to `id` is not answered.
+    pub(crate) fn doubt(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.is_online()) else { return };
+        let round_trip = peer.round_trip.smoothed().unwrap_or_default();
+        let silence = now.since(peer.path_heard);
+        if !peer.liveness.is_suspect() && silence >= DOUBT.max((round_trip * 3).min(DOUBT_MAX)) {
+            self.question(id, 0);
+        }
+    }
+
+    /// Paths came or went: finds anew which of those across the internet are kept open.
+    pub(crate) fn choose_warm(&mut self) {
+        let far = |peer: &crate::core::peers::Peer| {
+            peer.path.is_some_and(|path| is_public(path.remote.ip()) || is_relayed(path.remote.ip()))
+        };
+        let far = self.peers.iter().filter(|(_, peer)| far(peer));
+        let mut far: Vec<_> = far.map(|(id, peer)| (peer.liveness.in_use_until, peer.met, *id)).collect();
+        far.sort_unstable();
+        let warm: Vec<_> = far.into_iter().rev().take(KEPT_WARM).map(|(_, _, id)| id).collect();
+        for (id, peer) in self.peers.iter_mut() {
+            peer.liveness.warm = warm.contains(id);
+        }
+        for id in warm {
+            self.timers.set_sooner(Timer::Liveness(id), self.now + KEEP_WARM);
         }
     }
 
@@ -215,6 +265,9 @@ impl Node {
         }
         for route in routes {
             self.ask(id, route);
+        }
+        if unanswered == 0 {
+            self.seek_relay(id, None);
         }
         if unanswered == HANDSHAKE_WITH {
             self.seek(id, None, None);

@@ -127,7 +127,12 @@ impl Node {
         debug!(peer = ?target, relay = ?relay, "a relay");
         match self.peers.get_mut(&target).filter(|peer| peer.is_online()) {
             // Prepared: it is tried when the path in use fails.
-            Some(peer) => peer.candidates.add(route, Source::Relayed),
+            Some(peer) => {
+                peer.candidates.add(route, Source::Relayed);
+                if peer.liveness.is_suspect() {
+                    self.ask(target, route);
+                }
+            }
             None => self.seek(target, Some((route, Source::Relayed)), None),
         }
     }

@@ -120,6 +120,8 @@ impl Node {
             return;
         }
         debug!(peer = %id.short(), path = %via.remote, "path");
+        self.choose_warm();
+        self.hurry_delivery(id);
         if kind_changed {
             self.presence_changed(id);
         }
@@ -164,6 +166,7 @@ impl Node {
         self.events.push_back(Event::Remember);
         self.presence_changed(id);
         self.ring_changed();
+        self.choose_warm();
         if self.peers.get(&id).is_some_and(|peer| !peer.is_near()) {
             self.meet_soon(id);
         }

@@ -4,7 +4,7 @@
 //! Each router and each server is one link away from the middle of the internet, and that is two hops wide: what is to
 //! end after three hops opens two translators in a row and reaches nobody's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Internet {
     pub servers: Vec<ServerHost>,
     /// From a router or a server to the middle.
     pub link: Duration,
+    /// What is sent from one address to another one is lost.
+    pub blocked: BTreeSet<(IpAddr, IpAddr)>,
 }
 
 /// The way out of a segment.
@@ -155,6 +157,9 @@ impl World {
             Some(server) => Some(Stop::Server(server)),
             None => self.behind(None, parcel.to),
         };
+        if self.internet.blocked.contains(&(parcel.from.ip(), parcel.to.ip())) {
+            return;
+        }
         parcel.hops = parcel.hops.saturating_sub(2 * WIDTH);
         if let Some(stop) = stop.filter(|_| parcel.hops > 0)
             && !self.is_lost()

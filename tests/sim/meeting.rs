@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atonce::id::ClientId;
 use serde_json::Value;
 
 use crate::world::nat::{Filtering, Kind, Mapping};
@@ -160,4 +161,102 @@ fn a_pair_that_cannot_meet_is_told_as_connecting_with_the_reason_and_then_as_off
     assert!(why.contains("no peer of both relays"), "{why}");
     world.run(seconds(30));
     assert_eq!(told(&mut world).0, "offline");
+}
+
+/// Both hosts run and have met; the first one watches the second.
+fn met(seed: u64, kinds: [Kind; 2]) -> (World, [HostId; 2], ClientId) {
+    let (mut world, hosts) = apart(seed, kinds);
+    hosts.map(|host| world.start(host));
+    assert!(world.run_for(seconds(5), |world| hosts.iter().all(|host| world.online(*host) == 1)));
+    let watcher = world.watcher(hosts[0]);
+    world.run(seconds(1));
+    (world, hosts, watcher)
+}
+
+/// Sends messages from one to the other, one each 100 ms; how long the longest took, and how many.
+fn talk(world: &mut World, [from, to]: [HostId; 2], topic: &str, count: u64) -> Duration {
+    let listener = world.listener(to, topic);
+    world.run(seconds(1));
+    let app = world.connect(from);
+    let name = world.hosts[to].name.clone();
+    let mut longest = Duration::ZERO;
+    for id in 1..=count {
+        let begun = world.now;
+        world.send(from, app, id, &name, topic, &id.to_string());
+        assert!(world.run_for(seconds(6), |world| world.outcome(from, app, id).is_some()));
+        assert_eq!(world.outcome(from, app, id), Some("delivered"), "{id}");
+        longest = longest.max(world.now.since(begun));
+        world.run(milliseconds(100));
+    }
+    let heard: Vec<_> =
+        world.heard(to, listener, "message").iter().map(|line| line["text"].clone()).collect();
+    assert_eq!(heard, (1..=count).map(|id| id.to_string()).collect::<Vec<_>>());
+    longest
+}
+
+#[test]
+fn a_router_that_reboots_costs_no_exit() {
+    let (mut world, [a, b], watcher) = met(11, [Kind::HOME, Kind::HOME]);
+    for (round, host) in [a, b].into_iter().enumerate() {
+        // Idle, and in use.
+        world.reboot_router(host + 1);
+        world.run(seconds(60));
+        assert_eq!((world.online(a), world.online(b)), (1, 1));
+        world.reboot_router(host + 1);
+        println!("{:?}", talk(&mut world, [a, b], &format!("t{round}"), 20));
+    }
+    assert!(world.heard(a, watcher, "exit").is_empty());
+}
+
+#[test]
+fn a_mapping_that_is_forgotten_soon_is_kept_open_or_opened_again() {
+    let (mut world, [a, b], watcher) = met(12, [Kind::HOME, Kind::HOME]);
+    for router in [1, 2] {
+        world.internet.routers.get_mut(&router).unwrap().nat.life = seconds(30);
+    }
+    for round in 0..5 {
+        world.run(seconds(300));
+        println!("{:?}", talk(&mut world, [a, b], &format!("t{round}"), 2));
+    }
+    assert!(world.heard(a, watcher, "exit").is_empty());
+}
+
+#[test]
+fn when_a_direct_path_dies_under_traffic_a_relay_takes_over_and_nothing_is_lost() {
+    for seed in 0..20 {
+        let (mut world, hosts) = apart(seed, [Kind::HOME, Kind::HOME]);
+        let [a, b] = hosts;
+        let third = add_third(&mut world, 9);
+        for host in [third, a, b] {
+            world.start(host);
+        }
+        assert!(world.run_for(seconds(5), |world| hosts.iter().all(|host| world.online(*host) == 2)));
+        let listener = world.listener(b, "t");
+        world.run(seconds(1));
+        let app = world.connect(a);
+        let (mut sent, mut begun) = (0_u64, world.now);
+        let mut last = world.now;
+        let mut longest = Duration::ZERO;
+        for step in 0..400 {
+            if step == 100 {
+                let (one, two) = (World::wan(1), World::wan(2));
+                world.internet.blocked.extend([(one, two), (two, one)]);
+                begun = world.now;
+            }
+            sent += 1;
+            world.send(a, app, sent, "host-2", "t", &sent.to_string());
+            world.run(milliseconds(10));
+            let arrived = world.heard(b, listener, "message").len();
+            if arrived as u64 >= sent.saturating_sub(12) {
+                last = world.now;
+            }
+            longest = longest.max(world.now.since(last));
+        }
+        world.run(seconds(6));
+        let heard: Vec<_> =
+            world.heard(b, listener, "message").iter().map(|line| line["text"].clone()).collect();
+        assert_eq!(heard, (1..=sent).map(|id| id.to_string()).collect::<Vec<_>>(), "seed {seed}");
+        println!("{longest:?} {:?}", world.now.since(begun));
+        assert!(longest < milliseconds(1500), "seed {seed}: {longest:?}");
+    }
 }
