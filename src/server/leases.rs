@@ -48,7 +48,7 @@ impl Leases {
         self.lists.entry(at).or_default().push(member);
     }
 
-    /// The next one to look at, and for which second; at most so many until the next call of [`Leases::begin`].
+    /// The next one to look at, and for which second; none when `looked_at` is as many as may be at once.
     pub(super) fn pop(&mut self, now: Instant, looked_at: &mut usize) -> Option<(Second, MemberIndex)> {
         loop {
             let mut first = self.lists.first_entry()?;

@@ -64,6 +64,23 @@ fn ten_thousand_namespaces_of_one_source_are_64_and_another_source_still_has_its
 }
 
 #[test]
+fn a_source_that_all_its_members_left_for_another_one_may_have_others() {
+    let mut world = World::new();
+    let mut members: Vec<_> = (0..64).map(|number| world.member(&network(number.into()), number)).collect();
+    for number in [1, 2] {
+        for member in &mut members {
+            member.addr = v4(number);
+            world.join(member);
+        }
+    }
+    let mut newcomer = world.member(&network(777), 777);
+    newcomer.addr = v4(1);
+    world.wait(seconds(1));
+    world.join(&mut newcomer);
+    assert_eq!(world.server.namespaces(), 65);
+}
+
+#[test]
 fn the_4097th_member_of_a_namespace_is_told_that_it_is_full() {
     let mut world = World::new();
     let server = world.server.key();

@@ -23,7 +23,7 @@ pub struct Options {
     #[arg(long, env = "ATONCE_RENDEZVOUS_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Serve at this address, all of them with one port; may be repeated [default: 0.0.0.0:28283, [::]:28283]
+    /// Serve at this address, all of them with one port; may be repeated [default: port 28283 of all addresses, IPv4 and IPv6]
     #[arg(long, env = "ATONCE_RENDEZVOUS_BIND", value_name = "ADDR:PORT", value_delimiter = ',')]
     pub bind: Option<Vec<SocketAddr>>,
     /// Keep the key here [default: $STATE_DIRECTORY, $XDG_STATE_HOME/atonce-rendezvous,
