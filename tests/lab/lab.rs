@@ -107,6 +107,13 @@ impl Lab {
         path
     }
 
+    /// Makes a private network; the file with its secret.
+    pub(crate) fn new_network(&self, file: &str) -> String {
+        let made = Command::new(env!("CARGO_BIN_EXE_atonce")).args(["network", "create"]).output().unwrap();
+        let secret = String::from_utf8(made.stdout).unwrap();
+        self.file(file, &secret).to_str().unwrap().to_owned()
+    }
+
     /// Records what passes over the bridge from now on.
     pub(crate) fn capture(&self) -> Capture {
         let path = Path::new(FILES).join(format!("capture{}", next(&self.captures)));

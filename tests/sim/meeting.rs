@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::world::nat::{Filtering, Kind, Mapping};
+use crate::world::nat::{KINDS, Kind, can_meet};
 use crate::world::{HostId, World, milliseconds, seconds};
 
 const LINK: Duration = milliseconds(25);
@@ -43,31 +43,6 @@ fn two_homes_meet_and_talk() {
     assert!(world.run_for(seconds(2), |world| world.outcome(two, app, 1).is_some()));
     println!("acknowledged after {:?}", world.now.since(begun));
     assert_eq!(world.outcome(two, app, 1), Some("delivered"));
-}
-
-/// The kinds of research on address translators, in the order of their hardness.
-const KINDS: [(&str, Kind); 8] = [
-    ("open", Kind::OPEN),
-    ("firewall", Kind::FIREWALL),
-    ("EIM/EIF", Kind::EIF),
-    ("EIM/ADF", Kind::ADF),
-    ("EIM/APDF", Kind::HOME),
-    ("ADM/APDF", Kind::ADM),
-    ("APDM seq", Kind::SEQUENTIAL),
-    ("APDM random", Kind::RANDOM),
-];
-
-/// Whether two sides can meet directly by sending to what a server sees of each.
-fn can_meet(one: Kind, two: Kind) -> bool {
-    let varies = |kind: Kind| !kind.firewall && kind.mapping != Mapping::EndpointIndependent;
-    let picky = |kind: Kind| kind.filtering == Filtering::AddressAndPortDependent;
-    // Whose port varies is met by whom lets any port of a known address in.
-    match (varies(one), varies(two)) {
-        (false, false) => true,
-        (true, false) => !picky(two),
-        (false, true) => !picky(one),
-        (true, true) => false,
-    }
 }
 
 #[test]
