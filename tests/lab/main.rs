@@ -12,8 +12,10 @@ mod avahi;
 mod classified;
 mod internet;
 #[path = "../sim/kinds.rs"]
+#[allow(unreachable_pub, reason = "the simulation shows them to its parts")]
 mod kinds;
 mod lab;
+mod meeting;
 mod multicast;
 mod neighbours;
 mod networks;
