@@ -15,7 +15,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::kinds::{Filtering, Kind};
+use crate::kinds::Kind;
 use crate::lab::cable::{Cable, Lan};
 use crate::lab::{Daemon, FILES, Host, Lab, Program};
 use crate::recipes;
@@ -54,6 +54,8 @@ pub(crate) struct Internet<'lab> {
     pub(crate) lab: &'lab Lab,
     edges: [Host; 2],
     sides: [Lan; 2],
+    /// Where the server is.
+    pub(crate) core: Lan,
     pub(crate) server: Host,
     sites: Cell<u8>,
 }
@@ -108,7 +110,7 @@ impl<'lab> Internet<'lab> {
                 from.sh(&format!("ip route add {}::/48 via 2001:db8::{number}", side.v6()));
             }
         }
-        Self { lab, edges, sides, server, sites: Cell::new(0) }
+        Self { lab, edges, sides, core, server, sites: Cell::new(0) }
     }
 
     /// A router of this kind, with a network of its own behind it. All translated ones have the same addresses inside.
@@ -227,10 +229,11 @@ impl Site<'_> {
         assert!(nft.wait().unwrap().success(), "nft refused:\n{rules}");
     }
 
-    /// Drops what passes and fits the rule, until [`Site::unblock`].
-    pub(crate) fn block(&self, rule: &str) {
+    /// Lets nothing pass to or from `addr`, until [`Site::unblock`].
+    pub(crate) fn block(&self, addr: &str) {
         let chain = "type filter hook forward priority -10";
-        self.obey(&format!("table inet cut {{ chain passing {{ {chain}\n{rule} drop\n}} }}\n"));
+        let rules = format!("ip saddr {addr} drop\nip daddr {addr} drop");
+        self.obey(&format!("table inet cut {{\nchain passing {{\n{chain}\n{rules}\n}}\n}}\n"));
     }
 
     pub(crate) fn unblock(&self) {

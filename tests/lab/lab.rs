@@ -114,11 +114,16 @@ impl Lab {
         self.file(file, &secret).to_str().unwrap().to_owned()
     }
 
-    /// Records what passes over the bridge from now on.
+    /// Records what passes over the first network from now on.
     pub(crate) fn capture(&self) -> Capture {
+        self.capture_of(Lan::FIRST)
+    }
+
+    /// Records what passes over `lan` from now on.
+    pub(crate) fn capture_of(&self, lan: Lan) -> Capture {
         let path = Path::new(FILES).join(format!("capture{}", next(&self.captures)));
         let mut capture = Command::new("python3");
-        capture.arg(script("capture.py")).args(["br0".as_ref(), path.as_os_str()]);
+        capture.arg(script("capture.py")).args([lan.bridge().as_ref(), path.as_os_str()]);
         let program = Program::start(capture, "capture".to_owned());
         program.line(|line| line == "recording");
         Capture { program, path }
@@ -418,6 +423,11 @@ impl Frame {
 
     pub(crate) fn is_from(&self, host: Host) -> bool {
         self.0[6..].starts_with(&host.mac())
+    }
+
+    /// Whether `host` sent or got it.
+    pub(crate) fn is_with(&self, host: Host) -> bool {
+        self.is_from(host) || self.0.starts_with(&host.mac())
     }
 
     /// Whether it carries UDP, by IPv4 or IPv6.

@@ -10,6 +10,7 @@
 
 mod avahi;
 mod classified;
+mod homes;
 mod internet;
 #[path = "../sim/kinds.rs"]
 #[allow(unreachable_pub, reason = "the simulation shows them to its parts")]
@@ -21,8 +22,10 @@ mod neighbours;
 mod networks;
 mod noise;
 mod recipes;
+mod relayed;
 mod roaming;
 mod routed;
+mod servers;
 mod talk;
 
 use lab::{Frame, Lab};
