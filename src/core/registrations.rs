@@ -71,11 +71,20 @@ struct Lease {
     token: Option<Token>,
     /// Of the question that waits for its answer.
     nonce: Option<Nonce>,
+    /// Of the latest keep: a server that has news answers it whether we wanted that or not.
+    last_keep: Option<Nonce>,
     /// Questions without an answer.
     unanswered: u32,
     keeps: u32,
     /// The pause that the server wishes.
     keep: Option<Duration>,
+}
+
+impl Lease {
+    /// Whether `nonce` is that of the question that waits, or of a keep since which we asked nothing.
+    fn asked(&self, nonce: Nonce) -> bool {
+        self.nonce.or(self.last_keep) == Some(nonce)
+    }
 }
 
 impl Registration {
@@ -93,9 +102,9 @@ impl Registration {
     /// any more.
     pub(super) fn refused(&mut self, family: Family, nonce: Nonce) -> bool {
         let lease = &mut self.leases[family as usize];
-        let refused = lease.nonce == Some(nonce);
+        let refused = lease.asked(nonce);
         if refused {
-            (lease.token, lease.nonce) = (None, None);
+            (lease.token, lease.nonce, lease.last_keep) = (None, None, None);
         }
         refused
     }
@@ -273,6 +282,7 @@ impl Node {
         let asked_before = lease.nonce.is_some();
         let answer = asked_before || lease.keeps % ANSWER_EVERY == 0;
         lease.keeps += 1;
+        lease.last_keep = Some(nonce);
         let mut pause = lease.keep.unwrap_or(KEEP);
         if answer {
             pause = AGAIN[AGAIN.len().min(lease.unanswered as usize + 1) - 1];
@@ -342,12 +352,12 @@ impl Node {
         kept: &Kept,
     ) -> Result<(), Dropped> {
         let now = self.now;
-        let asked = |it: &Registration| it.leases[family as usize].nonce == Some(kept.nonce);
+        let asked = |it: &Registration| it.leases[family as usize].asked(kept.nonce);
         let known = self.answered(server, datagram, asked)?;
         let (id, version) = (known.id, known.version);
         let keep = Duration::from_secs(u64::from(kept.keep_seconds.max(1)));
         let lease = &mut known.leases[family as usize];
-        (lease.token, lease.nonce, lease.unanswered) = (Some(kept.token), None, 0);
+        (lease.token, lease.nonce, lease.last_keep, lease.unanswered) = (Some(kept.token), None, None, 0);
         lease.keep = Some(keep);
         let pause = match kept.register_after_seconds {
             Some(seconds) => {

@@ -68,3 +68,15 @@ fn every_pair_that_can_meet_is_direct() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+#[test]
+fn a_server_that_restarted_introduces_newcomers_to_all_after_one_keep() {
+    let (mut world, [one, two]) = apart(3, [Kind::HOME, Kind::HOME]);
+    world.start(one);
+    world.run(seconds(5));
+    world.stop_server(0);
+    world.start_server(0);
+    world.start(two);
+    // A keep is due every 25 s, give or take a tenth, and up to ten seconds later it registers again.
+    assert!(world.run_for(seconds(40), |world| world.online(two) == 1), "{:#}", world.status(two));
+}
