@@ -103,15 +103,26 @@ impl Meeting {
     }
 }
 
+/// What the other one knows when a server tells us of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing, perhaps.
+    Ours,
+    /// It is told of us, by the server and within a moment. Until it has heard that, a packet of ours that came to its
+    /// translator could spoil the port which it is about to use.
+    Told,
+    /// It was told of us before or at the same moment: whichever packet comes first took at least as long as that news.
+    Both,
+}
+
 impl Node {
-    /// A server told of a member; `both`: the member hears of us at the same moment, so both may begin. Whichever packet
-    /// comes first took at least as long as the news to the other one.
+    /// A server told of a member.
     pub(super) fn heard_of_member(
         &mut self,
         presence: Presence,
         network: NetworkTag,
         place: Place,
-        both: bool,
+        news: News,
     ) {
         let (id, boot) = (presence.id, presence.boot);
         if id == self.id {
@@ -120,7 +131,7 @@ impl Node {
         self.note_member(presence, network, Some(place));
         let reached = |peer: &crate::core::peers::Peer| peer.is_online() && peer.boot == Some(boot);
         if !self.peers.get(&id).is_some_and(reached) {
-            self.meet(id, both);
+            self.meet_by(id, news);
         }
     }
 
@@ -131,6 +142,10 @@ impl Node {
 
     /// Tries to reach a member wherever it may be.
     pub(super) fn meet(&mut self, id: NodeId, both: bool) {
+        self.meet_by(id, if both { News::Both } else { News::Ours });
+    }
+
+    fn meet_by(&mut self, id: NodeId, news: News) {
         let Some(member) = self.introductions.members.get(&id) else { return };
         let network = member.network;
         let own = self.seen_by_servers();
@@ -155,7 +170,9 @@ impl Node {
         }
         let begun = prospect.meeting.filter(|meeting| !meeting.is_over(now));
         let introduced = begun.and_then(|meeting| meeting.introduced);
-        let both = both || begun.is_some_and(|meeting| meeting.both);
+        // Should the server's news be lost, we introduce ourselves later.
+        let introduced = introduced.or((news == News::Told).then_some((now, 0)));
+        let both = news == News::Both || begun.is_some_and(|meeting| meeting.both);
         let begun = begun.map_or(now, |meeting| meeting.begun);
         let public = prospect.candidates.iter().any(|candidate| is_public(candidate.route.remote.ip()));
         let patience = if public { MEETING } else { MEETING_PRIVATE };

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use crate::core::Node;
 use crate::core::api::Dropped;
+use crate::core::introductions::News;
 use crate::core::rendezvous::{Family, ServerId};
 use crate::core::timers::Timer;
 use crate::crypto::namespace::NamespaceKeys;
@@ -336,9 +337,9 @@ impl Node {
         *lease = Lease { token: Some(welcome.token), keep: Some(keep), keeps: 1, ..Lease::default() };
         let pause = self.jittered(keep);
         self.timers.set(Timer::Lease(id, family), self.now + pause);
-        // The others hear of us at this very moment, so they begin too; a large namespace tells only some.
-        let both = first && usize::from(welcome.members) <= limits::MEMBERS_TOLD;
-        self.on_entries(id, welcome.entries, both);
+        // The others hear of us as well; a large namespace tells only some.
+        let told = first && usize::from(welcome.members) <= limits::MEMBERS_TOLD;
+        self.on_entries(id, welcome.entries, if told { News::Told } else { News::Ours });
         self.reached_version(id, welcome.upto, welcome.version);
         self.note_seen(server, family, welcome.seen);
         Ok(())
@@ -387,7 +388,7 @@ impl Node {
         known.listing = None;
         known.leases[family as usize].unanswered = 0;
         let id = known.id;
-        self.on_entries(id, page.entries, false);
+        self.on_entries(id, page.entries, News::Ours);
         self.reached_version(id, page.upto, page.version);
         Ok(())
     }
@@ -403,8 +404,8 @@ impl Node {
         if event.upto <= version {
             return Err(Dropped::Replayed);
         }
-        // Whoever came has just been told of us: both begin at once.
-        self.on_entries(id, event.entries, true);
+        // Whoever came was told of us at once.
+        self.on_entries(id, event.entries, News::Both);
         let reached = if event.since <= version { event.upto } else { version };
         self.reached_version(id, reached, event.upto);
         Ok(())
@@ -439,8 +440,8 @@ impl Node {
         self.ask_server(server, family, &FromNode::List(list));
     }
 
-    /// The server told of members; `both`: they are told of us at the same moment.
-    fn on_entries(&mut self, id: RegistrationId, entries: Entries<'_>, both: bool) {
+    /// The server told of members.
+    fn on_entries(&mut self, id: RegistrationId, entries: Entries<'_>, news: News) {
         for entry in entries {
             let Some((_, known)) = self.registration_mut(id) else { return };
             let Some(blob) = entry.blob else {
@@ -463,7 +464,7 @@ impl Node {
                 continue;
             }
             known.members.insert(entry.handle, presence.id);
-            self.heard_of_member(presence, network, place, both);
+            self.heard_of_member(presence, network, place, news);
         }
     }
 

@@ -80,3 +80,15 @@ fn a_server_that_restarted_introduces_newcomers_to_all_after_one_keep() {
     // A keep is due every 25 s, give or take a tenth, and up to ten seconds later it registers again.
     assert!(world.run_for(seconds(40), |world| world.online(two) == 1), "{:#}", world.status(two));
 }
+
+#[test]
+fn a_router_that_an_early_packet_spoils_is_not_spoilt_however_soon_one_comes_after_the_other() {
+    for seed in 0..20 {
+        let (mut world, [one, two]) = apart(seed, [Kind::POISONABLE, Kind::POISONABLE]);
+        world.start(one);
+        // The server tells of the second as much later as it told of the first a moment ago.
+        world.run(milliseconds(110 + 20 * seed));
+        world.start(two);
+        assert!(world.run_for(seconds(5), |world| world.online(two) == 1), "{seed} {:#}", world.status(two));
+    }
+}
