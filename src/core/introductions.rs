@@ -171,7 +171,7 @@ impl Node {
         let begun = prospect.meeting.filter(|meeting| !meeting.is_over(now));
         let introduced = begun.and_then(|meeting| meeting.introduced);
         // Should the server's news be lost, we introduce ourselves later.
-        let introduced = introduced.or((news == News::Told).then_some((now, 0)));
+        let introduced = introduced.or_else(|| (news == News::Told).then_some((now, 0)));
         let both = news == News::Both || begun.is_some_and(|meeting| meeting.both);
         let begun = begun.map_or(now, |meeting| meeting.begun);
         let public = prospect.candidates.iter().any(|candidate| is_public(candidate.route.remote.ip()));

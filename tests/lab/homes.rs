@@ -39,6 +39,12 @@ impl<'lab> Homes<'lab> {
         self.sites[number].daemon(self.hosts[number], &self.secret, self.server(), &[])
     }
 
+    /// The same, with this name.
+    pub(crate) fn member(&self, number: usize, name: &str) -> Daemon {
+        let line = &self.server().lines[0];
+        self.hosts[number].daemon_named(name, &["--network-secret-file", &self.secret, "--rendezvous", line])
+    }
+
     /// Both members, the second of them when the server knows the first.
     pub(crate) fn pair(&self) -> [Daemon; 2] {
         let first = self.daemon(0);

@@ -26,6 +26,7 @@ mod relayed;
 mod roaming;
 mod routed;
 mod servers;
+mod table;
 mod talk;
 
 use lab::{Frame, Lab};

@@ -82,10 +82,8 @@ fn a_server_hears_no_id_no_name_no_topic_and_no_address_of_a_lan() {
         let homes = Homes::new(lab, [Kind::HOME, Kind::RANDOM]);
         let capture = lab.capture_of(homes.internet.core);
         // Each of the messages: those who come, who meet, who cannot, who leave.
-        let line = &homes.server().lines[0];
-        let args = ["--network-secret-file", &homes.secret, "--rendezvous", line];
         let pair = [0, 1].map(|number| {
-            let daemon = homes.hosts[number].daemon_named(NAMES[number], &args);
+            let daemon = homes.member(number, NAMES[number]);
             await_registered(&daemon);
             daemon
         });
