@@ -49,6 +49,8 @@ pub(super) const MEETING_HARD: Duration = Duration::from_secs(15);
 const OPENING_HOPS: u8 = 3;
 /// From one introduction of a meeting to the next, twice as late each time.
 const INTRODUCE_AGAIN: Duration = Duration::from_millis(500);
+/// So long a server may hold its news of us back, and a little more: then we introduce ourselves.
+const TOLD_WITHIN: Duration = Duration::from_millis(250);
 /// From the end of a meeting that came to nothing to the next one, twice as late each time.
 const MEET_AGAIN: Duration = Duration::from_secs(30);
 const MEET_AGAIN_MAX: Duration = Duration::from_secs(600);
@@ -185,9 +187,8 @@ impl Node {
     pub(super) fn introduce_again(&mut self, id: NodeId) {
         let now = self.now;
         let Some(meeting) = self.meeting_mut(&id) else { return };
-        let due = meeting
-            .introduced
-            .is_none_or(|(at, times)| now.since(at) >= INTRODUCE_AGAIN * (1 << times.min(5)));
+        let pause = |times: u32| if times == 0 { TOLD_WITHIN } else { INTRODUCE_AGAIN * (1 << times.min(5)) };
+        let due = meeting.introduced.is_none_or(|(at, times)| now.since(at) >= pause(times));
         // Whoever was told of us by the server itself begins without; should that have been lost, it is asked later.
         if meeting.both && meeting.introduced.is_none() {
             meeting.introduced = Some((now, 0));

@@ -34,7 +34,7 @@ fn a_server_that_was_away_was_missed_by_nobody_and_introduces_newcomers_again() 
         for daemon in pair.iter().chain([&newcomer]) {
             daemon.await_answer(&["status"], |status| {
                 let server = &status[0]["rendezvous"][0];
-                (server["state"] == "registered" && server["members"] == 3).then_some(())
+                (server["state"] == "registered" && server["members"] == 2).then_some(())
             });
         }
     });
