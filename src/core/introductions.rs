@@ -49,6 +49,8 @@ const MEETING_HARD: Duration = Duration::from_secs(15);
 const OPENING_HOPS: u8 = 3;
 /// From one introduction of a meeting to the next, twice as late each time.
 const INTRODUCE_AGAIN: Duration = Duration::from_millis(500);
+/// So long a server may hold its news of us back, and a little more: then we introduce ourselves.
+const TOLD_WITHIN: Duration = Duration::from_millis(250);
 /// From the end of a meeting that came to nothing to the next one, twice as late each time.
 const MEET_AGAIN: Duration = Duration::from_secs(30);
 const MEET_AGAIN_MAX: Duration = Duration::from_secs(600);
@@ -103,15 +105,26 @@ impl Meeting {
     }
 }
 
+/// What the other one knows when a server tells us of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing, perhaps.
+    Ours,
+    /// It is told of us, by the server and within a moment. Until it has heard that, a packet of ours that came to its
+    /// translator could spoil the port which it is about to use.
+    Told,
+    /// It was told of us before or at the same moment: whichever packet comes first took at least as long as that news.
+    Both,
+}
+
 impl Node {
-    /// A server told of a member; `both`: the member hears of us at the same moment, so both may begin. Whichever packet
-    /// comes first took at least as long as the news to the other one.
+    /// A server told of a member.
     pub(super) fn heard_of_member(
         &mut self,
         presence: Presence,
         network: NetworkTag,
         place: Place,
-        both: bool,
+        news: News,
     ) {
         let (id, boot) = (presence.id, presence.boot);
         if id == self.id {
@@ -125,7 +138,7 @@ impl Node {
         let reached =
             |peer: &crate::core::peers::Peer| peer.path.is_some_and(sure) && peer.boot == Some(boot);
         if !self.peers.get(&id).is_some_and(reached) {
-            self.meet(id, both);
+            self.meet_by(id, news);
         }
     }
 
@@ -136,6 +149,10 @@ impl Node {
 
     /// Tries to reach a member wherever it may be.
     pub(super) fn meet(&mut self, id: NodeId, both: bool) {
+        self.meet_by(id, if both { News::Both } else { News::Ours });
+    }
+
+    fn meet_by(&mut self, id: NodeId, news: News) {
         let Some(member) = self.introductions.members.get(&id) else { return };
         let network = member.network;
         let own = self.seen_by_servers();
@@ -160,7 +177,9 @@ impl Node {
         }
         let begun = prospect.meeting.filter(|meeting| !meeting.is_over(now));
         let introduced = begun.and_then(|meeting| meeting.introduced);
-        let both = both || begun.is_some_and(|meeting| meeting.both);
+        // Should the server's news be lost, we introduce ourselves later.
+        let introduced = introduced.or_else(|| (news == News::Told).then_some((now, 0)));
+        let both = news == News::Both || begun.is_some_and(|meeting| meeting.both);
         let begun = begun.map_or(now, |meeting| meeting.begun);
         let public = prospect.candidates.iter().any(|candidate| is_public(candidate.route.remote.ip()));
         let patience = if public { MEETING } else { MEETING_PRIVATE };
@@ -173,9 +192,8 @@ impl Node {
     pub(super) fn introduce_again(&mut self, id: NodeId) {
         let now = self.now;
         let Some(meeting) = self.meeting_mut(&id) else { return };
-        let due = meeting
-            .introduced
-            .is_none_or(|(at, times)| now.since(at) >= INTRODUCE_AGAIN * (1 << times.min(5)));
+        let pause = |times: u32| if times == 0 { TOLD_WITHIN } else { INTRODUCE_AGAIN * (1 << times.min(5)) };
+        let due = meeting.introduced.is_none_or(|(at, times)| now.since(at) >= pause(times));
         // Whoever was told of us by the server itself begins without; should that have been lost, it is asked later.
         if meeting.both && meeting.introduced.is_none() {
             meeting.introduced = Some((now, 0));

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use crate::core::Node;
 use crate::core::api::Dropped;
+use crate::core::introductions::News;
 use crate::core::rendezvous::{Family, ServerId};
 use crate::core::timers::Timer;
 use crate::crypto::namespace::NamespaceKeys;
@@ -71,11 +72,20 @@ struct Lease {
     token: Option<Token>,
     /// Of the question that waits for its answer.
     nonce: Option<Nonce>,
+    /// Of the latest keep: a server that has news answers it whether we wanted that or not.
+    last_keep: Option<Nonce>,
     /// Questions without an answer.
     unanswered: u32,
     keeps: u32,
     /// The pause that the server wishes.
     keep: Option<Duration>,
+}
+
+impl Lease {
+    /// Whether `nonce` is that of the question that waits, or of a keep since which we asked nothing.
+    fn asked(&self, nonce: Nonce) -> bool {
+        self.nonce.or(self.last_keep) == Some(nonce)
+    }
 }
 
 impl Registration {
@@ -93,9 +103,9 @@ impl Registration {
     /// any more.
     pub(super) fn refused(&mut self, family: Family, nonce: Nonce) -> bool {
         let lease = &mut self.leases[family as usize];
-        let refused = lease.nonce == Some(nonce);
+        let refused = lease.asked(nonce);
         if refused {
-            (lease.token, lease.nonce) = (None, None);
+            (lease.token, lease.nonce, lease.last_keep) = (None, None, None);
         }
         refused
     }
@@ -273,6 +283,7 @@ impl Node {
         let asked_before = lease.nonce.is_some();
         let answer = asked_before || lease.keeps % ANSWER_EVERY == 0;
         lease.keeps += 1;
+        lease.last_keep = Some(nonce);
         let mut pause = lease.keep.unwrap_or(KEEP);
         if answer {
             pause = AGAIN[AGAIN.len().min(lease.unanswered as usize + 1) - 1];
@@ -326,9 +337,9 @@ impl Node {
         *lease = Lease { token: Some(welcome.token), keep: Some(keep), keeps: 1, ..Lease::default() };
         let pause = self.jittered(keep);
         self.timers.set(Timer::Lease(id, family), self.now + pause);
-        // The others hear of us at this very moment, so they begin too; a large namespace tells only some.
-        let both = first && usize::from(welcome.members) <= limits::MEMBERS_TOLD;
-        self.on_entries(id, welcome.entries, both);
+        // The others hear of us as well; a large namespace tells only some.
+        let told = first && usize::from(welcome.members) <= limits::MEMBERS_TOLD;
+        self.on_entries(id, welcome.entries, if told { News::Told } else { News::Ours });
         self.reached_version(id, welcome.upto, welcome.version);
         self.note_seen(server, family, welcome.seen);
         Ok(())
@@ -342,12 +353,12 @@ impl Node {
         kept: &Kept,
     ) -> Result<(), Dropped> {
         let now = self.now;
-        let asked = |it: &Registration| it.leases[family as usize].nonce == Some(kept.nonce);
+        let asked = |it: &Registration| it.leases[family as usize].asked(kept.nonce);
         let known = self.answered(server, datagram, asked)?;
         let (id, version) = (known.id, known.version);
         let keep = Duration::from_secs(u64::from(kept.keep_seconds.max(1)));
         let lease = &mut known.leases[family as usize];
-        (lease.token, lease.nonce, lease.unanswered) = (Some(kept.token), None, 0);
+        (lease.token, lease.nonce, lease.last_keep, lease.unanswered) = (Some(kept.token), None, None, 0);
         lease.keep = Some(keep);
         let pause = match kept.register_after_seconds {
             Some(seconds) => {
@@ -377,7 +388,7 @@ impl Node {
         known.listing = None;
         known.leases[family as usize].unanswered = 0;
         let id = known.id;
-        self.on_entries(id, page.entries, false);
+        self.on_entries(id, page.entries, News::Ours);
         self.reached_version(id, page.upto, page.version);
         Ok(())
     }
@@ -393,8 +404,8 @@ impl Node {
         if event.upto <= version {
             return Err(Dropped::Replayed);
         }
-        // Whoever came has just been told of us: both begin at once.
-        self.on_entries(id, event.entries, true);
+        // Whoever came was told of us at once.
+        self.on_entries(id, event.entries, News::Both);
         let reached = if event.since <= version { event.upto } else { version };
         self.reached_version(id, reached, event.upto);
         Ok(())
@@ -429,8 +440,8 @@ impl Node {
         self.ask_server(server, family, &FromNode::List(list));
     }
 
-    /// The server told of members; `both`: they are told of us at the same moment.
-    fn on_entries(&mut self, id: RegistrationId, entries: Entries<'_>, both: bool) {
+    /// The server told of members.
+    fn on_entries(&mut self, id: RegistrationId, entries: Entries<'_>, news: News) {
         for entry in entries {
             let Some((_, known)) = self.registration_mut(id) else { return };
             let Some(blob) = entry.blob else {
@@ -453,7 +464,7 @@ impl Node {
                 continue;
             }
             known.members.insert(entry.handle, presence.id);
-            self.heard_of_member(presence, network, place, both);
+            self.heard_of_member(presence, network, place, news);
         }
     }
 

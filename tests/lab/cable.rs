@@ -16,6 +16,10 @@ impl Lan {
         run(&format!("ip link set br{number} addrgenmode none up"));
         Self(number)
     }
+
+    pub(crate) fn bridge(self) -> String {
+        format!("br{}", self.0)
+    }
 }
 
 /// What connects one interface of a host to a network.

@@ -107,11 +107,23 @@ impl Lab {
         path
     }
 
-    /// Records what passes over the bridge from now on.
+    /// Makes a private network; the file with its secret.
+    pub(crate) fn new_network(&self, file: &str) -> String {
+        let made = Command::new(env!("CARGO_BIN_EXE_atonce")).args(["network", "create"]).output().unwrap();
+        let secret = String::from_utf8(made.stdout).unwrap();
+        self.file(file, &secret).to_str().unwrap().to_owned()
+    }
+
+    /// Records what passes over the first network from now on.
     pub(crate) fn capture(&self) -> Capture {
+        self.capture_of(Lan::FIRST)
+    }
+
+    /// Records what passes over `lan` from now on.
+    pub(crate) fn capture_of(&self, lan: Lan) -> Capture {
         let path = Path::new(FILES).join(format!("capture{}", next(&self.captures)));
         let mut capture = Command::new("python3");
-        capture.arg(script("capture.py")).args(["br0".as_ref(), path.as_os_str()]);
+        capture.arg(script("capture.py")).args([lan.bridge().as_ref(), path.as_os_str()]);
         let program = Program::start(capture, "capture".to_owned());
         program.line(|line| line == "recording");
         Capture { program, path }
@@ -411,6 +423,11 @@ impl Frame {
 
     pub(crate) fn is_from(&self, host: Host) -> bool {
         self.0[6..].starts_with(&host.mac())
+    }
+
+    /// Whether `host` sent or got it.
+    pub(crate) fn is_with(&self, host: Host) -> bool {
+        self.is_from(host) || self.0.starts_with(&host.mac())
     }
 
     /// Whether it carries UDP, by IPv4 or IPv6.

@@ -9,13 +9,24 @@
 )]
 
 mod avahi;
+mod classified;
+mod homes;
+mod internet;
+#[path = "../sim/kinds.rs"]
+#[allow(unreachable_pub, reason = "the simulation shows them to its parts")]
+mod kinds;
 mod lab;
+mod meeting;
 mod multicast;
 mod neighbours;
 mod networks;
 mod noise;
+mod recipes;
+mod relayed;
 mod roaming;
 mod routed;
+mod servers;
+mod table;
 mod talk;
 
 use lab::{Frame, Lab};
@@ -106,10 +117,8 @@ fn a_stranger_gets_not_one_byte_and_a_capture_shows_no_plaintext() {
     const PLAIN: [&str; 4] = ["quokka-attic", "quokka-kitchen", "wombat-topic", "numbat-payload"];
     Lab::run("a_stranger_gets_not_one_byte_and_a_capture_shows_no_plaintext", |lab| {
         let hosts = ["attic", "kitchen", "stranger"].map(|name| lab.host(name));
-        let secret =
-            std::process::Command::new(env!("CARGO_BIN_EXE_atonce")).args(["network", "create"]).output();
-        let secret = lab.file("secret", &String::from_utf8(secret.unwrap().stdout).unwrap());
-        let member = ["--network-secret-file", secret.to_str().unwrap()];
+        let secret = lab.new_network("secret");
+        let member = ["--network-secret-file", &secret];
         let [attic, kitchen, _] = hosts;
 
         let capture = lab.capture();

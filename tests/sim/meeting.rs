@@ -5,7 +5,7 @@ use std::time::Duration;
 use atonce::id::ClientId;
 use serde_json::Value;
 
-use crate::world::nat::{Filtering, Kind, Mapping};
+use crate::world::nat::{KINDS, Kind, can_meet};
 use crate::world::{HostId, World, milliseconds, seconds};
 
 const LINK: Duration = milliseconds(25);
@@ -46,31 +46,6 @@ fn two_homes_meet_and_talk() {
     assert!(world.run_for(seconds(2), |world| world.outcome(two, app, 1).is_some()));
     println!("acknowledged after {:?}", world.now.since(begun));
     assert_eq!(world.outcome(two, app, 1), Some("delivered"));
-}
-
-/// The kinds of research on address translators, in the order of their hardness.
-const KINDS: [(&str, Kind); 8] = [
-    ("open", Kind::OPEN),
-    ("firewall", Kind::FIREWALL),
-    ("EIM/EIF", Kind::EIF),
-    ("EIM/ADF", Kind::ADF),
-    ("EIM/APDF", Kind::HOME),
-    ("ADM/APDF", Kind::ADM),
-    ("APDM seq", Kind::SEQUENTIAL),
-    ("APDM random", Kind::RANDOM),
-];
-
-/// Whether two sides can meet directly by sending to what a server sees of each.
-fn can_meet(one: Kind, two: Kind) -> bool {
-    let varies = |kind: Kind| !kind.firewall && kind.mapping != Mapping::EndpointIndependent;
-    let picky = |kind: Kind| kind.filtering == Filtering::AddressAndPortDependent;
-    // Whose port varies is met by whom lets any port of a known address in.
-    match (varies(one), varies(two)) {
-        (false, false) => true,
-        (true, false) => !picky(two),
-        (false, true) => !picky(one),
-        (true, true) => false,
-    }
 }
 
 #[test]
@@ -258,5 +233,26 @@ fn when_a_direct_path_dies_under_traffic_a_relay_takes_over_and_nothing_is_lost(
         assert_eq!(heard, (1..=sent).map(|id| id.to_string()).collect::<Vec<_>>(), "seed {seed}");
         println!("{longest:?} {:?}", world.now.since(begun));
         assert!(longest < milliseconds(1500), "seed {seed}: {longest:?}");
+#[test]
+fn a_server_that_restarted_introduces_newcomers_to_all_after_one_keep() {
+    let (mut world, [one, two]) = apart(3, [Kind::HOME, Kind::HOME]);
+    world.start(one);
+    world.run(seconds(5));
+    world.stop_server(0);
+    world.start_server(0);
+    world.start(two);
+    // A keep is due every 25 s, give or take a tenth, and up to ten seconds later it registers again.
+    assert!(world.run_for(seconds(40), |world| world.online(two) == 1), "{:#}", world.status(two));
+}
+
+#[test]
+fn a_router_that_an_early_packet_spoils_is_not_spoilt_however_soon_one_comes_after_the_other() {
+    for seed in 0..20 {
+        let (mut world, [one, two]) = apart(seed, [Kind::POISONABLE, Kind::POISONABLE]);
+        world.start(one);
+        // The server tells of the second as much later as it told of the first a moment ago.
+        world.run(milliseconds(110 + 20 * seed));
+        world.start(two);
+        assert!(world.run_for(seconds(5), |world| world.online(two) == 1), "{seed} {:#}", world.status(two));
     }
 }

@@ -1,81 +1,13 @@
-//! Address translators and firewalls by the words of RFC 4787: mapping, filtering, port assignment, expiry, hairpin.
+//! Address translators and firewalls as they run: mapping, filtering, port assignment, expiry, hairpin.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use atonce::time::Instant;
 
-/// When two flows of one inner address leave from the same outer port (RFC 4787, 4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mapping {
-    /// Always.
-    EndpointIndependent,
-    /// To the same address.
-    AddressDependent,
-    /// To the same address and port.
-    AddressAndPortDependent,
-}
-
-/// Who may answer (RFC 4787, 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filtering {
-    /// Everybody.
-    EndpointIndependent,
-    /// Who was sent to, from any port.
-    AddressDependent,
-    /// Who was sent to.
-    AddressAndPortDependent,
-}
-
-/// Which outer port a new mapping gets (RFC 4787, 4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ports {
-    /// The inner one, if it is free.
-    Kept,
-    /// One after the other.
-    Sequential,
-    /// Any.
-    Random,
-}
-
-/// How a router treats what passes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
-    pub mapping: Mapping,
-    pub filtering: Filtering,
-    pub ports: Ports,
-    /// Addresses are not translated: a firewall, which lets in answers only.
-    pub firewall: bool,
-    /// What goes from the inside to its own outer address comes back in.
-    pub hairpin: bool,
-    /// What comes from outside before the inside has sent takes the port: the later mapping gets another one.
-    pub poisonable: bool,
-    /// All UDP is dropped.
-    pub blocked: bool,
-}
-
-impl Kind {
-    const fn of(mapping: Mapping, filtering: Filtering, ports: Ports) -> Self {
-        Self { mapping, filtering, ports, firewall: false, hairpin: false, poisonable: false, blocked: false }
-    }
-
-    pub const EIF: Self = Self::of(Mapping::EndpointIndependent, Filtering::EndpointIndependent, Ports::Kept);
-    pub const ADF: Self = Self::of(Mapping::EndpointIndependent, Filtering::AddressDependent, Ports::Kept);
-    /// The usual router at home.
-    pub const HOME: Self =
-        Self::of(Mapping::EndpointIndependent, Filtering::AddressAndPortDependent, Ports::Kept);
-    pub const ADM: Self =
-        Self::of(Mapping::AddressDependent, Filtering::AddressAndPortDependent, Ports::Random);
-    pub const SEQUENTIAL: Self =
-        Self::of(Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent, Ports::Sequential);
-    pub const RANDOM: Self =
-        Self::of(Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent, Ports::Random);
-    pub const FIREWALL: Self = Self { firewall: true, ..Self::HOME };
-    /// Nothing is translated or kept out.
-    pub const OPEN: Self = Self { firewall: true, ..Self::EIF };
-    pub const POISONABLE: Self = Self { poisonable: true, ..Self::HOME };
-    pub const BLOCKED: Self = Self { blocked: true, ..Self::HOME };
-}
+#[path = "kinds.rs"]
+mod kinds;
+pub use kinds::*;
 
 /// One router.
 pub struct Nat {
