@@ -150,3 +150,17 @@ fn who_moves_to_another_network_is_told_once_that_its_paths_are_of_another_kind(
         assert!(world.heard(host, watcher, "exit").is_empty());
     }
 }
+
+#[test]
+fn an_idle_node_wakes_once_for_both_neighbours_whom_it_asks_and_not_to_learn_that_they_answered() {
+    let mut world = World::lan(6, 20);
+    world.run(seconds(200));
+    let before: Vec<_> = world.hosts.iter().map(|host| (host.woken, host.sent_packets)).collect();
+    world.run(seconds(60));
+    for (host, (woken, sent)) in world.hosts.iter().zip(before) {
+        let (woken, sent) = (host.woken - woken, host.sent_packets - sent);
+        // Both are asked 24 times, as often it is asked by two; the rest is for sessions that are renewed.
+        assert!((90..=125).contains(&sent), "{} sent {sent}", host.name);
+        assert!(woken <= 24 + 30, "{} woke {woken} times", host.name);
+    }
+}
