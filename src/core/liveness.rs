@@ -44,6 +44,8 @@ const QUESTIONS_REFUSED: usize = 4;
 const HANDSHAKE_WITH: usize = 2;
 /// Questions remembered: those of a suspicion on all addresses.
 const OUTSTANDING: usize = 64;
+/// Who was heard this recently is there, whatever the network says: that is of who had the address before.
+const REFUSAL_IS_LATE: Duration = Duration::from_millis(100);
 /// Nodes that hear a verdict look for themselves after a random part of this, times the number of peers.
 const VERDICT_SPREAD: Duration = Duration::from_millis(5);
 
@@ -295,10 +297,11 @@ impl Node {
         let there = |peer: &Peer| peer.path.is_some_and(|path| path.remote == remote);
         let ids: Vec<_> = self.peers.iter().filter(|(_, peer)| there(peer)).map(|(id, _)| *id).collect();
         for id in ids {
-            if let Some(peer) = self.peers.get_mut(&id) {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            if self.now.since(peer.liveness.heard) >= REFUSAL_IS_LATE {
                 peer.liveness.refused = true;
+                self.suspect(id);
             }
-            self.suspect(id);
         }
     }
 }

@@ -164,3 +164,23 @@ fn an_idle_node_wakes_once_for_both_neighbours_whom_it_asks_and_not_to_learn_tha
         assert!(woken <= 24 + 30, "{} woke {woken} times", host.name);
     }
 }
+
+#[test]
+fn a_late_word_that_nobody_listens_says_nothing_of_a_peer_that_was_heard_just_now() {
+    let gone_after = |refused: bool| {
+        let mut world = World::lan(7, 2);
+        let (watcher, app, _) = (world.watcher(0), world.connect(1), world.listener(0, "t"));
+        world.run(seconds(1));
+        world.send(1, app, 1, "pi-0", "t", "here I am");
+        world.run(milliseconds(1));
+        assert_eq!(world.outcome(1, app, 1), Some("delivered"));
+        let (remote, crashed) = (world.hosts[1].addr, world.now);
+        if refused {
+            world.with(0, |node| node.handle_unreachable(remote, crashed));
+        }
+        world.crash(1);
+        assert!(world.run_for(seconds(20), |world| !world.heard(0, watcher, "exit").is_empty()));
+        world.now.since(crashed)
+    };
+    assert_eq!(gone_after(true), gone_after(false));
+}
