@@ -19,11 +19,11 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
-use tracing_subscriber::EnvFilter;
 
 pub use self::mistake::{Mistake, Mistakes, Origin};
 use crate::edge::interfaces::InterfaceFilter;
 use crate::edge::keyfile;
+use crate::edge::log;
 use crate::id::{NodeName, unprintable};
 use crate::limits;
 
@@ -240,7 +240,7 @@ impl Given {
             })
         });
         let log = options.log.unwrap_or_else(|| DEFAULT_LOG.to_owned());
-        if let Err(reason) = EnvFilter::try_new(&log) {
+        if let Err(reason) = log::targets(&log) {
             wrong("log", format!("`{}` is no log filter: {reason}", log.escape_debug()), "debug");
         } else if let Some(word) = log.split(',').map(str::trim).find(|word| is_no_level(word)) {
             // A word alone that is no level would be taken for a target, and silence all others.
