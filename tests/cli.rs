@@ -166,6 +166,33 @@ fn a_message_to_who_is_offline_says_since_when() {
 }
 
 #[test]
+fn a_message_to_who_is_offline_names_the_other_peer_of_that_name_that_is_online() {
+    let to_garage_2 = |conflict: bool| {
+        let fake = Fake::new(move |session| {
+            while let Some(request) = session.request() {
+                if request["op"] == "peers" {
+                    session.tell(&json!({"ev": "peer", "id": id(7), "name": "garage", "state": "online",
+                        "conflict": conflict, "path": null, "rtt_us": 1, "last_seen": null, "topics": []}));
+                    fake::peers(&request).iter().for_each(|line| session.tell(line));
+                } else {
+                    result("unreachable")(&request).iter().for_each(|line| session.tell(line));
+                }
+            }
+        });
+        against(fake, &["send", &id(4), "sensor", "hi"])
+    };
+    let ended = to_garage_2(true);
+    assert_eq!(ended.code, Some(5));
+    let short = &id(7)[..8];
+    let hint = format!(
+        "\n  another peer called garage is online\n  try: its id, {short}, or: atonce forget garage\n"
+    );
+    assert!(ended.stderr.ends_with(&hint), "{}", ended.stderr);
+    // To forget the other one would not help where this is the one that came later.
+    assert!(to_garage_2(false).stderr.ends_with("said goodbye\n  try: atonce peers --all\n"));
+}
+
+#[test]
 fn the_unique_beginning_of_a_name_is_enough_and_an_ambiguous_one_lists_who_fits() {
     let unique = against(Fake::answering(result("delivered")), &["send", "pi-a", "sensor", "hi"]);
     assert_eq!(unique.code, Some(0));

@@ -250,10 +250,14 @@ fn quiet(lab: &Lab) {
     );
 }
 
-/// How long the daemon has had a processor.
+/// How long the threads of the daemon have had a processor.
 fn processor_time(daemon: &Daemon) -> Duration {
-    let times = std::fs::read_to_string(format!("/proc/{}/schedstat", daemon.pid())).unwrap();
-    Duration::from_nanos(times.split_whitespace().next().unwrap().parse().unwrap())
+    let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let of_one = |thread: std::io::Result<std::fs::DirEntry>| {
+        let times = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+        Duration::from_nanos(times.split_whitespace().next().unwrap().parse().unwrap())
+    };
+    threads.map(of_one).sum()
 }
 
 fn time_of_starting_alone() -> Duration {

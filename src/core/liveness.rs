@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::core::Node;
 use crate::core::introductions::is_public;
 use crate::core::paths::Question;
+use crate::core::peers::Peer;
 use crate::core::prospects::KNOCK_PAUSE;
 use crate::core::relays::is_relayed;
 use crate::core::timers::Timer;
@@ -25,6 +26,9 @@ const RING_UNSETTLED: Duration = Duration::from_secs(1);
 const UNSETTLED: Duration = Duration::from_secs(60);
 /// How much later than it should have asked us a neighbour becomes suspect.
 const RING_GRACE: Duration = Duration::from_millis(1200);
+/// A successor whose turn comes within half the interval is asked along with the other, so that an idle node wakes once
+/// for both.
+const ALONG: u32 = 2;
 /// How long after its last data a peer counts as in use.
 const IN_USE: Duration = Duration::from_secs(5);
 /// A peer in use is asked after this much silence.
@@ -53,6 +57,8 @@ const KEPT_WARM: usize = 16;
 const GROWN_COLD: Duration = Duration::from_secs(20);
 /// Questions remembered: those of a suspicion on all addresses.
 const OUTSTANDING: usize = 64;
+/// Who was heard this recently is there, whatever the network says: that is of who had the address before.
+const REFUSAL_IS_LATE: Duration = Duration::from_millis(100);
 /// Nodes that hear a verdict look for themselves after a random part of this, times the number of peers.
 const VERDICT_SPREAD: Duration = Duration::from_millis(5);
 
@@ -149,6 +155,11 @@ impl Liveness {
         Some(self.outstanding.remove(at))
     }
 
+    /// As our successor on the ring it was not asked for `pause`.
+    fn is_due(&self, pause: Duration, now: Instant) -> bool {
+        self.asked_by_us && self.phase == Phase::Resting && self.last_asked + pause <= now
+    }
+
     /// When it has to be asked next, and when it should have been heard; later than any time if never.
     fn deadlines(&self, now: Instant, ring: Duration) -> (Option<Instant>, Option<Instant>) {
         let in_use = self.is_in_use(now).then(|| self.heard + HEARTBEAT);
@@ -218,25 +229,55 @@ impl Node {
 
     pub(crate) fn on_liveness_timer(&mut self, id: NodeId) {
         let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(path) = peer.path else { return };
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.is_online()) else { return };
         match peer.liveness.phase {
             Phase::Suspect(unanswered) => return self.question(id, unanswered),
             Phase::Asked(_) => return self.question(id, 0),
             Phase::Resting => {}
         }
-        let patience = PATIENCE.max(peer.round_trip.smoothed().unwrap_or_default() * 3);
-        let ring = if now < self.unsettled_until { RING_UNSETTLED } else { RING };
+        let ring = self.ring_interval();
         let (ask, judge) = peer.liveness.deadlines(now, ring);
-        if ask.is_some_and(|ask| ask <= now) {
-            peer.liveness.phase = Phase::Asked(now);
-            peer.liveness.last_asked = now;
-            self.timers.set(Timer::Liveness(id), now + patience);
-            self.ask(id, path);
+        if peer.liveness.is_due(ring, now) {
+            let due = |peer: &Peer| peer.is_online() && peer.liveness.is_due(ring / ALONG, now);
+            let due: Vec<_> = self.peers.iter().filter(|(_, peer)| due(peer)).map(|(id, _)| *id).collect();
+            due.into_iter().for_each(|id| self.ask_again(id));
+        } else if ask.is_some_and(|ask| ask <= now) {
+            self.ask_again(id);
         } else if judge.is_some_and(|judge| judge <= now) {
             self.question(id, 0);
-        } else if let Some(next) = ask.into_iter().chain(judge).min() {
-            self.timers.set(Timer::Liveness(id), next);
+        } else {
+            self.rest(id);
+        }
+    }
+
+    fn ring_interval(&self) -> Duration {
+        if self.now < self.unsettled_until { RING_UNSETTLED } else { RING }
+    }
+
+    /// Asks a peer that is believed to be there.
+    fn ask_again(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(path) = peer.path else { return };
+        peer.liveness.phase = Phase::Asked(now);
+        peer.liveness.last_asked = now;
+        let patience = PATIENCE.max(peer.round_trip.smoothed().unwrap_or_default() * 3);
+        self.timers.set(Timer::Liveness(id), now + patience);
+        self.ask(id, path);
+    }
+
+    /// `id` asked or answered: what was to be done if it had not is put off.
+    pub(crate) fn rest(&mut self, id: NodeId) {
+        let (now, ring) = (self.now, self.ring_interval());
+        let Some(peer) = self.peers.get(&id) else { return };
+        if !peer.is_online() || peer.liveness.phase != Phase::Resting {
+            return;
+        }
+        let (ask, judge) = peer.liveness.deadlines(now, ring);
+        match ask.into_iter().chain(judge).min() {
+            // Overdue by much would look as if we had slept.
+            Some(next) => self.timers.set(Timer::Liveness(id), next.max(now)),
+            None => self.timers.clear(Timer::Liveness(id)),
         }
     }
 
@@ -306,13 +347,14 @@ impl Node {
 
     /// The network says that nobody listens at `remote`.
     pub(crate) fn suspect_at(&mut self, remote: SocketAddr) {
-        let there = |peer: &crate::core::peers::Peer| peer.path.is_some_and(|path| path.remote == remote);
+        let there = |peer: &Peer| peer.path.is_some_and(|path| path.remote == remote);
         let ids: Vec<_> = self.peers.iter().filter(|(_, peer)| there(peer)).map(|(id, _)| *id).collect();
         for id in ids {
-            if let Some(peer) = self.peers.get_mut(&id) {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            if self.now.since(peer.liveness.heard) >= REFUSAL_IS_LATE {
                 peer.liveness.refused = true;
+                self.suspect(id);
             }
-            self.suspect(id);
         }
     }
 }

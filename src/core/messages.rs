@@ -33,11 +33,13 @@ impl Node {
         match record {
             Record::Ping { token, peers } => {
                 self.on_ping(from, via, token);
+                self.rest(from);
                 self.compare_acquaintances(from, peers);
             }
             Record::Pong { token, peers } => {
                 self.on_pong(from, via, token);
                 self.on_ping_answer(from, via, token);
+                self.rest(from);
                 self.compare_acquaintances(from, peers);
             }
             Record::Goodbye => self.on_goodbye(from),

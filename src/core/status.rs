@@ -123,8 +123,7 @@ impl Node {
     }
 
     fn status(&self) -> Status<'static> {
-        let mut peers = PeerCounts::default();
-        peers.connecting = self.unmet_meetings();
+        let mut peers = PeerCounts { connecting: self.unmet_meetings(), ..PeerCounts::default() };
         for (id, peer) in self.peers.known() {
             match self.state_of(id, peer) {
                 PeerState::Online => peers.online += 1,

@@ -2,11 +2,11 @@
 //!
 //! One type around the mdns-sd crate, which runs a thread of its own. Its events cross into our loop through a bounded
 //! channel and a small thread per browse; when either overflows, or the crate ends a subscription, we browse again,
-//! which tells all that is known anew. What was asked for is kept as a wish and asked again when the crate is busy.
+//! which tells all that is known anew. What was asked for is kept as a wish and asked again when the crate is busy. While
+//! nothing is left to do, nothing here wakes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::Duration;
 
@@ -31,8 +31,12 @@ const TEND_INTERVAL: Duration = Duration::from_millis(250);
 /// After so many looks without our own advert coming back, multicast does not work here. As often it is tried again
 /// whether the port can be had.
 const TENDS_UNTIL_DEAF: u32 = 20;
-/// Seconds between the crate's own looks at the addresses of this machine; its default is five.
-const ADDRESS_CHECK_SECONDS: u32 = 1;
+/// Seconds between the crate's own looks at the addresses of this machine, some system calls each: when they changed just
+/// now, as those that went are missed only then, and else, when we would have been told.
+const LOOKS_OFTEN: u32 = 1;
+const LOOKS_SELDOM: u32 = 60;
+/// After a change the crate looks often for so many of our own looks.
+const TENDS_AFTER_CHANGE: u32 = 10;
 /// How long the end may take: two goodbyes are 120 ms apart.
 const GOODBYE: Duration = Duration::from_millis(300);
 const SECOND_GOODBYE: Duration = Duration::from_millis(150);
@@ -57,9 +61,9 @@ pub struct Mdns {
     browses: u64,
     sender: mpsc::Sender<Heard>,
     receiver: mpsc::Receiver<Heard>,
-    /// The number of the last browse that ended by itself.
-    ended: Arc<AtomicU64>,
     tend: Interval,
+    /// So many looks until the crate looks seldom again; none if it does.
+    alert: u32,
     hearing: Hearing,
 }
 
@@ -81,6 +85,8 @@ enum Heard {
     Sighting(Sighting),
     Failure(String),
     Health(Health<'static>),
+    /// The browse of this number ended by itself.
+    Ended(u64),
 }
 
 /// Whether our own advert has come back to us, which is how we know that multicast works.
@@ -122,8 +128,8 @@ impl Mdns {
             browses: 0,
             sender,
             receiver,
-            ended: Arc::new(AtomicU64::new(0)),
             tend,
+            alert: 0,
             hearing: Hearing::Unknown(0),
         })
     }
@@ -156,22 +162,32 @@ impl Mdns {
     /// The addresses of this machine changed: the crate would only see that at its next look. A selection of nothing
     /// makes it look now.
     pub fn look(&mut self) {
-        if let Err(error) = self.daemon.enable_interface(Vec::<IfKind>::new()) {
+        let look = self.daemon.enable_interface(Vec::<IfKind>::new());
+        if let Err(error) = look.and_then(|()| self.daemon.set_ip_check_interval(LOOKS_OFTEN)) {
             tracing::debug!(reason = %error, "multicast DNS looks at the addresses a little later");
         }
+        self.alert = TENDS_AFTER_CHANGE;
     }
 
     /// The next hint or state.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MdnsEvent> {
-        while self.tend.poll_tick(cx).is_ready() {
+        while self.is_unsettled() && self.tend.poll_tick(cx).is_ready() {
             let health = self.look_for_port();
             self.attend();
+            self.calm_down();
             if let Some(health) = health.or_else(|| self.listen_for_ourselves()) {
                 return Poll::Ready(MdnsEvent::Health(health));
             }
         }
-        let Poll::Ready(Some(heard)) = self.receiver.poll_recv(cx) else { return Poll::Pending };
+        let Some(heard) = ready!(self.receiver.poll_recv(cx)) else { return Poll::Pending };
         match heard {
+            Heard::Ended(number) => {
+                if self.browsing == Some(number) {
+                    self.browsing = None;
+                }
+                // Browses again with the next look.
+                self.poll(cx)
+            }
             Heard::Health(health) => Poll::Ready(MdnsEvent::Health(health)),
             Heard::Failure(reason) => Poll::Ready(MdnsEvent::Health(failing(&reason))),
             Heard::Sighting(sighting)
@@ -198,6 +214,26 @@ impl Mdns {
         }
     }
 
+    /// Whether there is anything to look at now and then.
+    fn is_unsettled(&self) -> bool {
+        self.alert > 0
+            || self.obstacle.is_some()
+            || self.browse != self.browsing.is_some()
+            || !self.is_registered()
+            || self.is_listening_for_ourselves()
+    }
+
+    fn is_registered(&self) -> bool {
+        self.registered.as_ref().map(|(advert, _)| advert) == self.advert.as_ref()
+    }
+
+    fn calm_down(&mut self) {
+        // With the last one the crate has to take it; what it refuses is tried again.
+        if self.alert > 1 || self.alert == 1 && self.daemon.set_ip_check_interval(LOOKS_SELDOM).is_ok() {
+            self.alert -= 1;
+        }
+    }
+
     /// Does what is wished and not done yet. What the crate refuses now is tried again at the next look.
     fn attend(&mut self) {
         let outcome = self.attend_advert().and_then(|()| self.attend_browse());
@@ -208,7 +244,7 @@ impl Mdns {
     }
 
     fn attend_advert(&mut self) -> mdns_sd::Result<()> {
-        if self.registered.as_ref().map(|(advert, _)| advert) == self.advert.as_ref() {
+        if self.is_registered() {
             return Ok(());
         }
         let info = self.advert.as_ref().map(|advert| self.service_info(advert)).transpose()?;
@@ -240,18 +276,16 @@ impl Mdns {
     }
 
     fn attend_browse(&mut self) -> mdns_sd::Result<()> {
-        if self.browsing == Some(self.ended.load(Ordering::Acquire)) {
-            self.browsing = None;
-        }
         match (self.browse, self.browsing) {
             (true, None) => {
                 let events = self.daemon.browse(SERVICE)?;
                 self.browses += 1;
                 self.browsing = Some(self.browses);
-                let (number, to_loop, ended) = (self.browses, self.sender.clone(), Arc::clone(&self.ended));
+                let (number, to_loop) = (self.browses, self.sender.clone());
                 spawn("mdns-browse", move || {
                     forward_sightings(&events, &to_loop);
-                    ended.fetch_max(number, Ordering::AcqRel);
+                    // Waits for room; without a loop nobody wants to know.
+                    let _ = to_loop.blocking_send(Heard::Ended(number));
                 });
                 Ok(())
             }
@@ -295,13 +329,20 @@ impl Mdns {
     /// Multicast that does not even come back to us reaches nobody: the crate does not say when it cannot have its
     /// port, so this is how we know.
     fn listen_for_ourselves(&mut self) -> Option<Health<'static>> {
-        let (Hearing::Unknown(looks), None) = (self.hearing, &self.obstacle) else { return None };
-        if self.registered.is_none() || self.browsing.is_none() {
+        let Hearing::Unknown(looks) = self.hearing else { return None };
+        if !self.is_listening_for_ourselves() {
             return None;
         }
         let deaf = looks + 1 >= TENDS_UNTIL_DEAF;
         self.hearing = if deaf { Hearing::No } else { Hearing::Unknown(looks + 1) };
         deaf.then(|| failing("our own announcement does not come back"))
+    }
+
+    fn is_listening_for_ourselves(&self) -> bool {
+        matches!(self.hearing, Hearing::Unknown(_))
+            && self.obstacle.is_none()
+            && self.registered.is_some()
+            && self.browsing.is_some()
     }
 }
 
@@ -311,7 +352,7 @@ fn responder(filter: &Arc<InterfaceFilter>, to_loop: &mpsc::Sender<Heard>) -> md
     let used = Arc::clone(filter);
     let unused = IfKind::Predicate(IfPredicate::new(move |interface| !used.uses(interface)));
     daemon.disable_interface(unused)?;
-    daemon.set_ip_check_interval(ADDRESS_CHECK_SECONDS)?;
+    daemon.set_ip_check_interval(LOOKS_SELDOM)?;
     let (failures, to_loop) = (daemon.monitor()?, to_loop.clone());
     spawn("mdns-failures", move || forward_failures(&failures, &to_loop));
     Ok(daemon)
@@ -480,7 +521,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn our_own_advert_that_comes_back_shows_that_multicast_works() {
+    async fn our_own_advert_that_comes_back_shows_that_multicast_works_and_nothing_is_left_to_look_at() {
         let mut mdns = Mdns::start(Arc::new(InterfaceFilter::default()), false).unwrap();
         mdns.browse();
         mdns.announce(advert(203, "self"));
@@ -490,6 +531,14 @@ mod tests {
                 break;
             }
         }
+        assert!(!mdns.is_unsettled());
+        mdns.look();
+        assert!(mdns.is_unsettled());
+        poll_fn(|cx| {
+            let _ = mdns.poll(cx);
+            if mdns.is_unsettled() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
         mdns.shutdown();
     }
 }

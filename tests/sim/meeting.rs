@@ -141,7 +141,7 @@ fn a_pair_that_cannot_meet_is_told_as_connecting_with_the_reason_and_then_as_off
 /// Both hosts run and have met; the first one watches the second.
 fn met(seed: u64, kinds: [Kind; 2]) -> (World, [HostId; 2], ClientId) {
     let (mut world, hosts) = apart(seed, kinds);
-    hosts.map(|host| world.start(host));
+    hosts.into_iter().for_each(|host| world.start(host));
     assert!(world.run_for(seconds(5), |world| hosts.iter().all(|host| world.online(*host) == 1)));
     let watcher = world.watcher(hosts[0]);
     world.run(seconds(1));
@@ -233,13 +233,18 @@ fn when_a_direct_path_dies_under_traffic_a_relay_takes_over_and_nothing_is_lost(
         assert_eq!(heard, (1..=sent).map(|id| id.to_string()).collect::<Vec<_>>(), "seed {seed}");
         println!("{longest:?} {:?}", world.now.since(begun));
         assert!(longest < milliseconds(1500), "seed {seed}: {longest:?}");
+    }
+}
+
 #[test]
 fn a_server_that_restarted_introduces_newcomers_to_all_after_one_keep() {
     let (mut world, [one, two]) = apart(3, [Kind::HOME, Kind::HOME]);
     world.start(one);
     world.run(seconds(5));
+    assert_eq!(world.members(0), 1);
     world.stop_server(0);
     world.start_server(0);
+    assert_eq!(world.members(0), 0);
     world.start(two);
     // A keep is due every 25 s, give or take a tenth, and up to ten seconds later it registers again.
     assert!(world.run_for(seconds(40), |world| world.online(two) == 1), "{:#}", world.status(two));
@@ -255,4 +260,17 @@ fn a_router_that_an_early_packet_spoils_is_not_spoilt_however_soon_one_comes_aft
         world.start(two);
         assert!(world.run_for(seconds(5), |world| world.online(two) == 1), "{seed} {:#}", world.status(two));
     }
+}
+
+#[test]
+fn where_udp_is_blocked_the_status_says_that_no_server_answers() {
+    let (mut world, [one, _]) = apart(4, [Kind::BLOCKED, Kind::HOME]);
+    world.start(one);
+    world.run(seconds(20));
+    let status = world.status(one);
+    assert_eq!(status["rendezvous"][0]["state"], "connecting");
+    let health = status["health"].as_array().unwrap();
+    let check = health.iter().find(|check| check["check"] == "rendezvous").unwrap();
+    assert_eq!(check["why"], "203.0.113.1:28283 does not answer");
+    assert!(check["fix"].as_str().unwrap().contains("UDP"), "{check}");
 }

@@ -150,3 +150,37 @@ fn who_moves_to_another_network_is_told_once_that_its_paths_are_of_another_kind(
         assert!(world.heard(host, watcher, "exit").is_empty());
     }
 }
+
+#[test]
+fn an_idle_node_wakes_once_for_both_neighbours_whom_it_asks_and_not_to_learn_that_they_answered() {
+    let mut world = World::lan(6, 20);
+    world.run(seconds(200));
+    let before: Vec<_> = world.hosts.iter().map(|host| (host.woken, host.sent_packets)).collect();
+    world.run(seconds(60));
+    for (host, (woken, sent)) in world.hosts.iter().zip(before) {
+        let (woken, sent) = (host.woken - woken, host.sent_packets - sent);
+        // Both are asked 24 times, as often it is asked by two; the rest is for sessions that are renewed.
+        assert!((90..=125).contains(&sent), "{} sent {sent}", host.name);
+        assert!(woken <= 24 + 30, "{} woke {woken} times", host.name);
+    }
+}
+
+#[test]
+fn a_late_word_that_nobody_listens_says_nothing_of_a_peer_that_was_heard_just_now() {
+    let gone_after = |refused: bool| {
+        let mut world = World::lan(7, 2);
+        let (watcher, app, _) = (world.watcher(0), world.connect(1), world.listener(0, "t"));
+        world.run(seconds(1));
+        world.send(1, app, 1, "pi-0", "t", "here I am");
+        world.run(milliseconds(1));
+        assert_eq!(world.outcome(1, app, 1), Some("delivered"));
+        let (remote, crashed) = (world.hosts[1].addr, world.now);
+        if refused {
+            world.with(0, |node| node.handle_unreachable(remote, crashed));
+        }
+        world.crash(1);
+        assert!(world.run_for(seconds(20), |world| !world.heard(0, watcher, "exit").is_empty()));
+        world.now.since(crashed)
+    };
+    assert_eq!(gone_after(true), gone_after(false));
+}

@@ -76,6 +76,8 @@ pub struct Host {
     pub apps: BTreeMap<ClientId, App>,
     pub sent_packets: u64,
     pub sent_bytes: u64,
+    /// How often it woke because something was due.
+    pub woken: u64,
     /// It sleeps: nothing reaches it, and it does nothing.
     pub asleep: bool,
 }
@@ -187,6 +189,7 @@ impl World {
             apps: BTreeMap::new(),
             sent_packets: 0,
             sent_bytes: 0,
+            woken: 0,
             asleep: false,
         });
         id
@@ -671,6 +674,7 @@ impl World {
         if self.hosts[host].asleep {
             return;
         }
+        self.hosts[host].woken += 1;
         let now = self.now;
         self.with(host, |node| node.handle_timeout(now));
         // The contract: nothing that was due is due still.

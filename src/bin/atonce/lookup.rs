@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use atonce::Client;
 use atonce::client::{ErrorCode, PeerInfo, PeerRef, PeerState};
+use atonce::id::NodeId;
 use jiff::Timestamp;
 
 use crate::exit::Exit;
@@ -21,6 +22,20 @@ pub(crate) struct Found {
     pub(crate) peer: PeerRef<'static>,
     /// Why it may not be reachable.
     pub(crate) absence: Option<String>,
+    /// The peer that took its name later and is online.
+    pub(crate) namesake: Option<NodeId>,
+}
+
+impl Found {
+    /// What to try when it cannot be reached.
+    pub(crate) fn when_unreachable(&self, failure: Failure) -> Failure {
+        let (Some(other), name) = (self.namesake, &self.peer.name) else {
+            return failure.try_this("atonce peers --all");
+        };
+        failure
+            .because(format!("another peer called {name} is online"))
+            .try_this(format!("its id, {}, or: atonce forget {name}", other.short()))
+    }
 }
 
 /// Asks the daemon for its peers and finds the one that `text` means, this node included.
@@ -30,8 +45,9 @@ pub(crate) async fn find(client: &mut Client, text: &str) -> Result<Found, Failu
         .chain(peers.iter().map(|peer| Candidate { peer: reference(peer), pretender: peer.conflict }))
         .collect();
     let peer = choose(text, &all)?;
-    let absence = peers.iter().find(|info| info.id == peer.id).and_then(absence);
-    Ok(Found { peer, absence })
+    let info = peers.iter().find(|info| info.id == peer.id);
+    let namesake = info.filter(|info| !info.conflict).and_then(|info| namesake(info, &peers));
+    Ok(Found { peer, absence: info.and_then(absence), namesake })
 }
 
 /// Whether `text` may mean this peer: its name or id, or the beginning of one.
@@ -93,6 +109,12 @@ fn reference(peer: &PeerInfo<'_>) -> PeerRef<'static> {
     PeerRef { name: Cow::Owned(peer.name.clone().into_owned()), id: peer.id }
 }
 
+fn namesake(peer: &PeerInfo<'_>, peers: &[PeerInfo<'_>]) -> Option<NodeId> {
+    let later =
+        |other: &&PeerInfo<'_>| other.name == peer.name && other.conflict && other.state == PeerState::Online;
+    peers.iter().find(later).map(|other| other.id)
+}
+
 fn absence(peer: &PeerInfo<'_>) -> Option<String> {
     let state = match peer.state {
         PeerState::Online => return None,
@@ -116,7 +138,6 @@ fn absence(peer: &PeerInfo<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use atonce::id::NodeId;
 
     fn known() -> Vec<Candidate> {
         let node = |name: &str, byte, pretender| {

@@ -49,13 +49,12 @@ pub(crate) async fn run(
     if pinged.received > 0 {
         return Ok(Exit::Ok);
     }
-    let why = found.absence.unwrap_or_else(|| match last_error {
+    let why = found.absence.clone().unwrap_or_else(|| match last_error {
         Some(Outcome::Unreachable) => "no way to it was found".to_owned(),
         _ => "it was asked and did not answer".to_owned(),
     });
-    Err(Failure::new(Exit::TimedOut, format!("no answer from {}", found.peer.name))
-        .because(why)
-        .try_this("atonce peers --all"))
+    let failure = Failure::new(Exit::TimedOut, format!("no answer from {}", found.peer.name));
+    Err(found.when_unreachable(failure.because(why)))
 }
 
 fn write(pong: &Pong, name: &str, timeout: Duration, output: &Output) -> io::Result<()> {

@@ -113,9 +113,8 @@ impl Sending<'_> {
                 .try_this("sending it in pieces"),
             Outcome::Unreachable => {
                 let no_way = || format!("no way to it was found within {timeout}");
-                failure
-                    .because(self.found.absence.clone().unwrap_or_else(no_way))
-                    .try_this("atonce peers --all")
+                let why = self.found.absence.clone().unwrap_or_else(no_way);
+                self.found.when_unreachable(failure.because(why))
             }
             Outcome::Timeout => {
                 failure.because("it was sent, and perhaps delivered").try_this(format!("atonce ping {name}"))

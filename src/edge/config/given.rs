@@ -12,9 +12,9 @@ use clap::{CommandFactory, FromArgMatches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
-use tracing_subscriber::EnvFilter;
 
 use super::{Mistake, Mistakes, Options, Origin, file};
+use crate::edge::log;
 
 const DEFAULT_LOG: &str = "info";
 
@@ -206,7 +206,7 @@ impl<O> fmt::Debug for Given<O> {
 /// The log filter, or the usual one; what is none is told to `wrong`.
 pub(super) fn log_filter(said: Option<String>, wrong: &mut impl FnMut(&str, String, &str)) -> String {
     let log = said.unwrap_or_else(|| DEFAULT_LOG.to_owned());
-    if let Err(reason) = EnvFilter::try_new(&log) {
+    if let Err(reason) = log::targets(&log) {
         wrong("log", format!("`{}` is no log filter: {reason}", log.escape_debug()), "debug");
     } else if let Some(word) = log.split(',').map(str::trim).find(|word| is_no_level(word)) {
         // A word alone that is no level would be taken for a target, and silence all others.
