@@ -43,6 +43,8 @@ pub(super) const SCHEDULE: [Duration; 8] = [
 const MEETING: Duration = Duration::from_secs(40);
 /// So long if there is no address of the internet to be tried: what private networks carry, they carry at once.
 const MEETING_PRIVATE: Duration = Duration::from_secs(5);
+/// The schedule of a meeting begins anew no more often: a member could make us send to others without end.
+const ANEW: Duration = Duration::from_secs(5);
 /// A meeting that lasts so long without a session is told as hard.
 const MEETING_HARD: Duration = Duration::from_secs(15);
 /// Past a home's translator and a carrier's, and no farther: the next router ends it.
@@ -86,6 +88,8 @@ struct Member {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meeting {
     pub(super) begun: Instant,
+    /// When its schedule began anew last.
+    anew: Instant,
     /// The other side sends as well: ours may go all the way.
     both: bool,
     /// How long it is tried.
@@ -180,11 +184,15 @@ impl Node {
         // Should the server's news be lost, we introduce ourselves later.
         let introduced = introduced.or_else(|| (news == News::Told).then_some((now, 0)));
         let both = news == News::Both || begun.is_some_and(|meeting| meeting.both);
-        let begun = begun.map_or(now, |meeting| meeting.begun);
+        // News again and again do not make us send ever faster.
+        let anew = begun.map(|meeting| meeting.anew).filter(|anew| now.since(*anew) < ANEW);
+        if anew.is_none() {
+            prospect.attempts = 0;
+        }
+        let (anew, begun) = (anew.unwrap_or(now), begun.map_or(now, |meeting| meeting.begun));
         let public = prospect.candidates.iter().any(|candidate| is_public(candidate.route.remote.ip()));
         let patience = if public { MEETING } else { MEETING_PRIVATE };
-        prospect.meeting = Some(Meeting { begun, both, patience, introduced });
-        prospect.attempts = 0;
+        prospect.meeting = Some(Meeting { begun, anew, both, patience, introduced });
         self.send_first_message(id);
     }
 

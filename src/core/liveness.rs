@@ -189,7 +189,7 @@ impl Node {
         }
     }
 
-    /// What was sent to `id` is not answered.
+    /// What was sent to `id` is not answered, or it sends by another way: perhaps the path is dead.
     pub(crate) fn doubt(&mut self, id: NodeId) {
         let now = self.now;
         let Some(peer) = self.peers.get(&id).filter(|peer| peer.is_online()) else { return };

@@ -278,6 +278,8 @@ impl Node {
             peer.liveness.heard(now);
         } else {
             self.challenge(id, via);
+            // It may have left our path because that one is dead.
+            self.doubt(id);
         }
         Ok((id, plaintext))
     }

@@ -24,4 +24,5 @@ mod presence;
 mod relay;
 mod roaming;
 mod secrets;
+mod servers;
 mod waking;

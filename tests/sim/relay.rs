@@ -26,9 +26,7 @@ fn a_peer_on_two_networks_bridges_them() {
     for host in &all {
         world.start(*host);
     }
-    let begun = world.now;
     let met = world.run_for(seconds(10), |world| all.iter().all(|host| world.online(*host) == 4));
-    println!("{met} after {:?}", world.now.since(begun));
     assert!(met);
     let listeners: Vec<_> = all.iter().map(|host| (*host, world.listener(*host, "t"))).collect();
     world.run(seconds(2));
@@ -76,9 +74,7 @@ fn who_was_reached_through_a_relay_leaves_when_it_goes_or_the_relay_does() {
         let watcher = world.watcher(left[0]);
         world.crash(if relay_dies { bridge } else { right[0] });
         let rest = if relay_dies { 0 } else { 1 };
-        let begun = world.now;
         assert!(world.run_for(seconds(20), |world| world.online(left[0]) == rest));
-        println!("relay dies {relay_dies}: gone after {:?}", world.now.since(begun));
         world.run(seconds(120));
         assert_eq!(world.heard(left[0], watcher, "exit").len(), 2 - rest);
     }
@@ -98,8 +94,7 @@ fn a_bridged_network_is_quiet() {
     let minutes = 10;
     world.run(Duration::from_secs(60 * minutes));
     let each = (sent(&world) - before) / minutes / all.len() as u64;
-    println!("{each} packets a minute a node");
-    assert!(each < 150, "{each}");
+    assert!(each < 200, "{each}");
     for host in &all {
         assert_eq!(world.online(*host), 6);
     }

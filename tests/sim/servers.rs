@@ -1,0 +1,124 @@
+//! Rendezvous servers that come, go, restart and change their day; members that lie to others through them.
+
+use std::net::SocketAddr;
+
+use atonce::crypto::identity::Identity;
+use atonce::crypto::namespace::NamespaceKeys;
+use atonce::crypto::network::NetworkKeys;
+use atonce::id::{BootId, ServerKey};
+use atonce::wire::presence::{Candidate, CandidateKind, Flags, Presence};
+use atonce::wire::rendezvous::{FromNode, FromServer, Handle, Nonce, Register};
+
+use crate::meeting::{apart, met, talk};
+use crate::world::internet::{Parcel, Stop};
+use crate::world::nat::Kind;
+use crate::world::{World, seconds, secret_of};
+
+#[test]
+fn members_that_have_met_do_not_notice_that_the_server_is_gone_and_are_there_when_it_is_back() {
+    let (mut world, hosts, watcher) = met(21, [Kind::HOME, Kind::HOME]);
+    world.stop_server(0);
+    world.run(seconds(600));
+    talk(&mut world, hosts, "t", 5);
+    assert!(world.heard(hosts[0], watcher, "exit").is_empty());
+    world.start_server(0);
+    assert!(world.run_for(seconds(100), |world| world.members(0) == 2));
+}
+
+#[test]
+fn who_comes_around_midnight_is_met_by_all() {
+    let (mut world, [one, two], watcher) = met(22, [Kind::HOME, Kind::HOME]);
+    // The server's day ends 43,200 s after noon.
+    let now = world.now.since_origin();
+    world.run(seconds(43_200 - 20) - now);
+    for n in 3..=5_u8 {
+        world.router(n.into(), Kind::HOME, &World::wan(n).to_string(), None);
+        let newcomer = world.add(&format!("host-{n}"), n);
+        world.hosts[newcomer].secret = world.hosts[one].secret;
+        world.hosts[newcomer].rendezvous = world.hosts[one].rendezvous.clone();
+        world.start(newcomer);
+        let expected = usize::from(n) - 1;
+        let all = [one, two, newcomer];
+        assert!(
+            world.run_for(seconds(5), |world| all.iter().all(|host| world.online(*host) == expected)),
+            "host-{n}"
+        );
+        world.run(seconds(40));
+    }
+    world.run(seconds(7200));
+    // In the one namespace of the new day.
+    assert_eq!(world.members(0), 5);
+    assert!(world.heard(one, watcher, "exit").is_empty());
+}
+
+#[test]
+fn a_server_with_another_key_than_the_configured_one_is_left_alone() {
+    let (mut world, [one, two]) = apart(23, [Kind::HOME, Kind::HOME]);
+    for host in [one, two] {
+        world.hosts[host].rendezvous[0].key = Some(ServerKey([9; 32]));
+        world.start(host);
+    }
+    world.run(seconds(120));
+    assert_eq!((world.online(one), world.members(0)), (0, 0));
+    assert!(world.internet.servers[0].received.len() < 10);
+    assert_eq!(world.status(one)["rendezvous"][0]["state"], "wrong-key");
+}
+
+#[test]
+fn a_member_that_lies_about_where_it_is_draws_few_packets_to_its_victims() {
+    let (mut world, [one, _]) = apart(24, [Kind::HOME, Kind::HOME]);
+    world.start(one);
+    world.run(seconds(5));
+    let victims: Vec<SocketAddr> = (0..8).map(|n| SocketAddr::from(([192, 0, 2, 1 + n], 443))).collect();
+    let keys = NetworkKeys::private(&secret_of(world.hosts[one].secret.unwrap()));
+    let server = world.hosts[one].rendezvous[0].key.unwrap();
+    let (address, liar) = (SocketAddr::from(([203, 0, 113, 200], 1)), Identity::from_secret([66; 32]).id());
+    let say = |world: &mut World, bytes: Vec<u8>| {
+        let to = world.internet.servers[0].addr;
+        world.at_stop(Stop::Server(0), Parcel { from: address, to, hops: 64, bytes });
+        world.internet.servers[0].sent.iter().rev().find(|(to, _)| *to == address).unwrap().1.clone()
+    };
+    let mut bytes = Vec::new();
+    FromNode::Hail(Nonce([1; 8])).write(0, &mut bytes);
+    let answer = say(&mut world, bytes.clone());
+    let Ok(FromServer::Retry(retry)) = FromServer::parse(&answer) else { panic!("no retry") };
+    let namespace = NamespaceKeys::of_day(&keys, &server, retry.time.day).unwrap();
+    world.capture = Some(Vec::new());
+    // It says so again and again.
+    for seq in 1..=40_u32 {
+        let candidates = victims.iter().map(|addr| Candidate { kind: CandidateKind::Server, addr: *addr });
+        let presence = Presence {
+            id: liar,
+            boot: BootId(seq.into()),
+            flags: Flags::default(),
+            candidates: candidates.collect(),
+        };
+        let handle = Handle([5; 16]);
+        let blob = keys.seal_presence(&presence, namespace.namespace(), handle, seq, [7; 24]);
+        let register = Register {
+            nonce: Nonce([2; 8]),
+            namespace: *namespace.namespace(),
+            handle,
+            cookie: retry.cookie,
+            boot: 1,
+            seq,
+            known: 0,
+            blob: &blob,
+        };
+        FromNode::Register(register).write(0, &mut bytes);
+        namespace.finish_register(address, &mut bytes);
+        say(&mut world, bytes.clone());
+        world.run(seconds(1));
+    }
+    let to = |victim: &SocketAddr| {
+        let sent = world.capture.as_ref().unwrap().iter();
+        sent.filter(
+            |(_, to, _)| matches!(to, atonce::core::Destination::One(route) if route.remote == *victim),
+        )
+        .count()
+    };
+    let counts: Vec<_> = victims.iter().map(to).collect();
+    // In forty seconds; each is a packet of 164 bytes.
+    assert!(counts.iter().all(|count| *count <= 160), "{counts:?}");
+    assert!(counts.iter().any(|count| *count > 0));
+}
