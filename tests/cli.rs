@@ -309,6 +309,33 @@ fn a_ping_tells_each_answer_and_fails_if_there_was_none() {
 }
 
 #[test]
+fn a_ping_until_direct_ends_with_the_first_answer_that_came_without_a_relay() {
+    let ping = |direct_after: u64| {
+        let mut asked = 0_u64;
+        Fake::answering(move |request| {
+            if request["op"] != "ping" {
+                return ok(request);
+            }
+            asked += 1;
+            let (id, peer) = (&request["id"], node("pi-attic", 2));
+            let path = if asked > direct_after { "direct" } else { "relay" };
+            let trips = json!({"min": 410, "p50": 410, "max": 410});
+            vec![
+                json!({"ev": "pong", "id": id, "peer": peer, "seq": 1, "rtt_us": 410, "path": path,
+                    "addr": "192.0.2.40:28282"}),
+                json!({"ev": "result", "id": id, "peer": peer, "sent": 1, "received": 1, "rtt_us": trips}),
+            ]
+        })
+    };
+    let relayed = "pi-attic: 0.41 ms via relay 192.0.2.40:28282\n";
+    let direct = "pi-attic: 0.41 ms via direct 192.0.2.40:28282\n";
+    against(ping(1), &["ping", "pi-attic", "--until-direct"]).expect(0, &format!("{relayed}{direct}"), "");
+    let never = against(ping(9), &["ping", "pi-attic", "--until-direct", "-c", "1"]);
+    assert_eq!((never.code, never.stdout.as_str()), (Some(5), relayed));
+    assert!(never.stderr.contains("through another peer only"), "{}", never.stderr);
+}
+
+#[test]
 fn peers_are_a_table_with_the_same_columns_always() {
     let ended = against(Fake::answering(ok), &["peers"]);
     assert_eq!(ended.code, Some(0));

@@ -192,12 +192,10 @@ impl Node {
         let (id, seq, next) = (series.id, u64::from(series.asked), series.next);
         let name = self.peers.get(&from).map_or_else(|| from.short(), |peer| peer.name.to_string());
         let path = Some(self.links.kind(via.remote.ip()));
+        let addr = Some(self.shown(via.remote));
         let peer = Some(PeerRef { name: name.into(), id: from });
         let rtt_us = Some(microseconds(took));
-        self.tell_pong(
-            client,
-            Event::Pong { id, peer, seq, rtt_us, path, addr: Some(via.remote), error: None },
-        );
+        self.tell_pong(client, Event::Pong { id, peer, seq, rtt_us, path, addr, error: None });
         self.after_pong(client, number, next);
     }
 

@@ -89,6 +89,12 @@ impl Node {
         self.relays.named(addr).map(|(relay, _)| relay)
     }
 
+    /// An address as people are shown it: of a relayed path, that of the relay.
+    pub(crate) fn shown(&self, addr: SocketAddr) -> SocketAddr {
+        let relay = self.relay_of(addr.ip()).and_then(|relay| self.peers.get(&relay)?.path);
+        relay.map_or(addr, |path| path.remote)
+    }
+
     /// Asks those who may reach `target` to relay; the one who told us of it first, then the nearest.
     pub(super) fn seek_relay(&mut self, target: NodeId, teller: Option<NodeId>) {
         if self.config.network.current().kind() == NetworkKind::Open || !self.config.relay {

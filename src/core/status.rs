@@ -53,11 +53,7 @@ impl Node {
         let state = self.state_of(&id, peer);
         let path = peer.path.map(|path| PathInfo {
             kind: self.links.kind(path.remote.ip()),
-            addr: self
-                .relay_of(path.remote.ip())
-                .and_then(|relay| self.peers.get(&relay)?.path)
-                .unwrap_or(path)
-                .remote,
+            addr: self.shown(path.remote),
             via: self.relay_of(path.remote.ip()).map(|relay| relay.to_string()),
         });
         let heard = peer.heard.map(|heard| self.clock.since_1970(heard)).or(peer.seen_before);

@@ -1,11 +1,12 @@
 //! `atonce ping`: how long the way to a peer and back takes, and which way that is.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atonce::Client;
-use atonce::client::{Outcome, PingOptions, Pinged, Pong};
+use atonce::client::{Outcome, PathKind, PingOptions, Pinged, Pong};
 use clap::Args;
+use tokio::time::sleep;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -18,10 +19,17 @@ use crate::{human, send};
 pub(crate) struct Options {
     /// A name or an id, or the beginning of one
     peer: String,
-    /// How many times, once a second
-    #[arg(short = 'c', value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
-    count: u32,
+    /// How many times, once a second [default: 4; with --until-direct at most 30]
+    #[arg(short = 'c', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// End with the first answer that did not come through another peer
+    #[arg(long)]
+    until_direct: bool,
 }
+
+const COUNT: u32 = 4;
+/// Half a minute: a meeting that takes longer seldom succeeds.
+const COUNT_UNTIL_DIRECT: u32 = 30;
 
 pub(crate) async fn run(
     client: &mut Client,
@@ -30,7 +38,11 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let found = lookup::find(client, &options.peer).await?;
-    let how = PingOptions { count: options.count, timeout, ..PingOptions::default() };
+    if options.until_direct {
+        let count = options.count.unwrap_or(COUNT_UNTIL_DIRECT);
+        return until_direct(client, &found, count, timeout, output).await;
+    }
+    let how = PingOptions { count: options.count.unwrap_or(COUNT), timeout, ..PingOptions::default() };
     let mut written: io::Result<()> = Ok(());
     let mut last_error = None;
     let each = |pong: Pong| {
@@ -54,6 +66,40 @@ pub(crate) async fn run(
         _ => "it was asked and did not answer".to_owned(),
     });
     let failure = Failure::new(Exit::TimedOut, format!("no answer from {}", found.peer.name));
+    Err(found.when_unreachable(failure.because(why)))
+}
+
+/// Asks once a second until an answer comes without a relay.
+async fn until_direct(
+    client: &mut Client,
+    found: &lookup::Found,
+    count: u32,
+    timeout: Duration,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let (mut answered, how) = (false, PingOptions { count: 1, timeout, ..PingOptions::default() });
+    for seq in 1..=count {
+        let began = Instant::now();
+        let mut told = None;
+        client.ping(&found.peer.id.to_string(), how, |pong| told = Some(pong)).await?;
+        let Some(pong) = told else { continue };
+        write(&Pong { seq: seq.into(), ..pong.clone() }, &found.peer.name, timeout, output)?;
+        answered |= pong.rtt_us.is_some();
+        if pong.rtt_us.is_some() && pong.path != Some(PathKind::Relay) {
+            return Ok(Exit::Ok);
+        }
+        if seq < count {
+            sleep(how.interval.saturating_sub(began.elapsed())).await;
+        }
+    }
+    let name = &found.peer.name;
+    if answered {
+        let failure = Failure::new(Exit::TimedOut, format!("{name} is reached through another peer only"));
+        let why = "no direct way was found between its network and ours";
+        return Err(failure.because(why).try_this("atonce status"));
+    }
+    let failure = Failure::new(Exit::TimedOut, format!("no answer from {name}"));
+    let why = found.absence.clone().unwrap_or_else(|| "it was asked and did not answer".to_owned());
     Err(found.when_unreachable(failure.because(why)))
 }
 
