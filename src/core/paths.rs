@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::core::api::{InterfaceAddr, Route};
+use crate::core::introductions::is_public;
 use crate::core::relays::is_relayed;
 use crate::limits;
 use crate::time::Instant;
@@ -86,7 +87,7 @@ impl Links {
         self.addrs.iter().find(|own| share_prefix(own.addr, addr, own.prefix))
     }
 
-    /// The lower, the better: same host, wired, Wi-Fi, routed.
+    /// The lower, the better: same host, wired, Wi-Fi, routed within private networks, IPv6 and IPv4 of the internet, relay.
     pub(crate) fn rank(&self, addr: IpAddr) -> u8 {
         let addr = addr.to_canonical();
         if addr.is_loopback() {
@@ -98,7 +99,10 @@ impl Links {
             Some(_) => 1,
             None if is_relayed(addr) => RELAY_RANK,
             None if is_link_local(addr) => 1,
-            None => 3,
+            None if !is_public(addr) => 3,
+            // No translator is between, most likely.
+            None if addr.is_ipv6() => 4,
+            None => 5,
         }
     }
 }
@@ -138,6 +142,16 @@ pub(crate) struct Candidates {
 pub(crate) struct Candidate {
     pub(crate) route: Route,
     pub(crate) source: Source,
+    penalty: Penalty,
+}
+
+/// What an address pays for having failed as a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Penalty {
+    /// How often in a row.
+    falls: u32,
+    /// Until when nothing is left for it that works.
+    until: Instant,
 }
 
 /// Who says that a peer is at an address.
@@ -161,11 +175,11 @@ impl Candidates {
     /// Remembers that the peer may be at `route`; the newest come first, hearsay and sightings are bounded.
     pub(crate) fn add(&mut self, route: Route, source: Source) {
         let known = self.list.iter().position(|known| known.route.remote == route.remote);
-        let source = match known.map(|at| self.list.remove(at)) {
-            Some(known) => known.source.min(source),
-            None => source,
+        let (source, penalty) = match known.map(|at| self.list.remove(at)) {
+            Some(known) => (known.source.min(source), known.penalty),
+            None => (source, Penalty::default()),
         };
-        self.list.insert(0, Candidate { route, source });
+        self.list.insert(0, Candidate { route, source, penalty });
         let mut room = limits::LEARNT_CANDIDATES;
         self.list.retain(|candidate| match candidate.source {
             Source::Configured => true,
@@ -175,6 +189,22 @@ impl Candidates {
                 keep
             }
         });
+    }
+
+    /// The path to `remote`, held since `since`, was left because it failed.
+    pub(crate) fn fell(&mut self, remote: SocketAddr, since: Instant, now: Instant) {
+        let Some(candidate) = self.list.iter_mut().find(|known| known.route.remote == remote) else { return };
+        let penalty = &mut candidate.penalty;
+        if now.since(since) >= PENALTY_MAX {
+            penalty.falls = 0;
+        }
+        penalty.until = now + (PENALTY * (1 << penalty.falls.min(16))).min(PENALTY_MAX);
+        penalty.falls += 1;
+    }
+
+    /// Whether a path that works is better than going back to `remote`, which failed a short while ago.
+    pub(crate) fn is_penalised(&self, remote: SocketAddr, now: Instant) -> bool {
+        self.list.iter().any(|known| known.route.remote == remote && now < known.penalty.until)
     }
 
     /// Forgets those that are `gone`.
@@ -239,6 +269,10 @@ impl RoundTrip {
     }
 }
 
+/// A path that failed is not gone back to for so long while another one works; twice as long each time, and as at first
+/// when it was held for the longest of these. Else a path that comes and goes would take every message with it.
+const PENALTY: Duration = Duration::from_secs(8);
+const PENALTY_MAX: Duration = Duration::from_secs(600);
 /// A busy receiver on a small device needs this long to be scheduled.
 const RETRY_MIN: Duration = Duration::from_millis(30);
 /// A message has a deadline of a few seconds: with this longest pause it is tried 15 times in the usual five, and at
@@ -306,7 +340,8 @@ mod tests {
         let links = links();
         let ranks: Vec<_> =
             ["127.0.0.1", "192.168.1.9", "10.1.0.9", "8.8.8.8"].map(|addr| links.rank(ip(addr))).to_vec();
-        assert_eq!(ranks, [0, 1, 2, 3]);
+        assert_eq!(ranks, [0, 1, 2, 5]);
+        assert_eq!(["172.16.9.9", "fd00::9", "2001:db8:2::9", "100::9"].map(|addr| links.rank(ip(addr))), [3, 3, 4, 9]);
         assert_eq!(links.rank(ip("192.168.1.2")), 0);
     }
 
@@ -321,6 +356,24 @@ mod tests {
         for foreign in ["8.8.8.8", "2001:db8:2::7", "100.64.0.1"] {
             assert!(!links.is_local_network(ip(foreign)), "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_path_that_falls_again_and_again_waits_longer_each_time_and_begins_anew_when_it_was_held() {
+        let mut candidates = Candidates::default();
+        let route = Route { remote: ([10, 0, 0, 1], 1).into(), local: None };
+        candidates.add(route, Source::Proved);
+        let at = |seconds| Instant::from_origin(Duration::from_secs(seconds));
+        let waits = |candidates: &Candidates, from: u64| {
+            (0..).find(|wait| !candidates.is_penalised(route.remote, at(from + wait))).unwrap()
+        };
+        for (fall, wait) in [(1000, 8), (2000, 16), (3000, 32)] {
+            candidates.fell(route.remote, at(fall - 10), at(fall));
+            candidates.add(route, Source::Seen);
+            assert_eq!(waits(&candidates, fall), wait);
+        }
+        candidates.fell(route.remote, at(4000), at(5000));
+        assert_eq!(waits(&candidates, 5000), 8);
     }
 
     #[test]

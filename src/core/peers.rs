@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) handshake_counter: u64,
     /// The way that we send; none while it is offline.
     pub(crate) path: Option<Route>,
+    /// Since when.
+    pub(crate) path_since: Instant,
     /// What kind of way it was, for when there is none any more.
     pub(crate) last_kind: PathKind,
     /// When the path was heard last.
@@ -89,6 +91,7 @@ impl Peer {
             past_boots: VecDeque::new(),
             handshake_counter: 0,
             path: None,
+            path_since: Instant::default(),
             last_kind: PathKind::Lan,
             path_heard: Instant::default(),
             candidates: Candidates::default(),

@@ -89,8 +89,9 @@ impl Node {
         }
         let entered = !peer.is_online();
         let better = peer.path.is_none_or(|path| {
-            links.rank(via.remote.ip()) <= links.rank(path.remote.ip())
-                || now.since(peer.path_heard) > PATH_STALE
+            let rank = |route: Route| links.rank(route.remote.ip());
+            let penalised = path.remote != via.remote && peer.candidates.is_penalised(via.remote, now);
+            rank(via) <= rank(path) && !penalised || now.since(peer.path_heard) > PATH_STALE
         });
         peer.met.get_or_insert(now);
         peer.heard = Some(now);
@@ -115,6 +116,12 @@ impl Node {
         let kind = self.links.kind(via.remote.ip());
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let before = peer.path.replace(via);
+        let since = std::mem::replace(&mut peer.path_since, self.now);
+        if let Some(before) = before
+            && self.links.rank(before.remote.ip()) < self.links.rank(via.remote.ip())
+        {
+            peer.candidates.fell(before.remote, since, self.now);
+        }
         let kind_changed = std::mem::replace(&mut peer.last_kind, kind) != kind;
         if before.is_none() {
             return;
@@ -333,7 +340,7 @@ impl Node {
         // A peer that moved is heard from where it is now, and no more from where it was.
         let silent = peer.path_heard <= question.asked;
         let better = match new.cmp(&old) {
-            Ordering::Less => true,
+            Ordering::Less => silent || !peer.candidates.is_penalised(via.remote, now),
             Ordering::Equal => silent,
             Ordering::Greater => {
                 silent && peer.liveness.is_suspect() || now.since(peer.path_heard) > PATH_STALE

@@ -267,3 +267,41 @@ fn where_udp_is_blocked_the_status_says_that_no_server_answers() {
     assert_eq!(check["why"], "203.0.113.1:28283 does not answer");
     assert!(check["fix"].as_str().unwrap().contains("UDP"), "{check}");
 }
+
+#[test]
+fn a_way_that_is_blocked_in_one_direction_gives_way_to_a_relay_once() {
+    for seed in 0..4 {
+        let (mut world, hosts) = apart(seed, [Kind::HOME, Kind::HOME]);
+        let [a, b] = hosts;
+        let third = add_third(&mut world, 9);
+        for host in [third, a, b] {
+            world.start(host);
+        }
+        assert!(world.run_for(seconds(5), |world| hosts.iter().all(|host| world.online(*host) == 2)));
+        world.run(seconds(5));
+        let watchers = hosts.map(|host| world.watcher(host));
+        world.internet.blocked.insert((World::wan(1), World::wan(2)));
+        let apps = [(a, b, "there"), (b, a, "back")].map(|(from, to, topic)| {
+            let listener = world.listener(to, topic);
+            (from, world.connect(from), to, listener, topic)
+        });
+        world.run(seconds(3));
+        for id in 1..=600_u64 {
+            for (from, app, to, _, topic) in apps {
+                let name = world.hosts[to].name.clone();
+                world.send(from, app, id, &name, topic, &id.to_string());
+            }
+            world.run(milliseconds(200));
+        }
+        world.run(seconds(6));
+        for (_, _, to, listener, _) in apps {
+            assert_eq!(world.heard(to, listener, "message").len(), 600, "seed {seed}");
+        }
+        for (host, watcher) in hosts.into_iter().zip(watchers) {
+            let kinds: Vec<_> =
+                world.heard(host, watcher, "path").iter().map(|line| line["path"].clone()).collect();
+            assert_eq!(kinds, ["relay"], "seed {seed} host {host}");
+            assert!(world.heard(host, watcher, "exit").is_empty(), "seed {seed} host {host}");
+        }
+    }
+}
