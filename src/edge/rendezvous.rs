@@ -202,10 +202,11 @@ impl Rendezvous {
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.poll_tick(cx).is_ready()) {
+        // Until they are pending: only then they wake us again.
+        while self.watchdog.as_mut().is_some_and(|watchdog| watchdog.poll_tick(cx).is_ready()) {
             self.manager.ping();
         }
-        if self.status.poll_tick(cx).is_ready() {
+        while self.status.poll_tick(cx).is_ready() {
             let (members, namespaces) = (self.server.members(), self.server.namespaces());
             let line = format!("{members} registrations in {namespaces} networks");
             if line != self.told {

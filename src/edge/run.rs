@@ -234,7 +234,8 @@ impl Daemon {
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.poll_tick(cx).is_ready()) {
+        // Until it is pending: only then it wakes us again.
+        while self.watchdog.as_mut().is_some_and(|watchdog| watchdog.poll_tick(cx).is_ready()) {
             self.manager.ping();
         }
         let due = self.node.poll_timeout().is_some_and(|(deadline, _)| deadline <= now);
