@@ -42,7 +42,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use answer::owned;
 pub use answer::{Error, Pinged, Pong, Published, Sent};
@@ -263,7 +263,8 @@ impl Client {
         self.ask_network(Line { action: Some("show"), ..Line::op("network") }).await
     }
 
-    /// Makes the node a member of the private network with this secret, the line that `atonce network create` printed.
+    /// Makes the node a member of the private network with this secret, the line that `atonce network create` or
+    /// `atonce invite` printed.
     pub async fn join_network(&mut self, secret: &str) -> Result<NetworkInfo<'static>, Error> {
         self.join(secret, None).await
     }
@@ -289,6 +290,16 @@ impl Client {
     /// Makes the node a member of the open network.
     pub async fn leave_network(&mut self) -> Result<NetworkInfo<'static>, Error> {
         self.ask_network(Line { action: Some("leave"), ..Line::op("network") }).await
+    }
+
+    /// Asks for the line that makes another node a member: the secret and the servers of the network. Whoever reads it
+    /// is a member. The open network has none, which is an [`Error::Refused`].
+    pub async fn invite(&mut self) -> Result<Zeroizing<String>, Error> {
+        let read = |event: local::Event<'_>| {
+            let local::Event::Invitation { line, .. } = event else { return unfit(&event) };
+            Found::Break(Ok(Zeroizing::new(line.0.into_owned())))
+        };
+        self.ask(Line::op("invite"), self.timeout, |event, _| read(event)).await
     }
 
     /// Makes the daemon read its configuration again. A mistake in it is an [`Error::Refused`], and nothing has changed.
@@ -390,6 +401,7 @@ impl Client {
             local::Event::Error { id: of, .. }
             | local::Event::Ok { id: of, .. }
             | local::Event::Result { id: of, .. }
+            | local::Event::Invitation { id: of, .. }
             | local::Event::Pong { id: of, .. } => id.is_some() && *of == id,
             local::Event::Peer(_) => id.is_some(),
             local::Event::Message { .. }

@@ -622,6 +622,51 @@ fn a_secret_is_read_from_a_file_or_standard_input_and_never_from_the_command_lin
 }
 
 #[test]
+fn an_invitation_is_one_line_and_a_note_that_whoever_reads_it_is_a_member() {
+    let line = format!("atonce-secret-{}@a.example:28283#{}", "b".repeat(52), "c".repeat(52));
+    let told = line.clone();
+    let inviting = move || {
+        let line = told.clone();
+        Fake::answering(move |request| {
+            assert_eq!(request["op"], "invite");
+            vec![json!({"ev": "invitation", "id": request["id"], "line": line})]
+        })
+    };
+    let note = "atonce: whoever reads this line becomes a member: atonce network join takes it, by its standard input\n";
+    against(inviting(), &["invite"]).expect(0, &format!("{line}\n"), note);
+    against(inviting(), &["invite", "-q"]).expect(0, &format!("{line}\n"), "");
+    let json = format!("{{\"ev\":\"invitation\",\"line\":\"{line}\"}}\n");
+    against(inviting(), &["invite", "--json"]).expect(0, &json, note);
+
+    let pictured = against(inviting(), &["invite", "--qr", "-q"]);
+    assert_eq!((pictured.code, pictured.stdout), (Some(0), format!("{line}\n")));
+    let rows: Vec<_> = pictured.stderr.lines().collect();
+    let width = rows[0].chars().count();
+    // A square of modules, two rows of them in each row of characters.
+    assert!((21..100).contains(&width) && rows.len() == width.div_ceil(2), "{width}\n{}", pictured.stderr);
+    let is_block = |char| matches!(char, ' ' | '█' | '▀' | '▄');
+    assert!(rows.iter().all(|row| row.chars().count() == width && row.chars().all(is_block)), "{rows:?}");
+    // Never more than fits into one.
+    let long = format!("atonce-secret-{}@{}", "b".repeat(52), "x".repeat(5000));
+    let too_long =
+        Fake::answering(move |request| vec![json!({"ev": "invitation", "id": request["id"], "line": long})]);
+    let ended = against(too_long, &["invite", "--qr"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+    assert!(ended.stderr.starts_with("atonce: the line fits into no QR code: "), "{}", ended.stderr);
+}
+
+#[test]
+fn the_servers_of_a_network_are_shown_and_steer_no_terminal() {
+    let network = json!({"kind": "private", "fingerprint": "abcdefgh", "source": "state",
+        "servers": ["a.example:1", "b\u{1b}[2J:2"]});
+    let fake =
+        Fake::answering(move |request| vec![json!({"ev": "ok", "id": request["id"], "network": network})]);
+    let shown = "network        private\nfingerprint    abcdefgh\nsecret from    state\n\
+                 rendezvous     a.example:1\nrendezvous     b\\u{1b}[2J:2\n";
+    against(fake, &["network", "show"]).expect(0, shown, "");
+}
+
+#[test]
 fn what_the_daemon_denies_is_6_with_its_own_words() {
     let ended = against(Fake::answering(|request| error(request, "denied")), &["network", "leave"]);
     ended.expect(6, "", "atonce: it is not to be\n  try: something else\n");

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Signal, kill_process};
@@ -277,6 +278,111 @@ fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
     let told: Vec<_> =
         std::iter::repeat_with(|| line(&mut watched)).take_while(|told| told["id"] != 9).collect();
     assert!(told.iter().all(|told| told["ev"] != "exit"), "{told:?}");
+}
+
+/// A rendezvous server, and the address and key that it printed.
+fn rendezvous(state: &Path, bind: &str) -> (Daemon, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atonce-rendezvous"));
+    command.env_clear().arg("--state-dir").arg(state).args(["--bind", bind, "--log", "error"]);
+    let server = Daemon::spawn(command);
+    let (addr, key) = server.ready.trim_end().split_once('#').unwrap();
+    let (addr, key) = (addr.to_owned(), key.to_owned());
+    (server, addr, key)
+}
+
+/// One question of an app of its own, which needs an answer of one line.
+fn asked(dir: &Path, op: &str) -> serde_json::Value {
+    let (mut app, mut answers) = connect(dir);
+    writeln!(app, "{{\"op\":{op},\"id\":1}}").unwrap();
+    line(&mut answers)
+}
+
+#[track_caller]
+fn await_server(dir: &Path, state: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let status = asked(dir, "\"status\"");
+        let servers = &status["status"]["rendezvous"];
+        if servers[0]["state"] == state {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "not {state}: {servers}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_invitation_brings_the_secret_and_the_servers_over_in_one_line() {
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let [host, guest] = [dirs[1].path(), dirs[2].path()];
+    let (_server, addr, key) = rendezvous(dirs[0].path(), "127.0.0.1:0");
+    let secret = format!("atonce-secret-{}a", "b".repeat(51));
+    let join = |line: &str| format!(r#""network","action":"join","secret":"{line}""#);
+
+    let _host = Daemon::start(host, &["--rendezvous", &addr]);
+    let refused = asked(host, "\"invite\"");
+    assert_eq!((&refused["ev"], &refused["code"]), (&"error".into(), &"bad-request".into()));
+    assert!(refused["hint"].as_str().unwrap().contains("atonce network create | atonce network join"));
+    assert_eq!(asked(host, &join(&secret))["network"]["servers"], serde_json::json!([addr]));
+    await_server(host, "registered");
+    let invitation = format!("{secret}@{addr}#{key}");
+    let answer = asked(host, "\"invite\"");
+    assert_eq!(answer, serde_json::json!({"ev": "invitation", "id": 1, "line": invitation}));
+
+    let daemon = Daemon::start(guest, &[]);
+    let known = serde_json::json!([format!("{addr}#{key}")]);
+    assert_eq!(asked(guest, &join(&invitation))["network"]["servers"], known);
+    await_server(guest, "registered");
+    drop(daemon);
+    let stored = guest.join("state/network.secret");
+    assert_eq!(std::fs::read_to_string(&stored).unwrap(), format!("{invitation}\n"));
+    let _guest = Daemon::start(guest, &[]);
+    await_server(guest, "registered");
+    // Another secret, beside which the servers of before count until it is settled.
+    let second = format!("atonce-secret-{}a", "c".repeat(51));
+    let kept = asked(guest, &format!("{},\"keep\":true", join(&format!("{second}@192.0.2.1:9"))));
+    assert_eq!(kept["network"]["servers"].as_array().unwrap().len(), 2, "{kept}");
+    let settled = asked(guest, r#""network","action":"settle""#);
+    assert_eq!(settled["network"]["servers"], serde_json::json!(["192.0.2.1:9"]));
+    let left = asked(guest, r#""network","action":"leave""#);
+    assert_eq!(left["network"].get("servers"), None);
+    assert!(!stored.exists());
+    assert_eq!(std::fs::read_to_string(guest.join("state/rendezvous.pins")).unwrap(), "");
+}
+
+#[test]
+fn a_server_with_another_key_is_refused_after_a_restart_until_the_configuration_names_the_key() {
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let dir = dirs[2].path();
+    let (server, addr, key) = rendezvous(dirs[0].path(), "127.0.0.1:0");
+    let (config, secret) = (dir.join("a.toml"), dir.join("secret"));
+    let named = format!("network_secret_file = {secret:?}\n");
+    std::fs::write(&secret, format!("atonce-secret-{}a@{addr}\n", "b".repeat(51))).unwrap();
+    std::fs::write(&config, &named).unwrap();
+    let args = ["--config", config.to_str().unwrap()];
+    let daemon = Daemon::start(dir, &args);
+    await_server(dir, "registered");
+    drop(daemon);
+    let pins = dir.join("state/rendezvous.pins");
+    assert_eq!(std::fs::read_to_string(&pins).unwrap(), format!("{addr}#{key}\n"));
+
+    drop(server);
+    let (_server, _, other) = rendezvous(dirs[1].path(), &addr);
+    let _daemon = Daemon::start(dir, &args);
+    await_server(dir, "wrong-key");
+    std::fs::write(&config, format!("{named}rendezvous = [\"{addr}#{other}\"]\n")).unwrap();
+    let reloaded = serde_json::json!({"changed": ["rendezvous"], "restart": []});
+    assert_eq!(asked(dir, "\"reload\"")["reload"], reloaded);
+    await_server(dir, "registered");
+    assert_eq!(std::fs::read_to_string(&pins).unwrap(), format!("{addr}#{other}\n"));
+
+    // Servers in the secret's file are followed too.
+    std::fs::write(&secret, format!("atonce-secret-{}a@192.0.2.1:9\n", "b".repeat(51))).unwrap();
+    let reloaded = serde_json::json!({"changed": ["network_secret_file"], "restart": []});
+    assert_eq!(asked(dir, "\"reload\"")["reload"], reloaded);
+    let shown = asked(dir, r#""network","action":"show""#);
+    let servers = serde_json::json!([format!("{addr}#{other}"), "192.0.2.1:9"]);
+    assert_eq!(shown["network"]["servers"], servers);
 }
 
 fn port(ready: &str) -> String {

@@ -121,6 +121,9 @@ fn main() {
         b"\0atonce-identity-1\na4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dq\nr3nkvygllndv4sci\n";
     write("files", "key-1", old);
     write("files", "secret", &[&[1][..], b"atonce-secret-", &[b'a'; 52], b"\n"].concat());
+    let invitation =
+        [&[1][..], b"atonce-secret-", &[b'a'; 52], b"@a.example:1#", &[b'a'; 52], b",[fe80::1%Eth0]:2\n"].concat();
+    write("files", "invitation", &[&invitation[..], b"atonce-secret-", &[b'b'; 51], b"a@b:1\n"].concat());
     let known = atonce::core::KnownPeer {
         id: NodeId([7; 32]),
         name: "pi".parse().unwrap(),

@@ -122,6 +122,7 @@ pub(super) fn event_of(event: local::Event<'_>) -> Result<Option<Event>, Error> 
         local::Event::Ok { .. }
         | local::Event::Error { .. }
         | local::Event::Result { .. }
+        | local::Event::Invitation { .. }
         | local::Event::Peer(_)
         | local::Event::Pong { .. } => return Ok(None),
     }))

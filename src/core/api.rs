@@ -1,17 +1,16 @@
 //! What goes into a [`Node`](super::Node) and what comes out of it, beside datagrams and requests.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::crypto::invitation::Invitation;
 use crate::crypto::membership::Membership;
-use crate::crypto::network::NetworkSecret;
-use crate::id::{ClientId, NodeId, NodeName, RequestId, ServerKey};
+use crate::id::{ClientId, NodeId, NodeName, RequestId};
 pub use crate::route::Route;
 use crate::wire::packet::BadPacket;
+pub use crate::wire::rendezvous::{BadServer, RendezvousServer, is_host_port};
 use crate::wire::txt::Txt;
 
 /// What a node is told when it is made.
@@ -35,57 +34,6 @@ pub struct Config {
     pub hello: bool,
     /// Relay for peers, and be relayed for.
     pub relay: bool,
-}
-
-/// A server that introduces us to members elsewhere (rendezvous.md), as people write it: `host:port#key`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RendezvousServer {
-    /// `host:port`.
-    pub name: String,
-    /// Its public key; none: the first one that it shows.
-    pub key: Option<ServerKey>,
-}
-
-/// Why a text names no rendezvous server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum BadServer {
-    /// Before the key there is no `host:port`.
-    #[error("it is not HOST:PORT, with # and the server's key behind it")]
-    Address,
-    /// What stands behind `#`.
-    #[error("its key, behind #, is not the 52 characters that the server printed")]
-    Key,
-}
-
-impl FromStr for RendezvousServer {
-    type Err = BadServer;
-
-    fn from_str(text: &str) -> Result<Self, BadServer> {
-        let (name, key) = match text.trim().split_once('#') {
-            Some((name, key)) => (name, Some(key.parse().map_err(|_| BadServer::Key)?)),
-            None => (text.trim(), None),
-        };
-        if !is_host_port(name) {
-            return Err(BadServer::Address);
-        }
-        Ok(Self { name: name.to_owned(), key })
-    }
-}
-
-impl fmt::Display for RendezvousServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.key {
-            Some(key) => write!(f, "{}#{key}", self.name),
-            None => f.write_str(&self.name),
-        }
-    }
-}
-
-/// Whether `text` is a host and a port, an IPv6 address in brackets.
-pub fn is_host_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let v6 = host.starts_with('[') && host.ends_with(']');
-    !host.is_empty() && (v6 || !host.contains(':')) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// A peer as it is kept on disk.
@@ -199,7 +147,8 @@ pub enum Event {
     Browse,
     /// Stop browsing.
     StopBrowse,
-    /// The list of known peers changed: see [`Node::known_peers`](super::Node::known_peers).
+    /// What outlives this run changed: see [`Node::known_peers`](super::Node::known_peers) and
+    /// [`Node::known_servers`](super::Node::known_servers).
     Remember,
     /// Look this rendezvous server's name up, and answer with
     /// [`Node::handle_server_addrs`](super::Node::handle_server_addrs) whenever that brings something.
@@ -212,6 +161,13 @@ pub enum Event {
         id: Option<RequestId>,
         /// What to store.
         change: NetworkChange,
+    },
+    /// Answer with [`Node::handle_invitation`](super::Node::handle_invitation).
+    Invite {
+        /// Who asked.
+        client: ClientId,
+        /// Which request.
+        id: Option<RequestId>,
     },
     /// Read the configuration again and answer with [`Node::handle_reload`](super::Node::handle_reload).
     Reload {
@@ -227,8 +183,8 @@ pub enum Event {
 pub enum NetworkChange {
     /// Become a member of this private network.
     Join {
-        /// Its secret.
-        secret: NetworkSecret,
+        /// Its secret, and the servers at which its members meet.
+        invitation: Invitation,
         /// Go on with the members of the private network of before.
         keep: bool,
     },

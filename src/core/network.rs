@@ -8,19 +8,19 @@ use tracing::info;
 
 use crate::core::Node;
 use crate::core::api::{Event as NodeEvent, NetworkChange};
+use crate::crypto::invitation::Invitation;
 use crate::crypto::membership::Membership;
-use crate::crypto::network::NetworkSecret;
 use crate::id::{ClientId, RequestId};
 use crate::time::Instant;
-use crate::wire::local::{ErrorCode, Health, HealthState, NetworkInfo, NetworkOp};
+use crate::wire::local::{ErrorCode, Event, Health, HealthState, NetworkInfo, NetworkOp, SecretLine};
 
 impl Node {
     pub(crate) fn network(&mut self, client: ClientId, id: Option<RequestId>, op: NetworkOp<'_>) {
         let change = match op {
             NetworkOp::Show => return self.show_network(client, id),
             _ if !self.may_administer(client, id, "changing the network") => return,
-            NetworkOp::Join { secret, keep } => match secret.as_str().parse::<NetworkSecret>() {
-                Ok(secret) => NetworkChange::Join { secret, keep },
+            NetworkOp::Join { secret, keep } => match secret.as_str().parse::<Invitation>() {
+                Ok(invitation) => NetworkChange::Join { invitation, keep },
                 Err(error) => {
                     let hint = "atonce network create prints a secret";
                     return self.refuse(client, id, ErrorCode::BadRequest, error.to_string().into(), hint);
@@ -39,8 +39,36 @@ impl Node {
             fingerprint: Some(network.current().fingerprint().into()),
             also: network.before().map(|before| before.fingerprint().into()),
             source: self.config.network_source.clone().map(Into::into),
+            servers: self.known_servers().iter().map(|server| server.to_string().into()).collect(),
         };
         self.answer(client, id, None, Some(info));
+    }
+
+    pub(crate) fn invite(&mut self, client: ClientId, id: Option<RequestId>) {
+        if self.may_administer(client, id, "inviting to the network") {
+            self.events.push_back(NodeEvent::Invite { client, id });
+        }
+    }
+
+    /// The line that a [`NodeEvent::Invite`] asked for; none if the network has no secret.
+    pub fn handle_invitation(
+        &mut self,
+        client: ClientId,
+        id: Option<RequestId>,
+        line: Option<&str>,
+        now: Instant,
+    ) {
+        self.advance(now);
+        if let Some(line) = line {
+            if let Some(known) = self.clients.get_mut(client) {
+                known.tell(&Event::Invitation { id, line: SecretLine(line.into()) });
+            }
+        } else {
+            let message = "the open network has no secret to invite with: everybody on the LAN is in it";
+            let hint = "make it a private one: atonce network create | atonce network join";
+            self.refuse(client, id, ErrorCode::BadRequest, message.into(), hint);
+        }
+        self.tell_output(client);
     }
 
     /// What came of an [`NodeEvent::Network`]: the keys to use from now on and where their secret stands, or why not.

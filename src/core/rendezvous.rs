@@ -147,7 +147,12 @@ impl Node {
     /// The configured servers, complete, at start and whenever they change.
     pub fn handle_servers(&mut self, servers: &[RendezvousServer], now: Instant) {
         self.advance(now);
-        let gone = |server: &Server| !servers.iter().any(|named| named.name == server.name);
+        // One with another key than it had is another one.
+        let stays = |server: &Server, named: &RendezvousServer| {
+            named.name == server.name
+                && named.key.is_none_or(|key| server.key.is_none_or(|known| known == key))
+        };
+        let gone = |server: &Server| !servers.iter().any(|named| stays(server, named));
         let ids: Vec<_> =
             self.rendezvous.servers.iter().filter(|(_, s)| gone(s)).map(|(id, _)| *id).collect();
         for id in ids {
@@ -173,6 +178,7 @@ impl Node {
             self.rendezvous.servers.insert(id, server);
             self.look_up(id);
         }
+        self.update_registrations();
     }
 
     /// The addresses of the server that is called so: none if it has none now.

@@ -75,6 +75,7 @@ impl Node {
             }
             Op::Forget { to } => self.forget(client, id, to.as_str()),
             Op::Network(op) => self.network(client, id, op),
+            Op::Invite => self.invite(client, id),
             Op::Reload => {
                 if self.may_administer(client, id, "reading the configuration again") {
                     self.events.push_back(NodeEvent::Reload { client, id });

@@ -7,7 +7,9 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use crate::crypto::network::{BadSecret, NetworkKeys, NetworkKind, NetworkSecret, NetworkTag, PREFIX};
+use crate::crypto::invitation::Invitation;
+use crate::crypto::network::{BadSecret, NetworkKeys, NetworkKind, NetworkTag, PREFIX};
+use crate::wire::rendezvous::RendezvousServer;
 
 /// Whose members we talk to.
 #[derive(Clone, Debug)]
@@ -77,29 +79,41 @@ impl From<NetworkKeys> for Membership {
 
 impl From<&NetworkSecrets> for Membership {
     fn from(secrets: &NetworkSecrets) -> Self {
-        let before = secrets.before.as_ref().map(NetworkKeys::private);
-        Self::new(NetworkKeys::private(&secrets.current), before)
+        let before = secrets.before.as_ref().map(|before| NetworkKeys::private(&before.secret));
+        Self::new(NetworkKeys::private(&secrets.current.secret), before)
     }
 }
 
-/// The secret of a private network, and the one that it had before if that still counts: one line each.
+/// The secret of a private network, and the one that it had before if that still counts: one line each, with
+/// the servers at which its members meet.
 #[derive(Clone, Debug)]
 pub struct NetworkSecrets {
     /// The first line.
-    pub current: NetworkSecret,
+    pub current: Invitation,
     /// The second line.
-    pub before: Option<NetworkSecret>,
+    pub before: Option<Invitation>,
 }
 
 impl NetworkSecrets {
     /// The lines, each with its newline.
     pub fn to_lines(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(160));
-        for secret in std::iter::once(&self.current).chain(&self.before) {
-            text.push_str(&secret.to_line());
+        let lines: Vec<_> = self.invitations().map(Invitation::to_line).collect();
+        let bytes = lines.iter().map(|line| line.len() + 1).sum();
+        let mut text = Zeroizing::new(String::with_capacity(bytes));
+        for line in lines {
+            text.push_str(&line);
             text.push('\n');
         }
         text
+    }
+
+    /// The servers of all lines, each once.
+    pub fn servers(&self) -> Vec<RendezvousServer> {
+        RendezvousServer::merge(self.invitations().flat_map(|line| line.servers.iter().cloned()))
+    }
+
+    fn invitations(&self) -> impl Iterator<Item = &Invitation> {
+        std::iter::once(&self.current).chain(&self.before)
     }
 }
 
@@ -110,8 +124,10 @@ impl FromStr for NetworkSecrets {
     fn from_str(text: &str) -> Result<Self, BadSecret> {
         // As long as the text from the start: growing would leave a copy behind that is not wiped.
         let mut line = Zeroizing::new(String::with_capacity(text.len()));
-        line.extend(text.chars().filter(|char| !char.is_whitespace()).map(|char| char.to_ascii_lowercase()));
-        let starts: Vec<_> = line.match_indices(PREFIX).map(|(at, _)| at).collect();
+        line.extend(text.chars().filter(|char| !char.is_whitespace()));
+        // The case of a secret does not matter, that of an interface's name behind an address does.
+        let lower = Zeroizing::new(line.to_ascii_lowercase());
+        let starts: Vec<_> = lower.match_indices(PREFIX).map(|(at, _)| at).collect();
         match starts[..] {
             [0, second] => {
                 let (current, before) = line.split_at(second);
@@ -150,6 +166,21 @@ mod tests {
         assert_eq!(read(format!("{}\n{}", line("b"), &line("c")[..65])), BadSecret::Length(51));
         assert_eq!(read(format!("x{}", line("b"))), BadSecret::Prefix);
         assert_eq!(read(String::new()), BadSecret::Empty);
+        assert_eq!(read(line("b").repeat(1000)), BadSecret::Many);
+    }
+
+    #[test]
+    fn each_line_may_carry_servers_and_all_of_them_count_once() {
+        let key = "c".repeat(51) + "a";
+        let text =
+            format!("{}@a:1, b:2\n{}@[fe80::1%Eth0]:3,a:1#{key}\n", line("b"), line("c").to_uppercase());
+        let secrets: NetworkSecrets = text.parse().unwrap();
+        let servers: Vec<_> = secrets.servers().iter().map(ToString::to_string).collect();
+        assert_eq!(servers, [format!("a:1#{key}"), "b:2".to_owned(), "[fe80::1%Eth0]:3".to_owned()]);
+        let lines = format!("{}@a:1,b:2\n{}@[fe80::1%Eth0]:3,a:1#{key}\n", line("b"), line("c"));
+        assert_eq!(*secrets.to_lines(), lines);
+        let first = format!("{}@a:1\n{}", line("b"), line("c"));
+        assert_eq!(first.parse::<NetworkSecrets>().unwrap().servers().len(), 1);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod cookie;
 pub mod handshake;
 pub(crate) mod hash;
 pub mod identity;
+pub mod invitation;
 pub(crate) mod keypair;
 pub mod membership;
 pub mod namespace;

@@ -21,7 +21,9 @@ use zeroize::Zeroizing;
 use crate::crypto::aead;
 use crate::crypto::hash::{self, Key};
 use crate::id::NodeId;
+use crate::limits;
 use crate::wire::packet::{Kind, field, size};
+use crate::wire::rendezvous::BadServer;
 use crate::wire::txt::SEALED_BYTES;
 
 /// `K_net` of the open network.
@@ -106,6 +108,12 @@ pub enum BadSecret {
     /// Three or more.
     #[error("there are more than two network secrets here: the one to use, and the one of before")]
     Many,
+    /// What stands behind `@`.
+    #[error("a rendezvous server behind the secret is wrong: {0}")]
+    Server(BadServer),
+    /// More than [`limits::RENDEZVOUS_SERVERS`] of them.
+    #[error("there are more than {} rendezvous servers behind the secret", limits::RENDEZVOUS_SERVERS)]
+    TooManyServers,
     /// Misread or mistyped.
     #[error("a network secret has the characters a-z and 2-7, and one here is wrong: copy the line again")]
     Characters,

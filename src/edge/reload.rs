@@ -5,7 +5,7 @@ use crate::edge::log::Log;
 use crate::wire::local::{Health, HealthState, Reloaded};
 
 /// The keys that a running daemon follows; all others need a restart.
-const LIVE: [&str; 3] = ["network_secret_file", "peer", "log"];
+const LIVE: [&str; 4] = ["network_secret_file", "peer", "rendezvous", "log"];
 
 /// The configuration of a running daemon.
 #[derive(Debug)]

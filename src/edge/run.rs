@@ -18,22 +18,22 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::core::{Config, Event, NetworkChange, Node, Transmit};
-use crate::crypto::membership::{Membership, NetworkSecrets};
-use crate::crypto::network::{NetworkKeys, NetworkSecret};
 use crate::edge::alarm::Alarm;
 use crate::edge::clock::Clock;
 use crate::edge::config::{Given, Settings};
 use crate::edge::hardware::Hardware;
 use crate::edge::interfaces::Interfaces;
-use crate::edge::keyfile::{self, StateDir, StateError};
+use crate::edge::keyfile::{StateDir, StateError};
 use crate::edge::listener::{ListenError, Listener};
 use crate::edge::local::Local;
 use crate::edge::log::Log;
 use crate::edge::mdns::{self, Mdns, MdnsEvent};
+use crate::edge::network::Network;
 use crate::edge::peerfile::{self, PeerFile};
 use crate::edge::reload::{self, Configuration};
 use crate::edge::remember::Remembering;
 use crate::edge::resolve::{ServerNames, StaticPeers};
+use crate::edge::serverpins::ServerPins;
 use crate::edge::systemd::{Counts, ServiceManager};
 use crate::edge::udp::{Udp, UdpError};
 use crate::time::Instant;
@@ -58,6 +58,8 @@ pub struct Daemon {
     server_names: ServerNames,
     remembering: Remembering,
     state: StateDir,
+    network: Network,
+    server_pins: ServerPins,
     configuration: Configuration,
     manager: ServiceManager,
     endings: [Signal; 2],
@@ -97,7 +99,8 @@ impl Daemon {
         let clock = Clock;
         let state = StateDir::open(&settings.state_dir)?;
         let (identity, identity_health) = state.identity(&Hardware::read(Path::new("/")))?;
-        let (network, network_source) = network(&settings, &state)?;
+        let network = Network::read(&settings, &state)?;
+        let (server_pins, pins_health) = ServerPins::load(state.path());
         let peer_file = PeerFile::new(state.path());
         let (known, peers_health) = peer_file.load();
         let listener = Listener::open(settings.socket.as_deref())?;
@@ -105,10 +108,10 @@ impl Daemon {
         let mut udp = Udp::bind(&settings.bind, settings.port)?;
         let config = Config {
             name: settings.name,
-            network,
-            network_source,
+            network: network.membership(),
+            network_source: network.source.clone(),
             udp: udp.addrs(),
-            rendezvous: settings.rendezvous,
+            rendezvous: server_pins.fill_in(network.all_servers(&settings.rendezvous)),
             known,
             mdns: settings.mdns,
             hello: settings.hello,
@@ -124,7 +127,9 @@ impl Daemon {
             tracing::warn!("{mistake}");
         }
         let config_health = reload::health(&settings.warnings, &[] as &[&str]);
-        for health in identity_health.into_iter().chain(peers_health).chain([config_health]) {
+        for health in
+            identity_health.into_iter().chain(peers_health).chain(pins_health).chain([config_health])
+        {
             node.handle_health(health);
         }
         if settings.hello {
@@ -151,6 +156,8 @@ impl Daemon {
             server_names: ServerNames::new(),
             remembering: Remembering::new(peer_file),
             state,
+            network,
+            server_pins,
             configuration,
             watchdog: manager.ping_interval().map(patient_interval),
             manager,
@@ -330,10 +337,18 @@ impl Daemon {
             Event::Output(client) => self.local.on_output(client),
             Event::Close(client) => self.local.on_close(client),
             Event::Resolve(server) => self.server_names.look_up(server),
-            Event::Remember => self.remembering.changed(),
+            Event::Remember => {
+                self.remembering.changed();
+                self.server_pins.keep(self.node.known_servers());
+            }
             Event::Network { client, id, change } => {
-                let outcome = self.change_network(change);
+                let outcome = self.change_network(change, now);
+                let outcome = outcome.map(|()| (self.network.membership(), self.network.source.clone()));
                 self.node.handle_network(client, id, outcome, now);
+            }
+            Event::Invite { client, id } => {
+                let line = self.network.invitation(self.node.known_servers());
+                self.node.handle_invitation(client, id, line.as_ref().map(|line| line.as_str()), now);
             }
             Event::Reload { client, id } => {
                 let outcome = self.reload(now);
@@ -352,38 +367,17 @@ impl Daemon {
         }
     }
 
-    fn change_network(&self, change: NetworkChange) -> Result<(Membership, Option<String>), String> {
-        if let Some(path) = &self.configuration.current().network_secret_file {
-            let path = path.display();
-            return Err(format!(
-                "the network secret comes from {path}: change it there, and restart the daemon"
-            ));
-        }
-        self.store_network(change).map_err(|error| error.to_string())
+    fn change_network(&mut self, change: NetworkChange, now: Instant) -> Result<(), String> {
+        self.network = Network::change(change, self.configuration.current(), &self.state)?;
+        self.use_servers(now);
+        Ok(())
     }
 
-    fn store_network(&self, change: NetworkChange) -> Result<(Membership, Option<String>), StateError> {
-        let stored = self.state.network_secrets()?;
-        let tag_of = |secret: &NetworkSecret| NetworkKeys::private(secret).tag();
-        let secrets = match (change, stored) {
-            (NetworkChange::Leave, _) | (NetworkChange::Settle, None) => {
-                self.state.remove_network_secret()?;
-                return Ok((NetworkKeys::open().into(), None));
-            }
-            (NetworkChange::Settle, Some(stored)) => NetworkSecrets { before: None, ..stored },
-            // The same once more: what it was joined beside still counts.
-            (NetworkChange::Join { secret, keep: true }, Some(stored))
-                if tag_of(&secret) == tag_of(&stored.current) =>
-            {
-                stored
-            }
-            (NetworkChange::Join { secret, keep: true }, Some(stored)) => {
-                NetworkSecrets { current: secret, before: Some(stored.current) }
-            }
-            (NetworkChange::Join { secret, .. }, _) => NetworkSecrets { current: secret, before: None },
-        };
-        self.state.store_network_secrets(&secrets)?;
-        Ok((Membership::from(&secrets), Some(STATE_SOURCE.to_owned())))
+    /// Makes the node use the servers of the configuration and of the network, and keeps what it knows of them.
+    fn use_servers(&mut self, now: Instant) {
+        let servers = self.network.all_servers(&self.configuration.current().rendezvous);
+        self.node.handle_servers(&self.server_pins.fill_in(servers), now);
+        self.server_pins.keep(self.node.known_servers());
     }
 }
 
@@ -407,7 +401,7 @@ impl Daemon {
 
     fn try_reload(&mut self, now: Instant) -> Result<Reloaded<'static>, String> {
         let settings = self.configuration.read().map_err(|mistakes| mistakes.to_string())?;
-        let (keys, source) = network(&settings, &self.state).map_err(|error| error.to_string())?;
+        let network = Network::read(&settings, &self.state).map_err(|error| error.to_string())?;
         for mistake in &settings.warnings {
             tracing::warn!("{mistake}");
         }
@@ -418,10 +412,13 @@ impl Daemon {
             self.static_peers = StaticPeers::new(peers);
         }
         let key = "network_secret_file";
-        if self.node.follow_network(keys, source, now)
-            && !reloaded.changed.iter().any(|changed| changed == key)
-        {
-            // Its path is the same, the secret in it is not.
+        let other_servers = network.servers() != self.network.servers();
+        self.network = network;
+        let other_secret =
+            self.node.follow_network(self.network.membership(), self.network.source.clone(), now);
+        self.use_servers(now);
+        if (other_secret || other_servers) && !reloaded.changed.iter().any(|changed| changed == key) {
+            // Its path is the same, what is in it is not.
             reloaded.changed.push(key.into());
         }
         for key in &reloaded.restart {
@@ -430,21 +427,6 @@ impl Daemon {
         self.node.handle_health(health);
         Ok(reloaded)
     }
-}
-
-/// What `network show` says of a secret that an app made us store.
-const STATE_SOURCE: &str = "state";
-
-/// The network that the user named, else the one that was joined, else the open one; and where its secret is.
-fn network(settings: &Settings, state: &StateDir) -> Result<(Membership, Option<String>), StateError> {
-    if let Some(path) = &settings.network_secret_file {
-        let secrets = keyfile::read_secrets(path)?;
-        return Ok((Membership::from(&secrets), Some(path.display().to_string())));
-    }
-    Ok(match state.network_secrets()? {
-        Some(secrets) => (Membership::from(&secrets), Some(STATE_SOURCE.to_owned())),
-        None => (NetworkKeys::open().into(), None),
-    })
 }
 
 /// One that does not catch up on what it missed while the machine slept.

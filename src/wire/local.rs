@@ -10,7 +10,7 @@ mod status;
 pub(crate) use event::id_text;
 pub use event::{
     Ending, ErrorCode, Event, Outcome, PathInfo, PathKind, PeerInfo, PeerOutcome, PeerRef, PeerState,
-    RoundTrips,
+    RoundTrips, SecretLine,
 };
 pub use request::{BadLine, NetworkOp, Op, Outgoing, Payload, Request, Text, WhenFull};
 pub use status::{

@@ -466,7 +466,7 @@ impl World {
                     node.handle_server_addrs(&name, &addr, now);
                 }
             }
-            Event::Remember | Event::Network { .. } | Event::Reload { .. } => {}
+            Event::Remember | Event::Network { .. } | Event::Invite { .. } | Event::Reload { .. } => {}
         }
     }
 

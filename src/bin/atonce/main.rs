@@ -10,6 +10,7 @@ mod forget;
 mod human;
 mod id;
 mod input;
+mod invite;
 mod listen;
 mod lookup;
 mod network;
@@ -92,6 +93,8 @@ enum Command {
     /// The network that this node belongs to
     #[command(subcommand)]
     Network(network::Command),
+    /// Print the line that makes another device a member of this network, for `atonce network join` there
+    Invite(invite::Options),
     /// Make the daemon read its configuration again
     Reload,
 }
@@ -144,6 +147,7 @@ async fn run(globals: &Globals, command: Option<Command>, output: &Output) -> Re
         Some(Command::Id) => id::run(client, output),
         Some(Command::Wait(options)) => wait::run(client, &options, globals.timeout).await,
         Some(Command::Forget(options)) => forget::run(client, &options, output).await,
+        Some(Command::Invite(options)) => invite::run(client, &options, output).await,
         Some(Command::Reload) => reload::run(client, output).await,
         Some(Command::Network(command)) => network::run(client, &command, secret, output).await,
     }

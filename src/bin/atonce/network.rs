@@ -21,14 +21,14 @@ use crate::failure::Failure;
 use crate::input::blocking;
 use crate::output::{Output, escape};
 
-/// Bytes that a file with a secret has at most: it is one line.
+/// Bytes that a file with a secret or an invitation has at most: it is one line.
 const SECRET_FILE_BYTES: u64 = 4096;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print a new secret; changes nothing, and needs no daemon
     Create,
-    /// Become a member of the private network whose secret stands in FILE, or is given when asked
+    /// Become a member of the private network whose secret or invitation stands in FILE, or is given when asked
     Join(Join),
     /// Tell which network this node belongs to
     Show,
@@ -40,7 +40,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Join {
-    /// A file with the line that `atonce network create` printed [default: a prompt, or standard input]
+    /// A file with the line that `atonce network create` or `atonce invite` printed [default: a prompt, or standard input]
     file: Option<PathBuf>,
     /// Go on with those who still have the secret of now, until `atonce network settle`: for changing the secret of all
     #[arg(long)]
@@ -85,7 +85,8 @@ fn show(info: &NetworkInfo<'_>, output: &Output) -> io::Result<()> {
     if let Some(also) = &info.also {
         row("also valid", also)?;
     }
-    row("secret from", info.source.as_deref().unwrap_or("-"))
+    row("secret from", info.source.as_deref().unwrap_or("-"))?;
+    info.servers.iter().try_for_each(|server| row("rendezvous", server))
 }
 
 /// Reads the secret's line before anything is asked of the daemon.

@@ -82,6 +82,11 @@ impl Output {
         self.stderr(text);
     }
 
+    /// Rows to look at, which were asked for.
+    pub(crate) fn picture(&self, rows: &str) {
+        self.stderr(rows);
+    }
+
     /// What failed, why, and what to try.
     pub(crate) fn error(&self, what: &str, why: &[String], tries: Option<&str>) {
         let mut text = format!("atonce: {}\n", escape(what));

@@ -62,7 +62,7 @@ pub struct Options {
     /// Use only this local address; may be repeated [default: all]
     #[arg(long, env = "ATONCE_BIND", value_name = "ADDR", value_delimiter = ',')]
     pub bind: Option<Vec<IpAddr>>,
-    /// The secret of the private network, one line in this file; outranks `atonce network join`. A second line is the
+    /// The secret of the private network or an invitation, one line in this file; outranks `atonce network join`. A second line is the
     /// secret of before: who has it is still answered
     #[arg(long, env = "ATONCE_NETWORK_SECRET_FILE", value_name = "FILE")]
     pub network_secret_file: Option<PathBuf>,

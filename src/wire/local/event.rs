@@ -1,6 +1,7 @@
 //! What the daemon tells an app, one line at a time (socket.md).
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -228,6 +229,15 @@ pub enum Event<'a> {
         #[serde(flatten, borrow)]
         ending: Ending<'a>,
     },
+    /// To `invite`.
+    Invitation {
+        /// Which request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<RequestId>,
+        /// What `network` with `join` takes elsewhere.
+        #[serde(borrow)]
+        line: SecretLine<'a>,
+    },
     /// One peer of the list.
     Peer(PeerInfo<'a>),
     /// A message on a topic that the app listens to.
@@ -320,6 +330,17 @@ pub enum Event<'a> {
     },
 }
 
+/// A line with a secret in it, which no `Debug` prints.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretLine<'a>(pub Cow<'a, str>);
+
+impl fmt::Debug for SecretLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretLine(..)")
+    }
+}
+
 /// A node id as its 52 characters.
 pub(crate) mod id_text {
     use serde::{Deserialize, Deserializer, Serializer, de};
@@ -371,6 +392,16 @@ mod tests {
             error: Some(Outcome::Timeout),
         };
         assert_eq!(json(&lost), r#"{"ev":"pong","seq":2,"error":"timeout"}"#);
+    }
+
+    #[test]
+    fn an_invitation_is_told_in_full_to_its_asker_and_in_no_log() {
+        let line = SecretLine("atonce-secret-abc".into());
+        let event = Event::Invitation { id: Some(RequestId(1)), line };
+        let json = r#"{"ev":"invitation","id":1,"line":"atonce-secret-abc"}"#;
+        assert_eq!(serde_json::to_string(&event).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Event<'_>>(json).unwrap(), event);
+        assert!(!format!("{event:?}").contains("abc"));
     }
 
     #[test]

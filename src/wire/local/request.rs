@@ -76,6 +76,8 @@ pub enum Op<'a> {
     },
     /// Show or change the network that the node belongs to.
     Network(NetworkOp<'a>),
+    /// Tell me the line that makes another node a member.
+    Invite,
     /// Read the configuration again.
     Reload,
 }
@@ -87,7 +89,7 @@ pub enum NetworkOp<'a> {
     Show,
     /// Become a member of a private one.
     Join {
-        /// The secret's line, not yet read.
+        /// The secret's line or an invitation, not yet read.
         secret: Text<'a>,
         /// Go on with the members of the private network of before.
         keep: bool,
@@ -250,6 +252,7 @@ impl<'a> Fields<'a> {
                 Ok(Op::Forget { to })
             }
             "network" => self.network(),
+            "invite" => Ok(Op::Invite),
             "reload" => Ok(Op::Reload),
             other => Err((
                 ErrorCode::UnknownOp,

@@ -37,6 +37,9 @@ pub struct NetworkInfo<'a> {
     pub also: Option<Cow<'a, str>>,
     /// Where the secret comes from: `state`, or the file that was named at start; none in the open network.
     pub source: Option<Cow<'a, str>>,
+    /// The rendezvous servers, each as `host:port`, with `#` and its key if that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<Cow<'a, str>>,
 }
 
 /// The answer to `reload`: keys of the configuration.

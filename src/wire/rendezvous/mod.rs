@@ -12,6 +12,7 @@ mod entry;
 mod fields;
 mod from_node;
 mod from_server;
+mod named;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -20,6 +21,7 @@ use thiserror::Error;
 pub use self::entry::{Entries, Entry};
 pub use self::from_node::{Bye, FromNode, Intro, Keep, List, Register};
 pub use self::from_server::{Event, FromServer, Kept, Knock, Nope, Page, Refusal, Retry, Welcome};
+pub use self::named::{BadServer, RendezvousServer, is_host_port};
 
 /// What every message begins with; no packet between nodes does.
 pub const MAGIC: [u8; 2] = [0x40, 0x31];

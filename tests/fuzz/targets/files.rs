@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use atonce::crypto::network::NetworkSecret;
+use atonce::crypto::membership::NetworkSecrets;
 use atonce::edge::config::{Given, Options, rendezvous};
 use atonce::edge::keytext::StoredKey;
 use atonce::edge::peerfile;
@@ -25,13 +25,14 @@ fn key(text: &str) {
 }
 
 fn secret(text: &str) {
-    match text.parse::<NetworkSecret>() {
-        Ok(secret) => {
-            let line = secret.to_line();
-            assert_eq!(line.parse::<NetworkSecret>().unwrap().to_line(), line);
+    match text.parse::<NetworkSecrets>() {
+        Ok(secrets) => {
+            assert!(secrets.servers().len() <= 2 * limits::RENDEZVOUS_SERVERS);
+            let lines = secrets.to_lines();
+            assert_eq!(lines.parse::<NetworkSecrets>().unwrap().to_lines(), lines);
         }
         // It may be a mistyped secret, and errors go to logs.
-        Err(error) => assert!(error.to_string().len() < 150),
+        Err(error) => assert!(error.to_string().len() < 200),
     }
 }
 

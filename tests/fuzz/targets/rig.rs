@@ -146,6 +146,9 @@ impl Rig {
             Event::Network { client, id, .. } => {
                 self.node.handle_network(client, id, Err("no disk".to_owned()), self.now);
             }
+            Event::Invite { client, id } => {
+                self.node.handle_invitation(client, id, Some("atonce-secret-"), self.now);
+            }
             Event::Reload { client, id } => {
                 self.node.handle_reload(client, id, Err("no disk".to_owned()), self.now);
             }
