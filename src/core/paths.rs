@@ -341,7 +341,10 @@ mod tests {
         let ranks: Vec<_> =
             ["127.0.0.1", "192.168.1.9", "10.1.0.9", "8.8.8.8"].map(|addr| links.rank(ip(addr))).to_vec();
         assert_eq!(ranks, [0, 1, 2, 5]);
-        assert_eq!(["172.16.9.9", "fd00::9", "2001:db8:2::9", "100::9"].map(|addr| links.rank(ip(addr))), [3, 3, 4, 9]);
+        assert_eq!(
+            ["172.16.9.9", "fd00::9", "2001:db8:2::9", "100::9"].map(|addr| links.rank(ip(addr))),
+            [3, 3, 4, 9]
+        );
         assert_eq!(links.rank(ip("192.168.1.2")), 0);
     }
 
