@@ -229,8 +229,11 @@ impl Node {
             self.kick("network changed");
         }
         for id in self.peers.online() {
-            let path = self.peers.get(&id).and_then(|peer| peer.path);
-            if let Some(path) = path {
+            let Some(peer) = self.peers.get(&id) else { continue };
+            if peer.liveness.is_suspect() {
+                // Perhaps it was our own network that was silent.
+                self.question(id, 0);
+            } else if let Some(path) = peer.path {
                 // Also tells the peer where we are now.
                 self.ask(id, Route { remote: path.remote, local: None });
             }
@@ -305,7 +308,10 @@ impl Node {
         let known = peer.candidates.iter().any(|candidate| candidate.route.remote == route.remote);
         peer.candidates.add(route, Source::Seen);
         if peer.is_online() {
-            if peer.current.is_some() || !known {
+            if peer.liveness.is_suspect() && peer.current.is_some() {
+                // Its next question may come too late, or never.
+                self.challenge(id, route);
+            } else if peer.current.is_some() || !known {
                 self.suspect(id);
             }
         } else {

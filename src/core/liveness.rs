@@ -282,7 +282,7 @@ impl Node {
     }
 
     /// Asks a suspect on every address that it may have; after the last question it has left.
-    fn question(&mut self, id: NodeId, unanswered: usize) {
+    pub(crate) fn question(&mut self, id: NodeId, unanswered: usize) {
         let now = self.now;
         if self.is_dormant(id) && !self.may_knock(id) {
             // Only a question that leaves counts.

@@ -187,6 +187,15 @@ impl Host {
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Waits until each interface has its link-local address: the kernel first makes sure that nobody else has it, for
+    /// up to two seconds.
+    pub(crate) fn await_link_local(self) {
+        self.sh(
+            "timeout 30 sh -c 'for path in /sys/class/net/eth*; do \
+             until ip -6 address show dev ${path##*/} scope link -tentative | grep -q .; do sleep 0.05; done; done'",
+        );
+    }
+
     /// A program on this host.
     pub(crate) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");

@@ -50,3 +50,40 @@ fn acknowledged_messages_arrive_once_and_in_order_while_their_receiver_moves_abo
         assert!((0..300).all(|id| world.outcome(0, app, id) == Some("delivered")), "seed {seed}");
     }
 }
+
+/// Two hosts lose the network that they have in common while one writes to the other, which would be given up after
+/// 1630 ms; some time before that `help` gives them another way. Nobody may be said to have left.
+fn helped_in_time(prepare: impl Fn(&mut World), help: impl Fn(&mut World)) {
+    for delay in (0..1600).step_by(50) {
+        let mut world = World::new(delay);
+        for name in ["pi-0", "pi-1"] {
+            let host = world.add(name, 0);
+            world.plug(host, 1);
+            world.start(host);
+        }
+        world.run(seconds(3));
+        prepare(&mut world);
+        let (_, app, watchers) = (world.listener(1, "t"), world.connect(0), [0, 1].map(|n| world.watcher(n)));
+        world.run(seconds(1));
+        // A switch dies: no card sees anything of that.
+        world.hosts[1].segment = 2;
+        world.send(0, app, 0, "pi-1", "t", "on its way");
+        world.run(milliseconds(delay));
+        help(&mut world);
+        world.run(seconds(20));
+        assert_eq!(world.outcome(0, app, 0), Some("delivered"), "{delay} ms");
+        for (host, watcher) in watchers.into_iter().enumerate() {
+            assert!(world.heard(host, watcher, "exit").is_empty(), "{delay} ms: pi-{host}");
+        }
+    }
+}
+
+#[test]
+fn a_suspect_is_asked_again_when_our_own_network_changes_before_it_is_given_up() {
+    helped_in_time(|world| world.unplug(0), |world| world.plug(0, 1));
+}
+
+#[test]
+fn a_suspect_is_asked_at_once_where_it_is_seen_before_it_is_given_up() {
+    helped_in_time(|world| world.unplug(1), |world| world.plug(1, 1));
+}

@@ -233,9 +233,7 @@ impl World {
         let rng = ChaCha20Rng::seed_from_u64(self.seed ^ boot << 32 ^ host as u64);
         let node = Node::new(config, Identity::from_secret(known.key), Box::new(rng), self.now);
         self.hosts[host].node = Some(node);
-        let links = self.links(host);
-        let now = self.now;
-        self.with(host, |node| node.handle_interfaces(&links, now));
+        self.tell_links(host);
     }
 
     /// The secrets in the configuration of a running host are others, and it is told so.
@@ -258,6 +256,18 @@ impl World {
     pub fn plug(&mut self, host: HostId, segment: u8) {
         let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, segment, 0, 0)) + host as u32 + 1);
         self.hosts[host].second = Some((SocketAddr::new(ip.into(), 28282), segment.into()));
+        self.tell_links(host);
+    }
+
+    /// It loses that one.
+    pub fn unplug(&mut self, host: HostId) {
+        self.hosts[host].second = None;
+        self.tell_links(host);
+    }
+
+    fn tell_links(&mut self, host: HostId) {
+        let (links, now) = (self.links(host), self.now);
+        self.with(host, |node| node.handle_interfaces(&links, now));
     }
 
     /// Power off: no goodbye.
@@ -297,8 +307,7 @@ impl World {
     /// The host gets another address.
     pub fn renumber(&mut self, host: HostId, addr: Ipv4Addr) {
         self.hosts[host].addr.set_ip(addr.into());
-        let (links, now) = (self.links(host), self.now);
-        self.with(host, |node| node.handle_interfaces(&links, now));
+        self.tell_links(host);
     }
 
     pub fn connect(&mut self, host: HostId) -> ClientId {
