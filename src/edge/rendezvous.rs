@@ -22,7 +22,6 @@ use crate::edge::config::rendezvous::Settings;
 use crate::edge::interfaces::{InterfaceFilter, Interfaces};
 use crate::edge::keyfile::{StateDir, StateError};
 use crate::edge::metrics::Metrics;
-use crate::edge::run::patient_interval;
 use crate::edge::serverkey;
 use crate::edge::systemd::ServiceManager;
 use crate::edge::udp::{Udp, UdpError};
@@ -47,7 +46,6 @@ pub struct Rendezvous {
     manager: ServiceManager,
     endings: [Signal; 2],
     alarm: Alarm,
-    watchdog: Option<Interval>,
     status: Interval,
     told: String,
     sending: Option<Transmit>,
@@ -126,7 +124,6 @@ impl Rendezvous {
             udp,
             interfaces: Interfaces::new(Arc::new(filter)),
             metrics,
-            watchdog: manager.ping_interval().map(patient_interval),
             manager,
             endings: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
             alarm: Alarm::new()?,
@@ -202,10 +199,8 @@ impl Rendezvous {
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        // Until they are pending: only then they wake us again.
-        while self.watchdog.as_mut().is_some_and(|watchdog| watchdog.poll_tick(cx).is_ready()) {
-            self.manager.ping();
-        }
+        self.manager.poll(cx);
+        // Until it is pending: only then it wakes us again.
         while self.status.poll_tick(cx).is_ready() {
             let (members, namespaces) = (self.server.members(), self.server.namespaces());
             let line = format!("{members} registrations in {namespaces} networks");

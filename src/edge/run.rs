@@ -15,7 +15,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use crate::core::{Config, Event, NetworkChange, Node, Transmit};
 use crate::edge::alarm::Alarm;
@@ -65,7 +65,6 @@ pub struct Daemon {
     endings: [Signal; 2],
     hangup: Signal,
     alarm: Alarm,
-    watchdog: Option<Interval>,
     sending: Option<Transmit>,
     buffer: Vec<u8>,
 }
@@ -159,7 +158,6 @@ impl Daemon {
             network,
             server_pins,
             configuration,
-            watchdog: manager.ping_interval().map(patient_interval),
             manager,
             endings,
             hangup,
@@ -241,10 +239,7 @@ impl Daemon {
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        // Until it is pending: only then it wakes us again.
-        while self.watchdog.as_mut().is_some_and(|watchdog| watchdog.poll_tick(cx).is_ready()) {
-            self.manager.ping();
-        }
+        self.manager.poll(cx);
         let due = self.node.poll_timeout().is_some_and(|(deadline, _)| deadline <= now);
         if due {
             self.node.handle_timeout(now);
@@ -427,11 +422,4 @@ impl Daemon {
         self.node.handle_health(health);
         Ok(reloaded)
     }
-}
-
-/// One that does not catch up on what it missed while the machine slept.
-pub(super) fn patient_interval(period: Duration) -> Interval {
-    let mut interval = interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }

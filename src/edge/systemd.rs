@@ -2,14 +2,16 @@
 //!
 //! Without one (no `NOTIFY_SOCKET`) all of it does nothing.
 
-use std::time::Duration;
+use std::task::Context;
 
 use sd_notify::NotifyState;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// The service manager, if there is one.
 #[derive(Debug)]
 pub struct ServiceManager {
-    watchdog: Option<Duration>,
+    /// Half of the time after which it would take us for dead, if it watches us.
+    watchdog: Option<Interval>,
     /// What the status line says.
     told: Option<Counts>,
 }
@@ -24,14 +26,15 @@ pub struct Counts {
 }
 
 impl ServiceManager {
-    /// Reads from the environment what it expects of us.
+    /// Reads from the environment what it expects of us. Must be called inside a tokio runtime.
     pub fn from_env() -> Self {
-        Self { watchdog: sd_notify::watchdog_enabled(), told: None }
-    }
-
-    /// Half of the time after which it would take us for dead, if it watches us.
-    pub fn ping_interval(&self) -> Option<Duration> {
-        self.watchdog.map(|timeout| timeout / 2)
+        let watchdog = sd_notify::watchdog_enabled().map(|timeout| {
+            let mut watchdog = interval(timeout / 2);
+            // What was missed while the machine slept is not made up for.
+            watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            watchdog
+        });
+        Self { watchdog, told: None }
     }
 
     /// We serve.
@@ -45,9 +48,12 @@ impl ServiceManager {
         tell(&[NotifyState::Reloading, now]);
     }
 
-    /// We live.
-    pub fn ping(&self) {
-        tell(&[NotifyState::Watchdog]);
+    /// Says that we live, whenever it is time to.
+    pub fn poll(&mut self, cx: &mut Context<'_>) {
+        // Until it is pending: only then it wakes us again.
+        while self.watchdog.as_mut().is_some_and(|watchdog| watchdog.poll_tick(cx).is_ready()) {
+            tell(&[NotifyState::Watchdog]);
+        }
     }
 
     /// What `systemctl status` shows; told only when it changes.

@@ -76,6 +76,17 @@ fn add_third(world: &mut World, seed: u8) -> HostId {
     third
 }
 
+/// Two homes and a third member, and all have met.
+fn met_three(seed: u64) -> (World, [HostId; 2]) {
+    let (mut world, hosts) = apart(seed, [Kind::HOME, Kind::HOME]);
+    let third = add_third(&mut world, 9);
+    for host in [third, hosts[0], hosts[1]] {
+        world.start(host);
+    }
+    assert!(world.run_for(seconds(5), |world| hosts.iter().all(|host| world.online(*host) == 2)));
+    (world, hosts)
+}
+
 fn peers(world: &mut World, host: HostId) -> Vec<Value> {
     let app = world.connect(host);
     world.say(host, app, r#"{"op":"peers","id":1}"#);
@@ -194,13 +205,8 @@ fn a_mapping_that_is_forgotten_soon_is_kept_open_or_opened_again() {
 #[test]
 fn when_a_direct_path_dies_under_traffic_a_relay_takes_over_and_nothing_is_lost() {
     for seed in 0..20 {
-        let (mut world, hosts) = apart(seed, [Kind::HOME, Kind::HOME]);
+        let (mut world, hosts) = met_three(seed);
         let [a, b] = hosts;
-        let third = add_third(&mut world, 9);
-        for host in [third, a, b] {
-            world.start(host);
-        }
-        assert!(world.run_for(seconds(5), |world| hosts.iter().all(|host| world.online(*host) == 2)));
         let listener = world.listener(b, "t");
         world.run(seconds(1));
         let app = world.connect(a);
@@ -271,13 +277,8 @@ fn where_udp_is_blocked_the_status_says_that_no_server_answers() {
 #[test]
 fn a_way_that_is_blocked_in_one_direction_gives_way_to_a_relay_once() {
     for seed in 0..4 {
-        let (mut world, hosts) = apart(seed, [Kind::HOME, Kind::HOME]);
+        let (mut world, hosts) = met_three(seed);
         let [a, b] = hosts;
-        let third = add_third(&mut world, 9);
-        for host in [third, a, b] {
-            world.start(host);
-        }
-        assert!(world.run_for(seconds(5), |world| hosts.iter().all(|host| world.online(*host) == 2)));
         world.run(seconds(5));
         let watchers = hosts.map(|host| world.watcher(host));
         world.internet.blocked.insert((World::wan(1), World::wan(2)));
