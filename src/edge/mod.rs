@@ -20,6 +20,7 @@ mod mdns_port;
 mod metrics;
 mod netlink;
 pub mod peerfile;
+mod portmap;
 mod reload;
 mod remember;
 pub mod rendezvous;
