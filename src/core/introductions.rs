@@ -67,6 +67,8 @@ const PLACES: usize = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Introductions {
     members: BTreeMap<NodeId, Member>,
+    /// The port of our router that leads to us.
+    mapped: Option<SocketAddr>,
 }
 
 /// A member, as it describes itself to members.
@@ -143,6 +145,14 @@ impl Node {
             |peer: &crate::core::peers::Peer| peer.path.is_some_and(sure) && peer.boot == Some(boot);
         if !self.peers.get(&id).is_some_and(reached) {
             self.meet_by(id, news);
+        }
+    }
+
+    /// The port of our router that leads to us, whenever it may be another one: members are told.
+    pub fn handle_mapped(&mut self, addr: Option<SocketAddr>, now: Instant) {
+        self.advance(now);
+        if std::mem::replace(&mut self.introductions.mapped, addr) != addr {
+            self.tell_whereabouts();
         }
     }
 
@@ -433,6 +443,9 @@ impl Node {
 
     /// Where we may be reached, the most telling first.
     pub(super) fn own_candidates(&self) -> Vec<Candidate> {
+        // Open to all that come, unlike what servers see.
+        let mapped = self.introductions.mapped.into_iter();
+        let mapped = mapped.map(|addr| Candidate { kind: CandidateKind::Mapped, addr });
         let seen = self.seen_by_servers().into_iter();
         let seen = seen.map(|addr| Candidate { kind: CandidateKind::Server, addr });
         let port = self.port();
@@ -440,7 +453,7 @@ impl Node {
         let own = own.filter(|ip| !ip.is_loopback() && !is_link_local(*ip));
         let own = own.map(|ip| Candidate { kind: CandidateKind::Own, addr: SocketAddr::new(ip, port) });
         let mut candidates: Vec<Candidate> = Vec::new();
-        for candidate in seen.chain(own) {
+        for candidate in mapped.chain(seen).chain(own) {
             if candidates.len() < CANDIDATES_MAX
                 && !candidates.iter().any(|known| known.addr == candidate.addr)
             {

@@ -211,6 +211,11 @@ impl Node {
         self.look_up(id);
     }
 
+    /// Whether anything leaves the LAN: members elsewhere are to find us by a rendezvous server.
+    pub fn is_on_internet(&self) -> bool {
+        self.is_registering() && !self.rendezvous.servers.is_empty()
+    }
+
     /// Whether we let ourselves be introduced: the open network never does.
     pub(super) fn is_registering(&self) -> bool {
         self.config.network.current().kind() == NetworkKind::Private

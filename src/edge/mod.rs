@@ -21,6 +21,7 @@ mod metrics;
 mod netlink;
 mod network;
 pub mod peerfile;
+mod portmap;
 mod reload;
 mod remember;
 pub mod rendezvous;

@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,6 +31,7 @@ use crate::edge::log::Log;
 use crate::edge::mdns::{self, Mdns, MdnsEvent};
 use crate::edge::network::Network;
 use crate::edge::peerfile::{self, PeerFile};
+use crate::edge::portmap::PortMapping;
 use crate::edge::reload::{self, Configuration};
 use crate::edge::remember::Remembering;
 use crate::edge::resolve::{ServerNames, StaticPeers};
@@ -56,6 +58,7 @@ pub struct Daemon {
     interfaces: Interfaces,
     static_peers: StaticPeers,
     server_names: ServerNames,
+    port_mapping: Option<PortMapping>,
     remembering: Remembering,
     state: StateDir,
     network: Network,
@@ -138,10 +141,13 @@ impl Daemon {
         let mdns = mdns.and_then(|started| {
             started.map_err(|error| node.handle_health(mdns::failing(&error.to_string()))).ok()
         });
+        let port = NonZeroU16::new(udp.port()).filter(|_| settings.port_mapping);
+        let port_mapping = port.map(PortMapping::new);
         let mut interfaces = Interfaces::new(filter);
         if let Some(addrs) = interfaces.changed() {
             udp.set_interfaces(&addrs, interfaces.is_confined());
             node.handle_interfaces(&addrs, clock.now());
+            port_mapping.iter().for_each(|mapping| mapping.set_interfaces(&addrs));
         }
         let manager = ServiceManager::from_env();
         Ok(Self {
@@ -153,6 +159,7 @@ impl Daemon {
             interfaces,
             static_peers: StaticPeers::new(settings.peers),
             server_names: ServerNames::new(),
+            port_mapping,
             remembering: Remembering::new(peer_file),
             state,
             network,
@@ -193,11 +200,17 @@ impl Daemon {
         // Before the goodbyes: who is here now is to be found again.
         let known = self.node.known_peers();
         self.node.handle_shutdown(now);
+        let mapping = self.port_mapping.take();
         let goodbyes = poll_fn(|cx| {
             self.drain(cx, now);
             if self.sending.is_none() { Poll::Ready(()) } else { Poll::Pending }
         });
-        let _ = timeout(GOODBYES, goodbyes).await;
+        let unmapped = async {
+            if let Some(mapping) = mapping {
+                mapping.end().await;
+            }
+        };
+        let _ = tokio::join!(timeout(GOODBYES, goodbyes), timeout(GOODBYES, unmapped));
         self.local.flush(&mut self.node, now);
         if let Err(error) = self.remembering.finish(&known).await {
             tracing::warn!(reason = %error, "known peers cannot be kept");
@@ -275,6 +288,7 @@ impl Daemon {
             self.udp.set_interfaces(&addrs, self.interfaces.is_confined());
             self.node.handle_interfaces(&addrs, now);
             self.with_mdns(Mdns::look);
+            self.port_mapping.iter().for_each(|mapping| mapping.set_interfaces(&addrs));
             busy = true;
         }
         if let Poll::Ready(found) = self.static_peers.poll(cx) {
@@ -285,6 +299,14 @@ impl Daemon {
         if let Poll::Ready((server, addrs)) = self.server_names.poll(cx) {
             self.node.handle_server_addrs(&server, &addrs, now);
             busy = true;
+        }
+        if let Some(mapping) = &mut self.port_mapping {
+            mapping.open(self.node.is_on_internet());
+            if let Poll::Ready(told) = mapping.poll(cx) {
+                self.node.handle_mapped(told.addr, now);
+                self.node.handle_health(told.health());
+                busy = true;
+            }
         }
         busy
     }

@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 use crate::kinds::Kind;
 use crate::lab::cable::{Cable, Lan};
-use crate::lab::{Daemon, FILES, Host, Lab, Program};
+use crate::lab::{Daemon, FILES, Host, Lab, Program, script};
 use crate::recipes;
 
 const SERVER: &str = "192.0.2.10";
@@ -216,6 +216,15 @@ impl Site<'_> {
 
     pub(crate) fn addr_of(&self, host: Host) -> String {
         self.addr(host.number)
+    }
+
+    /// Lets the router map ports as it is asked to, in one of the ways of `router.py`.
+    pub(crate) fn map_ports(&self, how: &str) -> Program {
+        let mut command = self.router.command("python3");
+        command.arg(script("router.py")).args([how, &self.wan, &self.prefix]);
+        let program = Program::start(command, format!("router.py {how}"));
+        program.line(|line| line == "ready");
+        program
     }
 
     fn route_out(&self) {

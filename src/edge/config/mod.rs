@@ -96,6 +96,10 @@ pub struct Options {
     #[arg(long, env = "ATONCE_NO_RELAY", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_relay: Option<bool>,
+    /// Ask no router for a port by PCP, NAT-PMP or UPnP; without a rendezvous server none is asked anyway
+    #[arg(long, env = "ATONCE_NO_PORT_MAPPING", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_port_mapping: Option<bool>,
     /// Tell what would be used and where it was set, or all that is wrong, and end
     #[arg(long)]
     #[serde(skip)]
@@ -134,6 +138,8 @@ pub struct Settings {
     pub hello: bool,
     /// Relay for peers, and be relayed for.
     pub relay: bool,
+    /// Ask the router for a port.
+    pub port_mapping: bool,
     /// What to log.
     pub log: String,
     /// What means nothing, and does no harm: unknown keys.
@@ -231,6 +237,7 @@ impl Given {
             mdns_probe: options.mdns_probe.unwrap_or(false),
             hello: !options.no_hello.unwrap_or(false),
             relay: !options.no_relay.unwrap_or(false),
+            port_mapping: !options.no_port_mapping.unwrap_or(false),
             log,
             warnings: Vec::new(),
             given: self,
@@ -268,14 +275,16 @@ impl Settings {
             "name" => json(self.name.as_str()),
             "port" => Some(DEFAULT_PORT.to_string()),
             "log" => json(&self.log),
-            "no_mdns" | "mdns_probe" | "no_hello" | "no_relay" => Some("false".to_owned()),
+            "no_mdns" | "mdns_probe" | "no_hello" | "no_relay" | "no_port_mapping" => {
+                Some("false".to_owned())
+            }
             _ => None,
         }
     }
 }
 
 /// The keys of the files, as they are written there.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "state_dir",
     "socket",
     "name",
@@ -290,6 +299,7 @@ const KEYS: [&str; 15] = [
     "mdns_probe",
     "no_hello",
     "no_relay",
+    "no_port_mapping",
     "log",
 ];
 
