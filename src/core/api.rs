@@ -148,7 +148,7 @@ pub enum Event {
     /// Stop browsing.
     StopBrowse,
     /// What outlives this run changed: see [`Node::known_peers`](super::Node::known_peers) and
-    /// [`Node::known_servers`](super::Node::known_servers).
+    /// [`Node::proved_servers`](super::Node::proved_servers).
     Remember,
     /// Look this rendezvous server's name up, and answer with
     /// [`Node::handle_server_addrs`](super::Node::handle_server_addrs) whenever that brings something.

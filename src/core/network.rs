@@ -22,7 +22,7 @@ impl Node {
             NetworkOp::Join { secret, keep } => match secret.as_str().parse::<Invitation>() {
                 Ok(invitation) => NetworkChange::Join { invitation, keep },
                 Err(error) => {
-                    let hint = "atonce network create prints a secret";
+                    let hint = "copy the whole line of atonce invite, or of atonce network create";
                     return self.refuse(client, id, ErrorCode::BadRequest, error.to_string().into(), hint);
                 }
             },

@@ -300,7 +300,7 @@ impl Node {
         }
         if server.key.is_some_and(|key| key != retry.server) {
             if server.stranger.replace(retry.server) != Some(retry.server) {
-                warn!(server = %server.name, reason = "wrong-key", "this rendezvous server has another key than it had");
+                warn!(server = %server.name, reason = "wrong-key", "this rendezvous server has another key than the known one");
             }
             server.link_mut(family).nonce = None;
             self.timers.set(Timer::Hail(id, family), now + WRONG_KEY_PAUSE);
@@ -355,7 +355,13 @@ impl Node {
         self.seen_by_servers().windows(2).any(|pair| pair[0].ip() == pair[1].ip())
     }
 
-    /// The keys that servers showed, to be known again after a restart.
+    /// The servers whose keys were seen to be theirs, to be known again after a restart.
+    pub fn proved_servers(&self) -> Vec<RendezvousServer> {
+        let proved = self.rendezvous.servers.values().filter(|server| server.time.is_some());
+        proved.map(|server| RendezvousServer { name: server.name.clone(), key: server.key }).collect()
+    }
+
+    /// The servers in use, each with the key that is configured or that it showed.
     pub fn known_servers(&self) -> Vec<RendezvousServer> {
         let known = self.rendezvous.servers.values();
         known.map(|server| RendezvousServer { name: server.name.clone(), key: server.key }).collect()

@@ -153,8 +153,11 @@ impl Rendezvous {
             } else {
                 vec![bound.ip()]
             };
-            let shown = if named.is_empty() { vec![bound.ip()] } else { named };
-            lines.extend(shown.into_iter().map(|ip| format!("{}#{key}", SocketAddr::new(ip, bound.port()))));
+            lines.extend(named.into_iter().map(|ip| format!("{}#{key}", SocketAddr::new(ip, bound.port()))));
+        }
+        if lines.is_empty() {
+            // At least the port and the key are told.
+            lines.extend(self.udp.addrs().into_iter().map(|addr| format!("{addr}#{key}")));
         }
         lines.into_iter().collect()
     }

@@ -356,7 +356,7 @@ impl Daemon {
             Event::Resolve(server) => self.server_names.look_up(server),
             Event::Remember => {
                 self.remembering.changed();
-                self.server_pins.keep(self.node.known_servers());
+                self.server_pins.keep(&self.node.known_servers(), self.node.proved_servers());
             }
             Event::Network { client, id, change } => {
                 let outcome = self.change_network(change, now);
@@ -394,7 +394,7 @@ impl Daemon {
     fn use_servers(&mut self, now: Instant) {
         let servers = self.network.all_servers(&self.configuration.current().rendezvous);
         self.node.handle_servers(&self.server_pins.fill_in(servers), now);
-        self.server_pins.keep(self.node.known_servers());
+        self.server_pins.keep(&self.node.known_servers(), self.node.proved_servers());
     }
 }
 

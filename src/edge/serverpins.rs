@@ -54,9 +54,14 @@ impl ServerPins {
         filled.collect()
     }
 
-    /// Keeps the keys of the servers in use, and no others.
-    pub(super) fn keep(&mut self, mut known: Vec<RendezvousServer>) {
+    /// Keeps the keys of the servers in use that were `proved`, now or in an earlier run, and no others: a mistyped one is
+    /// forgotten with its configuration.
+    pub(super) fn keep(&mut self, in_use: &[RendezvousServer], proved: Vec<RendezvousServer>) {
+        let renewed = |pin: &RendezvousServer| proved.iter().any(|server| server.name == pin.name);
+        let before = self.kept.iter().filter(|pin| in_use.contains(pin) && !renewed(pin)).cloned();
+        let mut known: Vec<_> = before.chain(proved.iter().cloned()).collect();
         known.retain(|server| server.key.is_some());
+        known.sort();
         if known == self.kept {
             return;
         }
@@ -97,7 +102,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = ("b".repeat(51) + "a", "c".repeat(51) + "a");
         let learnt = servers(&[&format!("a:1#{one}"), "b:2"]);
-        ServerPins::load(dir.path()).0.keep(learnt);
+        ServerPins::load(dir.path()).0.keep(&learnt.clone(), learnt);
         let file = dir.path().join("rendezvous.pins");
         assert_eq!(fs::read_to_string(&file).unwrap(), format!("a:1#{one}\n"));
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
@@ -109,7 +114,10 @@ mod tests {
         let named = servers(&[&format!("a:1#{two}")]);
         assert_eq!(pins.fill_in(named.clone()), named);
 
-        pins.keep(Vec::new());
+        // In use and silent now: still known. Then mistyped: neither is.
+        pins.keep(&servers(&[&format!("a:1#{one}")]), Vec::new());
+        assert_eq!(pins.fill_in(servers(&["a:1"])), servers(&[&format!("a:1#{one}")]));
+        pins.keep(&named, Vec::new());
         assert_eq!(ServerPins::load(dir.path()).0.fill_in(servers(&["a:1"])), servers(&["a:1"]));
     }
 

@@ -54,6 +54,11 @@ fn show(status: &Status<'_>, output: &Output) -> io::Result<()> {
     let counts = [(peers.online, "online"), (peers.connecting, "connecting"), (peers.offline, "offline")];
     let counts: Vec<String> = counts.iter().map(|(count, state)| format!("{count} {state}")).collect();
     row(output, "peers", &list(&counts))?;
+    for server in &status.rendezvous {
+        let seen = server.reflexive.map(|addr| format!(", sees this node at {addr}")).unwrap_or_default();
+        let text = format!("{} {}, {} others{seen}", server.server, server.state, server.members);
+        row(output, "rendezvous", &text)?;
+    }
     if let Some(key) = status.health.iter().find(|check| check.check == "hardware") {
         row(output, "key", &key.why)?;
     }
