@@ -13,6 +13,7 @@ use crate::core::api::{Destination, Dropped, Route};
 use crate::core::duplicates::Claim;
 use crate::core::paths::Source;
 use crate::core::prospects::RETRY;
+use crate::core::relays::is_same_source;
 use crate::core::sessions::Established;
 use crate::core::timers::Timer;
 use crate::core::whois::Whois;
@@ -220,7 +221,8 @@ impl Node {
     /// Whether this source holds as many half-open handshakes as one may, of those that proved it or of the others.
     fn is_crowded(&self, source: IpAddr, proved: bool) -> bool {
         let of_source = |half: &&HalfOpen| {
-            half.said.proved == proved && half.sources.iter().any(|route| route.remote.ip() == source)
+            half.said.proved == proved
+                && half.sources.iter().any(|route| is_same_source(route.remote.ip(), source))
         };
         self.handshakes.half_open.values().filter(of_source).count() >= limits::HALF_OPEN_PER_SOURCE
             // Daemons side by side on one host all come from the same address.

@@ -45,6 +45,8 @@ const MEETING: Duration = Duration::from_secs(40);
 const MEETING_PRIVATE: Duration = Duration::from_secs(5);
 /// The schedule of a meeting begins anew no more often: a member could make us send to others without end.
 const ANEW: Duration = Duration::from_secs(5);
+/// News of a member whom we are meeting already make us send out of turn no more often.
+const SEND_GAP: Duration = Duration::from_millis(200);
 /// A meeting that lasts so long without a session is told as hard.
 const MEETING_HARD: Duration = Duration::from_secs(15);
 /// Past a home's translator and a carrier's, and no farther: the next router ends it.
@@ -178,6 +180,7 @@ impl Node {
                 && !ip.is_loopback()
                 && !ip.is_multicast()
                 && !is_link_local(ip)
+                && !is_relayed(ip)
                 && !self.links.is_broadcast(ip)
                 && !self.links.is_own(ip)
                 // Nor ourselves around our own router: some take that for an attack.
@@ -196,14 +199,18 @@ impl Node {
         let both = news == News::Both || begun.is_some_and(|meeting| meeting.both);
         // News again and again do not make us send ever faster.
         let anew = begun.map(|meeting| meeting.anew).filter(|anew| now.since(*anew) < ANEW);
-        if anew.is_none() {
+        let anew_now = anew.is_none();
+        if anew_now {
             prospect.attempts = 0;
         }
         let (anew, begun) = (anew.unwrap_or(now), begun.map_or(now, |meeting| meeting.begun));
         let public = prospect.candidates.iter().any(|candidate| is_public(candidate.route.remote.ip()));
         let patience = if public { MEETING } else { MEETING_PRIVATE };
         prospect.meeting = Some(Meeting { begun, anew, both, patience, introduced });
-        self.send_first_message(id);
+        // Else the schedule goes on: many words about one member must not take the others' turn.
+        if anew_now || prospect.last_sent.is_none_or(|sent| now.since(sent) >= SEND_GAP) {
+            self.send_first_message(id);
+        }
     }
 
     /// Introduces us to the member whom we try to reach, if it is time to.

@@ -15,6 +15,7 @@ use crate::core::api::{Advert, Destination, Dropped, Event, IpAddrScoped, Route,
 use crate::core::heard::Channel;
 use crate::core::pace::Pace;
 use crate::core::paths::Source;
+use crate::core::relays::is_relayed;
 use crate::core::timers::Timer;
 use crate::crypto::network::{NetworkKeys, NetworkKind, NetworkTag};
 use crate::id::NodeId;
@@ -415,7 +416,7 @@ impl Node {
     /// the internet. A hint is not worth more than who may give it.
     fn may_be_a_peer(&self, addr: SocketAddr) -> bool {
         let ip = addr.ip().to_canonical();
-        let group = ip.is_unspecified() || ip.is_multicast() || self.links.is_broadcast(ip);
+        let group = ip.is_unspecified() || ip.is_multicast() || self.links.is_broadcast(ip) || is_relayed(ip);
         let open = self.config.network.current().kind() == NetworkKind::Open;
         addr.port() != 0 && !group && (!open || self.links.is_local_network(ip))
     }

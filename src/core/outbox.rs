@@ -51,6 +51,11 @@ impl Outbox {
         Some(transmit)
     }
 
+    /// Puts back what is left of a train that was taken.
+    pub(crate) fn put_back(&mut self, transmit: Transmit, bytes: Vec<u8>) {
+        self.ready.push_front((transmit, bytes));
+    }
+
     pub(crate) fn buffer(&mut self) -> Vec<u8> {
         self.spare.pop().unwrap_or_default()
     }

@@ -97,7 +97,7 @@ pub(super) struct Prospect {
     /// Who told us of it, if it was another peer.
     teller: Option<NodeId>,
     since: Instant,
-    last_sent: Option<Instant>,
+    pub(super) last_sent: Option<Instant>,
 }
 
 #[derive(Debug)]

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tracing::debug;
@@ -15,6 +16,7 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::Dropped;
 use crate::core::introductions::News;
+use crate::core::pace::Pace;
 use crate::core::rendezvous::{Family, ServerId};
 use crate::core::timers::Timer;
 use crate::crypto::namespace::NamespaceKeys;
@@ -30,6 +32,15 @@ use crate::wire::rendezvous::{
 /// From one unanswered question to the next; after the last one the server is hailed again.
 const AGAIN: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(1), Duration::from_secs(2)];
+/// After so many registers that were refused the next one is later.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// Lists that leave at once and a second: a server may not make us ask without end.
+const LISTS_AT_ONCE: u32 = 64;
+const LISTS_A_SECOND: u32 = 20;
+/// How often a server may want to hear of us, and how long it may make us wait, whatever it says.
+const KEEP_SECONDS: RangeInclusive<u16> = 5..=60;
+const AGAIN_SECONDS: RangeInclusive<u16> = 1..=600;
+const REGISTER_AFTER_SECONDS_MAX: u16 = 120;
 /// Each so many keeps an answer is wanted: the others only hold the translator's mapping.
 const ANSWER_EVERY: u32 = 4;
 /// Until a server says how often it wants to hear of us: half of the shortest mapping that home routers keep.
@@ -61,6 +72,7 @@ pub(crate) struct Registration {
     version: u64,
     /// Of the list that waits for its page.
     listing: Option<Nonce>,
+    lists: Pace,
     members: BTreeMap<Handle, NodeId>,
     leases: [Lease; 2],
     knocks: VecDeque<Nonce>,
@@ -99,15 +111,22 @@ impl Registration {
         self.members.len()
     }
 
-    /// Whether `nonce` is that of a question of ours that the server answered by a retry: our token is worth nothing
-    /// any more.
-    pub(super) fn refused(&mut self, family: Family, nonce: Nonce) -> bool {
+    /// Whether `nonce` is that of a question of ours.
+    pub(super) fn asked(&self, family: Family, nonce: Nonce) -> bool {
+        self.leases[family as usize].asked(nonce)
+    }
+
+    /// The server answered the question with `nonce` by a retry: our token is worth nothing any more. A refused register
+    /// is repeated at its time, as if there had been no answer: a translator that changes our port with every packet
+    /// would make us and the server talk without a pause.
+    pub(super) fn refused(&mut self, family: Family, nonce: Nonce) {
         let lease = &mut self.leases[family as usize];
-        let refused = lease.asked(nonce);
-        if refused {
-            (lease.token, lease.nonce, lease.last_keep) = (None, None, None);
+        if lease.asked(nonce) {
+            if lease.token.take().is_some() {
+                lease.unanswered = 0;
+            }
+            (lease.nonce, lease.last_keep) = (None, None);
         }
-        refused
     }
 
     /// What proves to the server that we are registered, and in which family it counts.
@@ -196,6 +215,7 @@ impl Node {
                 seq: 0,
                 version: 0,
                 listing: None,
+                lists: Pace::new(LISTS_AT_ONCE, LISTS_A_SECOND),
                 members: BTreeMap::new(),
                 leases: Default::default(),
                 knocks: VecDeque::new(),
@@ -205,7 +225,7 @@ impl Node {
         for family in Family::ALL {
             let Some((server, known)) = self.registration(id) else { return };
             let lease = &known.leases[family as usize];
-            let idle = lease.token.is_none() && lease.nonce.is_none();
+            let idle = lease.token.is_none() && lease.nonce.is_none() && lease.unanswered == 0;
             let reached =
                 self.rendezvous.servers.get(&server).is_some_and(|it| it.link(family).cookie.is_some());
             if idle && reached {
@@ -264,15 +284,29 @@ impl Node {
     pub(crate) fn on_lease_timer(&mut self, id: RegistrationId, family: Family) {
         let Some((server, known)) = self.registration_mut(id) else { return };
         let lease = &mut known.leases[family as usize];
-        if lease.nonce.is_some() && lease.unanswered as usize >= AGAIN.len() {
+        let (exhausted, token) = (lease.unanswered as usize >= AGAIN.len(), lease.token);
+        if exhausted && lease.nonce.is_some() {
             debug!("a rendezvous server does not answer any more");
             *lease = Lease::default();
             return self.hail_soon(server, family);
         }
-        match lease.token {
+        match token {
+            _ if self.is_strange(server) => {}
             Some(token) => self.keep(id, family, token),
+            None if exhausted => self.register_later(id, family),
             None => self.register(id, family),
         }
+    }
+
+    /// The server refused us again and again: perhaps somebody else has taken our handle.
+    fn register_later(&mut self, id: RegistrationId, family: Family) {
+        debug!("a rendezvous server refuses us again and again");
+        let handle = Handle(self.random());
+        let Some((_, known)) = self.registration_mut(id) else { return };
+        (known.handle, known.seq, known.version) = (handle, 0, 0);
+        known.leases[family as usize] = Lease::default();
+        let pause = self.jittered(REFUSED_PAUSE);
+        self.timers.set(Timer::Lease(id, family), self.now + pause);
     }
 
     fn keep(&mut self, id: RegistrationId, family: Family, token: Token) {
@@ -329,7 +363,7 @@ impl Node {
         welcome: &Welcome<'_>,
     ) -> Result<(), Dropped> {
         let asked = |it: &Registration| it.leases[family as usize].nonce == Some(welcome.nonce);
-        let keep = Duration::from_secs(u64::from(welcome.keep_seconds.max(1)));
+        let keep = within(welcome.keep_seconds, &KEEP_SECONDS);
         let known = self.answered(server, datagram, asked)?;
         let id = known.id;
         let first = !known.is_kept() && known.version == 0;
@@ -342,6 +376,7 @@ impl Node {
         self.on_entries(id, welcome.entries, if told { News::Told } else { News::Ours });
         self.reached_version(id, welcome.upto, welcome.version);
         self.note_seen(server, family, welcome.seen);
+        self.note_time(server, welcome.time);
         Ok(())
     }
 
@@ -356,7 +391,7 @@ impl Node {
         let asked = |it: &Registration| it.leases[family as usize].asked(kept.nonce);
         let known = self.answered(server, datagram, asked)?;
         let (id, version) = (known.id, known.version);
-        let keep = Duration::from_secs(u64::from(kept.keep_seconds.max(1)));
+        let keep = within(kept.keep_seconds, &KEEP_SECONDS);
         let lease = &mut known.leases[family as usize];
         (lease.token, lease.nonce, lease.last_keep, lease.unanswered) = (Some(kept.token), None, None, 0);
         lease.keep = Some(keep);
@@ -364,16 +399,14 @@ impl Node {
             Some(seconds) => {
                 // The server does not know what we told it: as if we were new, at the time that it wishes.
                 lease.token = None;
-                Duration::from_secs(u64::from(seconds))
+                Duration::from_secs(u64::from(seconds.min(REGISTER_AFTER_SECONDS_MAX)))
             }
             None => self.jittered(keep),
         };
         self.timers.set(Timer::Lease(id, family), now + pause);
-        if let Some(known) = self.rendezvous.servers.get_mut(&server) {
-            known.set_time(kept.time, now);
-        }
         self.reached_version(id, version, kept.version);
         self.note_seen(server, family, kept.seen);
+        self.note_time(server, kept.time);
         Ok(())
     }
 
@@ -419,7 +452,7 @@ impl Node {
         debug!(reason = ?nope.refusal, "a rendezvous server refuses us");
         let id = refused.id;
         refused.leases[family as usize] = Lease::default();
-        let pause = Duration::from_secs(u64::from(nope.again_seconds.max(1)));
+        let pause = within(nope.again_seconds, &AGAIN_SECONDS);
         let pause = self.jittered(pause);
         self.timers.set(Timer::Lease(id, family), self.now + pause);
         Ok(())
@@ -427,13 +460,17 @@ impl Node {
 
     /// We know the namespace up to `upto`, and the server up to `version`: asks for the rest.
     fn reached_version(&mut self, id: RegistrationId, upto: u64, version: u64) {
-        let nonce = Nonce(self.random());
+        let (nonce, now) = (Nonce(self.random()), self.now);
         let Some((server, known)) = self.registration_mut(id) else { return };
         known.version = known.version.max(upto);
         if known.version >= version {
             return;
         }
         let Some((family, token)) = known.token() else { return };
+        if !known.lists.take(now) {
+            // The next answer to a keep tells us again that we lack some.
+            return;
+        }
         known.listing = Some(nonce);
         let (namespace, handle) = (*known.keys.namespace(), known.handle);
         let list = List { nonce, namespace, handle, token, known: known.version };
@@ -519,4 +556,8 @@ impl Registration {
     pub(super) fn is_named(&self, tag: NamespaceTag) -> bool {
         self.keys.namespace().tag() == tag
     }
+}
+
+fn within(seconds: u16, range: &RangeInclusive<u16>) -> Duration {
+    Duration::from_secs(u64::from(seconds.clamp(*range.start(), *range.end())))
 }

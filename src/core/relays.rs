@@ -180,6 +180,10 @@ impl Node {
         }
         let (relay, channel) = self.relays.named(route.remote.ip())?;
         let segment_bytes = transmit.segment_bytes;
+        let fitting = (limits::TRAIN_BYTES / (segment_bytes + size::RELAY_OVERHEAD)).max(1) * segment_bytes;
+        if bytes.len() > fitting {
+            self.outbox.put_back(transmit, bytes.split_off(fitting));
+        }
         let peer = self.peers.get_mut(&relay)?;
         let (path, current) =
             (peer.path.filter(|path| !is_relayed(path.remote.ip()))?, peer.current.as_mut()?);
@@ -211,6 +215,16 @@ impl Node {
         }
         let remote = self.relays.addr(relay, channel).ok_or(Dropped::OverLimit)?;
         self.on_packet(Route { remote, local: None }, packet)
+    }
+}
+
+/// Whether two addresses are one source: a relay is one, whatever channels it makes up.
+pub(super) fn is_same_source(one: IpAddr, other: IpAddr) -> bool {
+    match (one, other) {
+        (IpAddr::V6(one), IpAddr::V6(other)) if is_relayed(one.into()) => {
+            one.segments()[..6] == other.segments()[..6]
+        }
+        _ => one == other,
     }
 }
 

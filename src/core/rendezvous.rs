@@ -294,18 +294,21 @@ impl Node {
         let now = self.now;
         let server = self.rendezvous.servers.get_mut(&id).ok_or(Dropped::Unexpected)?;
         let hailed = server.link(family).nonce == Some(retry.nonce);
-        let refused = server.registrations.iter_mut().any(|known| known.refused(family, retry.nonce));
-        if !hailed && !refused {
+        if !hailed && !server.registrations.iter().any(|known| known.asked(family, retry.nonce)) {
             return Err(Dropped::Unexpected);
         }
+        if !is_a_time(retry.time) {
+            return Err(Dropped::Malformed);
+        }
         if server.key.is_some_and(|key| key != retry.server) {
-            if server.stranger.replace(retry.server) != Some(retry.server) {
+            if server.stranger.replace(retry.server).is_none() {
                 warn!(server = %server.name, reason = "wrong-key", "this rendezvous server has another key than the known one");
             }
             server.link_mut(family).nonce = None;
             self.timers.set(Timer::Hail(id, family), now + WRONG_KEY_PAUSE);
             return Err(Dropped::Unauthenticated);
         }
+        server.registrations.iter_mut().for_each(|known| known.refused(family, retry.nonce));
         server.stranger = None;
         if server.key.is_none() {
             info!(server = %server.name, key = %retry.server, "this is the key of the rendezvous server from now on");
@@ -319,6 +322,22 @@ impl Node {
         self.note_seen(id, family, retry.seen);
         self.update_registrations();
         Ok(())
+    }
+
+    /// A server says what time it has: perhaps members are to be found elsewhere than we thought.
+    pub(super) fn note_time(&mut self, id: ServerId, time: ServerTime) {
+        let now = self.now;
+        let Some(server) = self.rendezvous.servers.get_mut(&id).filter(|_| is_a_time(time)) else { return };
+        let before = server.days(now).0;
+        server.set_time(time, now);
+        if server.days(now).0 != before {
+            self.update_registrations();
+        }
+    }
+
+    /// Whether a server showed another key than we know.
+    pub(super) fn is_strange(&self, id: ServerId) -> bool {
+        self.rendezvous.servers.get(&id).is_some_and(|server| server.stranger.is_some())
     }
 
     /// How a server sees us: the others are told when it is not as before.
@@ -436,4 +455,9 @@ impl Node {
         }
         self.rendezvous.servers.values().filter_map(health).collect()
     }
+}
+
+/// Whether a server may have this time: until the year 4700.
+const fn is_a_time(time: ServerTime) -> bool {
+    time.second < DAY_SECONDS && time.day.0 < 1_000_000
 }

@@ -99,3 +99,25 @@ fn a_bridged_network_is_quiet() {
         assert_eq!(world.online(*host), 6);
     }
 }
+
+#[test]
+fn a_burst_through_a_relay_arrives_whole() {
+    let (mut world, left, right, bridge) = bridged(4, 1, 1);
+    for host in [left[0], right[0], bridge] {
+        world.start(host);
+    }
+    assert!(world.run_for(seconds(10), |world| world.online(left[0]) == 2 && world.online(right[0]) == 2));
+    let listener = world.listener(right[0], "t");
+    world.run(seconds(1));
+    let app = world.connect(left[0]);
+    let now = world.now;
+    world.with(left[0], |node| {
+        for id in 1..=400 {
+            let text = "x".repeat(1100);
+            let line = format!(r#"{{"op":"send","id":{id},"to":"2-0","topic":"t","text":"{text}"}}"#);
+            node.handle_request(app, atonce::wire::local::Request::parse(line.as_bytes()), now);
+        }
+    });
+    world.run(seconds(6));
+    assert_eq!(world.heard(right[0], listener, "message").len(), 400);
+}

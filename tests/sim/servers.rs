@@ -122,3 +122,13 @@ fn a_member_that_lies_about_where_it_is_draws_few_packets_to_its_victims() {
     assert!(counts.iter().all(|count| *count <= 160), "{counts:?}");
     assert!(counts.iter().any(|count| *count > 0));
 }
+
+#[test]
+fn behind_a_router_that_gives_each_packet_another_port_a_node_does_not_talk_to_the_server_without_a_pause() {
+    let (mut world, [one, _]) = apart(25, [Kind::RANDOM, Kind::HOME]);
+    world.internet.routers.get_mut(&1).unwrap().nat.life = seconds(0);
+    world.start(one);
+    world.run(seconds(60));
+    let received = world.internet.servers[0].received.len();
+    assert!((5..60).contains(&received), "{received}");
+}

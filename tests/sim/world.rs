@@ -503,6 +503,7 @@ impl World {
     fn transmit(&mut self, host: HostId, transmit: Transmit, bytes: &[u8]) {
         bytes.hash(&mut self.trace);
         self.now.hash(&mut self.trace);
+        assert!(bytes.len() <= atonce::limits::DATAGRAM_MAX_BYTES, "one send cannot take {}", bytes.len());
         for datagram in bytes.chunks(transmit.segment_bytes) {
             self.hosts[host].sent_packets += 1;
             self.hosts[host].sent_bytes += datagram.len() as u64;
