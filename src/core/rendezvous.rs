@@ -313,6 +313,9 @@ impl Node {
         if server.key.is_none() {
             info!(server = %server.name, key = %retry.server, "this is the key of the rendezvous server from now on");
             server.key = Some(retry.server);
+        }
+        if server.time.is_none() {
+            // Its key is proved now.
             self.events.push_back(Event::Remember);
         }
         server.set_time(retry.time, now);
