@@ -51,6 +51,8 @@ const DOUBT_MAX: Duration = Duration::from_secs(2);
 /// A peer across the internet is asked after this much silence: less than half of what the most forgetful translators
 /// keep a mapping for.
 const KEEP_WARM: Duration = Duration::from_secs(25);
+/// The one of two with the smaller id asks so much later: not at all, since it is asked before.
+const WARM_TURN: Duration = Duration::from_secs(2);
 /// Of so many such peers, the latest.
 const KEPT_WARM: usize = 16;
 /// After this much silence the way to others of them may be forgotten.
@@ -80,8 +82,8 @@ pub(crate) struct Liveness {
     asks_us: bool,
     /// It is a neighbour on the ring, near or far.
     linked: bool,
-    /// The way to it is kept open.
-    warm: bool,
+    /// The way to it is kept open, by asking after this much silence.
+    warm: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,7 +166,7 @@ impl Liveness {
     fn deadlines(&self, now: Instant, ring: Duration) -> (Option<Instant>, Option<Instant>) {
         let in_use = self.is_in_use(now).then(|| self.heard + HEARTBEAT);
         let ring = self.asked_by_us.then(|| self.last_asked + ring);
-        let warm = self.warm.then(|| self.heard.max(self.last_asked) + KEEP_WARM);
+        let warm = self.warm.map(|silence| self.heard.max(self.last_asked) + silence);
         let ask = in_use.into_iter().chain(ring).chain(warm).min();
         let judge = self.asks_us.then(|| self.heard + RING + RING_GRACE);
         (ask, judge)
@@ -210,7 +212,8 @@ impl Node {
         far.sort_unstable();
         let warm: Vec<_> = far.into_iter().rev().take(KEPT_WARM).map(|(_, _, id)| id).collect();
         for (id, peer) in self.peers.iter_mut() {
-            peer.liveness.warm = warm.contains(id);
+            let turn = if self.id < *id { WARM_TURN } else { Duration::ZERO };
+            peer.liveness.warm = warm.contains(id).then_some(KEEP_WARM + turn);
         }
         for id in warm {
             self.timers.set_sooner(Timer::Liveness(id), self.now + KEEP_WARM);

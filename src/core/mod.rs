@@ -395,8 +395,17 @@ impl Node {
 
     /// `duration`, up to a fifth longer or shorter: so that many nodes do not act at the same moment for ever.
     fn jittered(&mut self, duration: Duration) -> Duration {
-        let percent = 80 + u32::try_from(self.rng.next_u64() % 41).unwrap_or(20);
-        duration * percent / 100
+        self.varied(duration, 20)
+    }
+
+    /// `duration`, up to a tenth longer or shorter: where what is kept alive would end soon after it.
+    fn a_little_off(&mut self, duration: Duration) -> Duration {
+        self.varied(duration, 10)
+    }
+
+    fn varied(&mut self, duration: Duration, percent: u32) -> Duration {
+        let off = u32::try_from(self.rng.next_u64() % u64::from(2 * percent + 1)).unwrap_or(percent);
+        duration * (100 - percent + off) / 100
     }
 }
 

@@ -531,8 +531,11 @@ impl Node {
         self.forget_first_message(peer);
         self.timers.clear(Timer::Handshake(peer));
         let met = self.prospects.by_id.remove(&peer);
-        self.met(peer);
         self.prospects.answered(peer);
+        if met.as_ref().is_some_and(|prospect| prospect.meeting.is_some()) {
+            // Should the session have been made through a relay, another way is sought on.
+            self.meet_later(peer);
+        }
         if let Some(teller) = met.as_ref().and_then(|prospect| prospect.teller)
             && let Some(teller) = self.peers.get_mut(&teller)
         {

@@ -326,7 +326,7 @@ impl Node {
         }
         let message = Keep { nonce, namespace, handle, token, known: known_version, answer };
         self.ask_server(server, family, &FromNode::Keep(message));
-        let again = self.jittered(pause);
+        let again = self.a_little_off(pause);
         self.timers.set(Timer::Lease(id, family), self.now + again);
     }
 
@@ -369,7 +369,7 @@ impl Node {
         let first = !known.is_kept() && known.version == 0;
         let lease = &mut known.leases[family as usize];
         *lease = Lease { token: Some(welcome.token), keep: Some(keep), keeps: 1, ..Lease::default() };
-        let pause = self.jittered(keep);
+        let pause = self.a_little_off(keep);
         self.timers.set(Timer::Lease(id, family), self.now + pause);
         // The others hear of us as well; a large namespace tells only some.
         let told = first && usize::from(welcome.members) <= limits::MEMBERS_TOLD;
@@ -401,7 +401,7 @@ impl Node {
                 lease.token = None;
                 Duration::from_secs(u64::from(seconds.min(REGISTER_AFTER_SECONDS_MAX)))
             }
-            None => self.jittered(keep),
+            None => self.a_little_off(keep),
         };
         self.timers.set(Timer::Lease(id, family), now + pause);
         self.reached_version(id, version, kept.version);

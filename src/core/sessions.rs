@@ -107,6 +107,9 @@ impl Node {
         if entered {
             self.entered(id);
         }
+        if self.peers.get(&id).is_some_and(|peer| peer.is_near()) {
+            self.met(id);
+        }
         self.resume_delivery(id);
         true
     }

@@ -30,7 +30,6 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 pub use self::counts::{Counts, Dropped};
-use self::keyed::Keyed;
 use self::leases::Leases;
 use self::limits::SourceBuckets;
 use self::members::{Locals, Member, MemberIndex, Members};
@@ -81,12 +80,12 @@ pub struct Server {
     rng: Box<dyn CryptoRng + Send>,
     /// The latest time seen.
     now: Instant,
-    started: Instant,
     /// The time since 1970, and when it was that.
     wall: (Duration, Instant),
     proofs: Proofs,
     registers: SourceBuckets,
-    spread: Keyed,
+    /// When the next one that is to register again after a restart may.
+    register_turn: Instant,
     namespaces: Namespaces,
     members: Members,
     locals: Locals,
@@ -120,11 +119,10 @@ impl Server {
             config,
             key: secrets.key,
             now,
-            started: now,
             wall: (Duration::ZERO, now),
             proofs: Proofs::new(secrets.tokens, &mut *rng),
             registers: SourceBuckets::new(&mut *rng),
-            spread: Keyed::new(&mut *rng),
+            register_turn: now,
             namespaces: Namespaces::new(&mut *rng),
             members: Members::new(&mut *rng),
             locals: Locals::default(),

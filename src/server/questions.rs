@@ -1,6 +1,8 @@
 //! What nodes ask, and what they get: never more bytes than they sent, and nothing kept before they proved that they
 //! receive where they send from.
 
+use std::time::Duration;
+
 use super::counts::Dropped;
 use super::limits::{INTROS, KNOCKS, REGISTERS};
 use super::members::{LEASE, MemberIndex};
@@ -12,8 +14,10 @@ use crate::wire::rendezvous::{
     Register, Retry, Token, Welcome, size,
 };
 
-/// Over so long the server spreads those who are to register again after it restarted.
-const REGISTER_SPREAD_SECONDS: u64 = 60;
+/// After a restart so many are to register again in a second, which takes less than a tenth of a core; and none waits
+/// longer than a minute for its turn.
+const REGISTER_AGAIN_PER_SECOND: u32 = 20_000;
+const REGISTER_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// The usual pause between two keeps: below the 30 s after which the strictest usual translators forget.
 const KEEP_SECONDS: usize = 25;
 /// The longest that the server wishes under load: a lease still has room for a lost one.
@@ -204,11 +208,14 @@ impl Server {
         Ok((index, member))
     }
 
-    /// After how many seconds a member without a blob is to register: each has its own moment after the start.
-    fn register_after(&self, member: MemberIndex) -> Option<u16> {
-        let member = self.members.get(member).filter(|member| !member.is_listed())?;
-        let own = self.spread.hash(&member.handle.0) % REGISTER_SPREAD_SECONDS;
-        u16::try_from(own.saturating_sub(self.now.since(self.started).as_secs())).ok()
+    /// After how many seconds a member without a blob is to register: when those who came before it have.
+    fn register_after(&mut self, member: MemberIndex) -> Option<u16> {
+        self.members.get(member).filter(|member| !member.is_listed())?;
+        let turn = self.register_turn.max(self.now);
+        if turn.since(self.now) < REGISTER_AGAIN_WITHIN {
+            self.register_turn = turn + Duration::from_secs(1) / REGISTER_AGAIN_PER_SECOND;
+        }
+        u16::try_from(turn.since(self.now).as_secs()).ok()
     }
 
     fn keys_of(&self, namespace: &Namespace) -> Result<NamespaceKeys, Dropped> {

@@ -245,8 +245,8 @@ fn a_server_that_restarted_introduces_newcomers_to_all_after_one_keep() {
     world.start_server(0);
     assert_eq!(world.members(0), 0);
     world.start(two);
-    // A keep is due every 25 s, give or take a fifth, and up to eleven seconds later it registers again.
-    assert!(world.run_for(seconds(45), |world| world.online(two) == 1), "{:#}", world.status(two));
+    // A keep is due every 25 s, give or take a tenth; then it registers again.
+    assert!(world.run_for(seconds(30), |world| world.online(two) == 1), "{:#}", world.status(two));
 }
 
 #[test]
