@@ -52,7 +52,7 @@ fn main() {
     let mut buffer = Vec::new();
     rate("keep, answered (100,000 registrations)", KEEPS, || {
         for (from, keep) in keeps() {
-            let _ = server.handle_datagram(Route { remote: *from, local: None }, keep, now);
+            let _ = server.handle_datagram(Route::to(*from), keep, now);
             while server.poll_transmit(&mut buffer).is_some() {}
         }
     });
@@ -110,7 +110,7 @@ fn hailed(server: &mut Server, group: u32) -> Vec<Member> {
         let [_, b, c, d] = number.to_be_bytes();
         let mut member = Member::with_keys(keys.clone(), number, ([100, b, c, d], 28282).into());
         member.blob_bytes = 256;
-        let route = Route { remote: member.addr, local: None };
+        let route = Route::to(member.addr);
         server.handle_datagram(route, &member.hail(), now).unwrap();
         while server.poll_transmit(&mut answer).is_some() {
             member.hear(&answer);
@@ -134,7 +134,7 @@ fn registered(group: u32) -> (Server, Vec<Member>) {
     });
     rate("register, answered (a key exchange for each 100)", registers.len(), || {
         for (from, register) in &registers {
-            server.handle_datagram(Route { remote: *from, local: None }, register, now).unwrap();
+            server.handle_datagram(Route::to(*from), register, now).unwrap();
             while server.poll_transmit(&mut buffer).is_some() {
                 let Ok(FromServer::Welcome(welcome)) = FromServer::parse(&buffer) else { continue };
                 tokens.push((welcome.token, welcome.version));
@@ -155,7 +155,7 @@ fn memory(group: u32) -> i64 {
     let info = measure(|| {
         let mut buffer = Vec::new();
         for (from, register) in &registers {
-            server.handle_datagram(Route { remote: *from, local: None }, register, now).unwrap();
+            server.handle_datagram(Route::to(*from), register, now).unwrap();
             while server.poll_transmit(&mut buffer).is_some() {}
         }
     });

@@ -1,5 +1,6 @@
 //! The way of a datagram.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// The way of a datagram: the far address, and the own one that it came to or leaves from.
@@ -9,4 +10,38 @@ pub struct Route {
     pub remote: SocketAddr,
     /// Our address on it, so that a host with several answers from the one that was asked.
     pub local: Option<IpAddr>,
+    /// Our port on it: an address translator may let in at one what it keeps out at another.
+    pub port: OwnPort,
+}
+
+impl Route {
+    /// From our usual port to `remote`; the operating system chooses the own address.
+    pub const fn to(remote: SocketAddr) -> Self {
+        Self { remote, local: None, port: OwnPort::USUAL }
+    }
+
+    /// Whether both lead to one place by one port of ours, from whichever address.
+    pub fn is_way_of(&self, other: &Self) -> bool {
+        self.remote == other.remote && self.port == other.port
+    }
+}
+
+/// A UDP port of ours: the usual one, or one that was opened beside it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnPort(u16);
+
+impl OwnPort {
+    /// That of all sessions which need no other.
+    pub const USUAL: Self = Self(0);
+
+    /// The `number`th that is opened beside it.
+    pub const fn extra(number: std::num::NonZeroU16) -> Self {
+        Self(number.get())
+    }
+}
+
+impl fmt::Debug for OwnPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::USUAL { f.write_str("usual") } else { write!(f, "extra {}", self.0) }
+    }
 }

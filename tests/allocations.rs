@@ -144,7 +144,7 @@ impl Pair {
             }
             let Some((to, mut datagram)) = self.flying.pop_front() else { return };
             self.now = self.now + Duration::from_micros(100);
-            let via = Route { remote: addr(1 - to), local: Some(addr(to).ip()) };
+            let via = Route { local: Some(addr(to).ip()), ..Route::to(addr(1 - to)) };
             let _ = self.nodes[to].handle_datagram(via, &mut datagram, self.now);
             self.spare.push(datagram);
         }

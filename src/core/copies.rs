@@ -136,7 +136,7 @@ impl Node {
                 self.begin_new_life("the other machine with this key is gone");
             }
             (None, Some(found)) => {
-                let route = Route { remote: found.addr, local: None };
+                let route = Route::to(found.addr);
                 self.ask_copy(route, 1);
             }
             (None, None) => {}

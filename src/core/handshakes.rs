@@ -173,7 +173,7 @@ impl Node {
         if self.is_barred(&peer, boot, via) {
             return Err(Dropped::Duplicate);
         }
-        if self.id > peer && self.has_first_message(&peer) {
+        if self.id > peer && self.has_first_message(&peer) && !self.falls_short(&peer, via) {
             // Ours stands; it may never have reached the other side, so it goes where this one came from.
             self.prospect_speaks(peer, network);
             self.seek_in(network, peer, Some((via, Source::Seen)), None);
@@ -202,7 +202,7 @@ impl Node {
         if now.since(known.since) > ANSWER_LIFE {
             return None;
         }
-        if !known.sources.iter().any(|source| source.remote == via.remote) {
+        if !known.sources.iter().any(|source| source.is_way_of(&via)) {
             if known.sources.len() >= limits::ANSWER_COPIES {
                 return Some(Err(Dropped::OverLimit));
             }
@@ -242,8 +242,9 @@ impl Node {
         let remote = received.sender;
         let index = self.free_index();
         let (keys, response) = self.respond(received, index, said.network)?;
-        // The other side's handshake stands: ours would only cross it. If theirs comes to nothing, ours starts anew.
-        if self.has_first_message(&peer) {
+        // The other side's handshake stands: ours would only cross it. If theirs comes to nothing, ours starts anew. One
+        // of ours that falls short is kept: should it have arrived by another way, the other side has dropped its own.
+        if self.has_first_message(&peer) && !self.falls_short(&peer, via) {
             self.forget_first_message(peer);
             self.timers.set(Timer::Handshake(peer), self.now + RETRY[2]);
         }
@@ -336,7 +337,7 @@ impl Node {
             used: false,
         };
         // It holds our response, so it is where that went. Another address is a claim, and is asked first.
-        let answered = half.sources.iter().any(|source| source.remote == via.remote);
+        let answered = half.sources.iter().any(|source| source.is_way_of(&via));
         let path = if answered { via } else { half.sources.first().copied().unwrap_or(via) };
         if !self.establish(
             half.peer,

@@ -190,7 +190,7 @@ impl Node {
         let now = self.now;
         let Some(prospect) = self.prospect(network, id, None) else { return };
         for addr in addrs.into_iter().rev() {
-            prospect.candidates.add(Route { remote: addr, local: None }, Source::Introduced);
+            prospect.candidates.add(Route::to(addr), Source::Introduced);
         }
         let begun = prospect.meeting.filter(|meeting| !meeting.is_over(now));
         let introduced = begun.and_then(|meeting| meeting.introduced);

@@ -236,7 +236,7 @@ impl Node {
                 self.question(id, 0);
             } else if let Some(path) = peer.path {
                 // Also tells the peer where we are now.
-                self.ask(id, Route { remote: path.remote, local: None });
+                self.ask(id, Route { local: None, ..path });
             }
         }
         self.seek_remembered();
@@ -256,12 +256,12 @@ impl Node {
             return Err(Dropped::ForeignAddress);
         }
         if id == self.id {
-            self.look_for_copy(Route { remote: via.remote, local: None });
+            self.look_for_copy(Route::to(via.remote));
             return Ok(());
         }
         // It came to the hello port: the answer leaves from the session's.
         self.note_heard(id, Channel::Hello, via.remote);
-        self.sighted(id, Route { remote: via.remote, local: None }, network);
+        self.sighted(id, Route::to(via.remote), network);
         Ok(())
     }
 
@@ -274,7 +274,7 @@ impl Node {
                     let foreign =
                         |addr: &&IpAddrScoped| self.links.on_link(addr.addr) && !self.links.is_own(addr.addr);
                     if let Some(addr) = addrs.iter().find(foreign) {
-                        self.look_for_copy(Route { remote: socket_addr(*addr, port), local: None });
+                        self.look_for_copy(Route::to(socket_addr(*addr, port)));
                     }
                     return;
                 }
@@ -287,7 +287,7 @@ impl Node {
                     let remote = socket_addr(*addr, port);
                     if self.links.on_link(addr.addr) && self.may_be_a_peer(remote) {
                         self.note_heard(id, Channel::Mdns, remote);
-                        self.sighted(id, Route { remote, local: None }, network);
+                        self.sighted(id, Route::to(remote), network);
                     }
                 }
             }
@@ -306,7 +306,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else {
             return self.seek_in(network, id, Some((route, Source::Seen)), None);
         };
-        let known = peer.candidates.iter().any(|candidate| candidate.route.remote == route.remote);
+        let known = peer.candidates.iter().any(|candidate| candidate.route.is_way_of(&route));
         peer.candidates.add(route, Source::Seen);
         if peer.is_online() {
             if peer.liveness.is_suspect() && peer.current.is_some() {
@@ -407,7 +407,7 @@ impl Node {
             if self.prospects.told_by(from) >= UNPROVED_HINTS {
                 return;
             }
-            let route = Route { remote: with_scope_of(*addr, via.remote), local: None };
+            let route = Route::to(with_scope_of(*addr, via.remote));
             self.seek(*id, Some((route, Source::Hearsay)), Some(from));
         }
     }

@@ -151,9 +151,9 @@ impl Liveness {
         self.outstanding.push(question);
     }
 
-    /// The question with `token` was answered from `remote`, where it had been asked.
-    pub(crate) fn answered(&mut self, token: u64, remote: SocketAddr) -> Option<Question> {
-        let at = self.outstanding.iter().position(|q| q.token == token && q.route.remote == remote)?;
+    /// The question with `token` was answered by the way on which it had been asked.
+    pub(crate) fn answered(&mut self, token: u64, via: Route) -> Option<Question> {
+        let at = self.outstanding.iter().position(|q| q.token == token && q.route.is_way_of(&via))?;
         Some(self.outstanding.remove(at))
     }
 
@@ -180,6 +180,8 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let was = now < peer.liveness.in_use_until;
         peer.liveness.in_use_until = now + IN_USE;
+        self.compare_paths(id);
+        let Some(peer) = self.peers.get(&id) else { return };
         if was || !peer.is_online() {
             return;
         }
@@ -303,7 +305,7 @@ impl Node {
         peer.liveness.phase = Phase::Suspect(unanswered + 1);
         let mut routes: Vec<_> = peer.candidates.iter().map(|candidate| candidate.route).collect();
         if let Some(path) = peer.path
-            && !routes.iter().any(|route| route.remote == path.remote)
+            && !routes.iter().any(|route| route.is_way_of(&path))
         {
             routes.push(path);
         }

@@ -81,7 +81,7 @@ impl Node {
     }
 
     fn is_on_path(&self, from: NodeId, via: Route) -> bool {
-        self.peers.get(&from).and_then(|peer| peer.path).is_some_and(|path| path.remote == via.remote)
+        self.peers.get(&from).and_then(|peer| peer.path).is_some_and(|path| path.is_way_of(&via))
     }
 
     fn on_about(&mut self, from: NodeId, name: &str, peers: u64, topics: u64) {

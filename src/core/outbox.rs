@@ -206,7 +206,7 @@ mod tests {
     use crate::wire::message::{Read, Records};
 
     fn route() -> Route {
-        Route { remote: ([10, 0, 0, 1], 1).into(), local: None }
+        Route::to(([10, 0, 0, 1], 1).into())
     }
 
     fn sent(sizes: &[usize]) -> (Vec<Transmit>, Vec<usize>) {

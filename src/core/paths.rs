@@ -143,6 +143,8 @@ pub(crate) struct Candidate {
     pub(crate) route: Route,
     pub(crate) source: Source,
     penalty: Penalty,
+    /// As measured since the last comparison of ways.
+    round_trip: RoundTrip,
 }
 
 /// What an address pays for having failed as a path.
@@ -174,12 +176,12 @@ pub(crate) enum Source {
 impl Candidates {
     /// Remembers that the peer may be at `route`; the newest come first, hearsay and sightings are bounded.
     pub(crate) fn add(&mut self, route: Route, source: Source) {
-        let known = self.list.iter().position(|known| known.route.remote == route.remote);
-        let (source, penalty) = match known.map(|at| self.list.remove(at)) {
-            Some(known) => (known.source.min(source), known.penalty),
-            None => (source, Penalty::default()),
+        let known = self.list.iter().position(|known| known.route.is_way_of(&route));
+        let candidate = match known.map(|at| self.list.remove(at)) {
+            Some(known) => Candidate { route, source: known.source.min(source), ..known },
+            None => Candidate { route, source, penalty: Penalty::default(), round_trip: RoundTrip::default() },
         };
-        self.list.insert(0, Candidate { route, source, penalty });
+        self.list.insert(0, candidate);
         let mut room = limits::LEARNT_CANDIDATES;
         self.list.retain(|candidate| match candidate.source {
             Source::Configured => true,
@@ -191,9 +193,9 @@ impl Candidates {
         });
     }
 
-    /// The path to `remote`, held since `since`, was left because it failed.
-    pub(crate) fn fell(&mut self, remote: SocketAddr, since: Instant, now: Instant) {
-        let Some(candidate) = self.list.iter_mut().find(|known| known.route.remote == remote) else { return };
+    /// The path by `route`, held since `since`, was left because it failed.
+    pub(crate) fn fell(&mut self, route: Route, since: Instant, now: Instant) {
+        let Some(candidate) = self.list.iter_mut().find(|known| known.route.is_way_of(&route)) else { return };
         let penalty = &mut candidate.penalty;
         if now.since(since) >= PENALTY_MAX {
             penalty.falls = 0;
@@ -202,9 +204,29 @@ impl Candidates {
         penalty.falls += 1;
     }
 
-    /// Whether a path that works is better than going back to `remote`, which failed a short while ago.
-    pub(crate) fn is_penalised(&self, remote: SocketAddr, now: Instant) -> bool {
-        self.list.iter().any(|known| known.route.remote == remote && now < known.penalty.until)
+    /// Whether a path that works is better than going back to `route`, which failed a short while ago.
+    pub(crate) fn is_penalised(&self, route: Route, now: Instant) -> bool {
+        self.list.iter().any(|known| known.route.is_way_of(&route) && now < known.penalty.until)
+    }
+
+    /// A question by `route` was answered after `took`; says how long it takes there, measured how often.
+    pub(crate) fn sample(&mut self, route: Route, took: Duration) -> RoundTrip {
+        let Some(candidate) = self.list.iter_mut().find(|known| known.route.is_way_of(&route)) else {
+            return RoundTrip::default();
+        };
+        candidate.round_trip.sample(took);
+        candidate.round_trip
+    }
+
+    /// What is known of the round trip by `route`.
+    pub(crate) fn round_trip(&self, route: Route) -> RoundTrip {
+        let known = self.list.iter().find(|known| known.route.is_way_of(&route));
+        known.map(|known| known.round_trip).unwrap_or_default()
+    }
+
+    /// All ways are measured anew.
+    pub(crate) fn compare_anew(&mut self) {
+        self.list.iter_mut().for_each(|candidate| candidate.round_trip = RoundTrip::default());
     }
 
     /// Forgets those that are `gone`.
@@ -235,10 +257,11 @@ impl Candidates {
 }
 
 /// The smoothed round trip (RFC 6298, 2).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RoundTrip {
     smoothed: Option<Duration>,
     variation: Duration,
+    samples: u32,
 }
 
 impl RoundTrip {
@@ -246,7 +269,20 @@ impl RoundTrip {
         self.smoothed
     }
 
+    /// Whether a way that takes so long is worth leaving one of the same kind that takes `other`: two answers are no
+    /// accident, and a fifth and [`WORTH_LEAVING`] are more than noise.
+    pub(crate) fn beats(&self, other: &Self) -> bool {
+        let (Some(ours), Some(theirs)) = (self.smoothed, other.smoothed) else { return false };
+        self.samples >= 2 && ours + WORTH_LEAVING <= theirs && ours <= theirs * 4 / 5
+    }
+
+    /// Whether another answer is wanted before it is compared.
+    pub(crate) const fn is_single(&self) -> bool {
+        self.samples == 1
+    }
+
     pub(crate) fn sample(&mut self, sample: Duration) {
+        self.samples = self.samples.saturating_add(1);
         match self.smoothed {
             None => {
                 self.smoothed = Some(sample);
@@ -273,6 +309,13 @@ impl RoundTrip {
 /// when it was held for the longest of these. Else a path that comes and goes would take every message with it.
 const PENALTY: Duration = Duration::from_secs(8);
 const PENALTY_MAX: Duration = Duration::from_secs(600);
+/// A way of the same kind must be faster by this much, or the path would change with every whim of a network.
+const WORTH_LEAVING: Duration = Duration::from_millis(2);
+/// A path that was taken is held for so long before a faster one of the same kind is taken.
+pub(crate) const PATH_HELD: Duration = Duration::from_secs(5);
+/// The ways to a peer in use that is off our links and farther than this are compared so often.
+pub(crate) const COMPARE_AGAIN: Duration = Duration::from_secs(60);
+pub(crate) const WORTH_COMPARING: Duration = Duration::from_millis(5);
 /// A busy receiver on a small device needs this long to be scheduled.
 const RETRY_MIN: Duration = Duration::from_millis(30);
 /// A message has a deadline of a few seconds: with this longest pause it is tried 15 times in the usual five, and at
@@ -364,25 +407,25 @@ mod tests {
     #[test]
     fn a_path_that_falls_again_and_again_waits_longer_each_time_and_begins_anew_when_it_was_held() {
         let mut candidates = Candidates::default();
-        let route = Route { remote: ([10, 0, 0, 1], 1).into(), local: None };
+        let route = Route::to(([10, 0, 0, 1], 1).into());
         candidates.add(route, Source::Proved);
         let at = |seconds| Instant::from_origin(Duration::from_secs(seconds));
         let waits = |candidates: &Candidates, from: u64| {
-            (0..).find(|wait| !candidates.is_penalised(route.remote, at(from + wait))).unwrap()
+            (0..).find(|wait| !candidates.is_penalised(route, at(from + wait))).unwrap()
         };
         for (fall, wait) in [(1000, 8), (2000, 16), (3000, 32)] {
-            candidates.fell(route.remote, at(fall - 10), at(fall));
+            candidates.fell(route, at(fall - 10), at(fall));
             candidates.add(route, Source::Seen);
             assert_eq!(waits(&candidates, fall), wait);
         }
-        candidates.fell(route.remote, at(4000), at(5000));
+        candidates.fell(route, at(4000), at(5000));
         assert_eq!(waits(&candidates, 5000), 8);
     }
 
     #[test]
     fn learnt_addresses_are_bounded_and_the_newest_stay() {
         let mut candidates = Candidates::default();
-        let route = |port| Route { remote: ([10, 0, 0, 1], port).into(), local: None };
+        let route = |port| Route::to(([10, 0, 0, 1], port).into());
         candidates.add(route(1), Source::Configured);
         for port in 2..40 {
             candidates.add(route(port), Source::Hearsay);

@@ -51,7 +51,10 @@ pub(crate) struct Peer {
     /// When the path was heard last.
     pub(crate) path_heard: Instant,
     pub(crate) candidates: Candidates,
+    /// Of the path.
     pub(crate) round_trip: RoundTrip,
+    /// When the ways to it were compared last.
+    pub(crate) compared: Instant,
     pub(crate) liveness: Liveness,
     pub(crate) topics: RemoteTopics,
     pub(crate) delivery: Delivery,
@@ -96,6 +99,7 @@ impl Peer {
             path_heard: Instant::default(),
             candidates: Candidates::default(),
             round_trip: RoundTrip::default(),
+            compared: Instant::default(),
             liveness: Liveness::default(),
             topics: RemoteTopics::default(),
             delivery: Delivery::default(),
@@ -151,7 +155,7 @@ impl Peers {
                 peers.pins.insert(known.name.clone(), known.id);
             }
             for addr in known.addrs.iter().rev() {
-                peer.candidates.add(Route { remote: *addr, local: None }, Source::Proved);
+                peer.candidates.add(Route::to(*addr), Source::Proved);
             }
             peer.seen_before = known.last_seen;
             peers.by_id.insert(known.id, peer);

@@ -193,7 +193,7 @@ impl Node {
         let Some(prospect) = self.prospect(network, id, teller) else { return };
         let mut fresh = prospect.attempts == 0;
         if let Some((route, source)) = route {
-            fresh |= !prospect.candidates.iter().any(|candidate| candidate.route.remote == route.remote);
+            fresh |= !prospect.candidates.iter().any(|candidate| candidate.route.is_way_of(&route));
             // Back-off must not make us deaf: a hint after a while says that the way may be open again.
             fresh |= prospect.last_sent.is_some_and(|sent| now.since(sent) >= ONE_ADDRESS);
             prospect.candidates.add(route, source);
@@ -278,6 +278,7 @@ impl Node {
         }
         let promised = self.is_promised(id);
         let relayed = self.peers.get(&id).is_some_and(|peer| peer.is_online() && !peer.is_near());
+        let only_direct = relayed && !self.is_renewal_due(id);
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
         let network = self.config.network.turn(prospect.network, prospect.turns);
         let stale =
@@ -296,14 +297,14 @@ impl Node {
         let Some(first) = &prospect.first_message else { return };
         let packet = first.packet;
         let mut candidates: Vec<_> = prospect.candidates.iter().copied().collect();
-        if relayed {
+        if only_direct {
             // What is sought is another way.
             candidates.retain(|candidate| !is_relayed(candidate.route.remote.ip()));
         }
         for candidate in candidates {
             let trusted = candidate.source <= Source::Relayed;
             // One token a datagram: what finds none waits for the next attempt.
-            let promised = promised.is_some_and(|path| path.remote == candidate.route.remote);
+            let promised = promised.is_some_and(|path| path.is_way_of(&candidate.route));
             if (trusted || self.prospects.may_address(candidate.route.remote, id, now))
                 && (self.prospects.pace.take(now) || promised)
             {
@@ -542,6 +543,14 @@ impl Node {
             teller.failed_hints = 0;
         }
         met.map(|prospect| prospect.candidates).unwrap_or_default()
+    }
+
+    /// Whether our first messages to `peer` have not gone as far as where it sends from.
+    pub(super) fn falls_short(&self, peer: &NodeId, via: Route) -> bool {
+        let Some(prospect) = self.prospects.by_id.get(peer) else { return false };
+        let known = prospect.candidates.iter().find(|known| known.route.is_way_of(&via));
+        prospect.meeting.is_some_and(|meeting| meeting.hops(via.remote.ip()).is_some())
+            && known.is_none_or(|known| known.source == Source::Introduced)
     }
 
     pub(super) fn has_first_message(&self, peer: &NodeId) -> bool {

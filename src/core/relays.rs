@@ -129,7 +129,7 @@ impl Node {
         let Some(channel) = channel else { return self.lose_relay(relay, target) };
         let Some(_) = self.relays.asked.remove(&(relay, target)) else { return };
         let Some(remote) = self.relays.addr(relay, channel) else { return };
-        let route = Route { remote, local: None };
+        let route = Route::to(remote);
         debug!(peer = ?target, relay = ?relay, "a relay");
         match self.peers.get_mut(&target).filter(|peer| peer.is_online()) {
             // Prepared: it is tried when the path in use fails.
@@ -214,7 +214,7 @@ impl Node {
             return Err(Dropped::Malformed);
         }
         let remote = self.relays.addr(relay, channel).ok_or(Dropped::OverLimit)?;
-        self.on_packet(Route { remote, local: None }, packet)
+        self.on_packet(Route::to(remote), packet)
     }
 }
 

@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Event, Route};
 use crate::core::handshakes::Owner;
-use crate::core::paths::{Question, Source};
+use crate::core::paths::{COMPARE_AGAIN, PATH_HELD, Question, Source, WORTH_COMPARING};
 use crate::core::relays::is_relayed;
 use crate::core::ring::LET_GO;
 use crate::core::timers::Timer;
@@ -90,7 +90,7 @@ impl Node {
         let entered = !peer.is_online();
         let better = peer.path.is_none_or(|path| {
             let rank = |route: Route| links.rank(route.remote.ip());
-            let penalised = path.remote != via.remote && peer.candidates.is_penalised(via.remote, now);
+            let penalised = !path.is_way_of(&via) && peer.candidates.is_penalised(via, now);
             rank(via) <= rank(path) && !penalised || now.since(peer.path_heard) > PATH_STALE
         });
         peer.met.get_or_insert(now);
@@ -120,10 +120,11 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let before = peer.path.replace(via);
         let since = std::mem::replace(&mut peer.path_since, self.now);
+        peer.round_trip = peer.candidates.round_trip(via);
         if let Some(before) = before
             && self.links.rank(before.remote.ip()) < self.links.rank(via.remote.ip())
         {
-            peer.candidates.fell(before.remote, since, self.now);
+            peer.candidates.fell(before, since, self.now);
         }
         let kind_changed = std::mem::replace(&mut peer.last_kind, kind) != kind;
         if before.is_none() {
@@ -283,7 +284,7 @@ impl Node {
             OpenError::Length => Dropped::Malformed,
         })?;
         peer.heard = Some(now);
-        if peer.path.is_some_and(|path| path.remote == via.remote) {
+        if peer.path.is_some_and(|path| path.is_way_of(&via)) {
             peer.path_heard = now;
             peer.liveness.heard(now);
         } else {
@@ -299,7 +300,7 @@ impl Node {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let asked = |question: &Question| {
-            question.route.remote == via.remote && now.since(question.asked) < CHALLENGE_GAP
+            question.route.is_way_of(&via) && now.since(question.asked) < CHALLENGE_GAP
         };
         if peer.is_online() && !peer.liveness.questions().any(asked) {
             self.ask(id, via);
@@ -322,14 +323,16 @@ impl Node {
     pub(crate) fn on_pong(&mut self, id: NodeId, via: Route, token: u64) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(question) = peer.liveness.answered(token, via.remote) else { return };
+        let Some(question) = peer.liveness.answered(token, via) else { return };
         self.hold_place(id, question.asked);
         let links = &self.links;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.round_trip.sample(now.since(question.asked));
+        let took = now.since(question.asked);
         peer.candidates.add(via, Source::Proved);
+        let there = peer.candidates.sample(via, took);
         let Some(path) = peer.path else { return };
-        if path.remote == via.remote {
+        if path.is_way_of(&via) {
+            peer.round_trip.sample(took);
             peer.path_heard = now;
             peer.liveness.heard(now);
             // Our own network may be another one than it was.
@@ -343,8 +346,17 @@ impl Node {
         // A peer that moved is heard from where it is now, and no more from where it was.
         let silent = peer.path_heard <= question.asked;
         let better = match new.cmp(&old) {
-            Ordering::Less => silent || !peer.candidates.is_penalised(via.remote, now),
-            Ordering::Equal => silent,
+            Ordering::Less => silent || !peer.candidates.is_penalised(via, now),
+            Ordering::Equal if silent => true,
+            Ordering::Equal if there.is_single() => {
+                self.ask(id, via);
+                false
+            }
+            Ordering::Equal => {
+                there.beats(&peer.round_trip)
+                    && now.since(peer.path_since) >= PATH_HELD
+                    && !peer.candidates.is_penalised(via, now)
+            }
             Ordering::Greater => {
                 silent && peer.liveness.is_suspect() || now.since(peer.path_heard) > PATH_STALE
             }
@@ -356,6 +368,23 @@ impl Node {
                 peer.path_heard = now;
                 peer.liveness.heard(now);
             }
+        }
+    }
+
+    /// Asks on all ways to a peer in use how long they take, if its path is long and that was not asked lately.
+    pub(super) fn compare_paths(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(path) = peer.path else { return };
+        let short = peer.round_trip.smoothed().is_none_or(|took| took <= WORTH_COMPARING);
+        if peer.current.is_none() || short || now.since(peer.compared) < COMPARE_AGAIN || self.links.on_link(path.remote.ip()) {
+            return;
+        }
+        peer.compared = now;
+        peer.candidates.compare_anew();
+        let routes: Vec<_> = peer.candidates.iter().map(|candidate| candidate.route).collect();
+        for route in routes {
+            self.ask(id, route);
         }
     }
 
@@ -413,6 +442,12 @@ impl Node {
             self.seek(id, None, None);
         }
         age < DATA_LIFE
+    }
+
+    /// Whether the keys that we have with `id` are to be renewed.
+    pub(super) fn is_renewal_due(&self, id: NodeId) -> bool {
+        let current = self.peers.get(&id).and_then(|peer| peer.current.as_ref());
+        current.is_none_or(|current| self.now.since(current.since) >= RENEW_IN_USE)
     }
 
     pub(crate) fn on_session_timer(&mut self, id: NodeId) {

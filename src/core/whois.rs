@@ -75,7 +75,7 @@ impl Node {
             let packet = self.config.network.of(question.network).ask_whois(nonce);
             // Thrown back at us it would draw an answer.
             self.handshakes.whois.remember(nonce);
-            self.outbox.push(Destination::One(Route { remote: addr, local: None }), &packet);
+            self.outbox.push(Destination::One(Route::to(addr)), &packet);
         }
         let retry = self.jittered(step);
         self.timers.set(Timer::Whois(addr), self.now + retry);

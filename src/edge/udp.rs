@@ -269,7 +269,7 @@ fn everyone_on(interface: &InterfaceAddr, port: u16) -> impl Iterator<Item = Rou
         IpAddr::V6(_) => (None, None),
     };
     let broadcast = broadcast.map(|addr| SocketAddr::new(addr, port));
-    group.into_iter().chain(broadcast).map(move |remote| Route { remote, local })
+    group.into_iter().chain(broadcast).map(move |remote| Route { local, ..Route::to(remote) })
 }
 
 /// The address of all hosts of a subnet; there is none where a link has two ends only (RFC 3021).
@@ -360,7 +360,7 @@ mod tests {
         let mut asker = Udp::bind(&[LOCALHOST], None).unwrap();
         let port = asked.port();
         asked.own.insert("127.0.0.9".parse().unwrap());
-        let to = Route { remote: SocketAddr::new("127.0.0.9".parse().unwrap(), port), local: None };
+        let to = Route::to(SocketAddr::new("127.0.0.9".parse().unwrap(), port));
         say(&mut asker, Destination::One(to), b"?").await;
         let (route, _) = hear(&mut asked).await.remove(0);
         assert_eq!(route.local, Some("127.0.0.9".parse().unwrap()));
@@ -371,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn what_comes_by_an_interface_that_is_not_used_is_not_heard() {
         let (mut confined, mut sender) = (everywhere(), everywhere());
-        let to = Destination::One(Route { remote: SocketAddr::new(LOCALHOST, confined.port()), local: None });
+        let to = Destination::One(Route::to(SocketAddr::new(LOCALHOST, confined.port())));
         let loopback =
             confined.interfaces.iter().find(|interface| interface.addr == LOCALHOST).unwrap().clone();
         let other = InterfaceAddr { index: loopback.index + 1000, ..loopback.clone() };

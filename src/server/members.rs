@@ -128,7 +128,7 @@ impl Member {
     pub(super) fn route(&self, locals: &Locals) -> Option<Route> {
         let (v4, v6) = (self.v4.addr(), self.v6.addr());
         let (remote, local) = if self.heard_v6 { (v6?, self.v6.local) } else { (v4?, self.v4.local) };
-        Some(Route { remote, local: locals.get(local) })
+        Some(Route { local: locals.get(local), ..Route::to(remote) })
     }
 
     /// Takes away the addresses whose lease is over and tells which.

@@ -25,7 +25,7 @@ fn a_hundred_thousand_registrations_with_blobs_of_256_bytes_take_512_bytes_each_
             world.sent.reserve(16);
             let mut answered = Vec::new();
             let info = measure(|| {
-                let route = atonce::route::Route { remote: member.addr, local: None };
+                let route = atonce::route::Route::to(member.addr);
                 world.server.handle_datagram(route, &register, world.now).unwrap();
                 // Its buffer comes from us and goes back.
                 let _ = world.server.poll_transmit(&mut answered);

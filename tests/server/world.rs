@@ -96,7 +96,7 @@ impl World {
 
     /// Sends a datagram from an address; what the server says is in `sent`.
     pub fn say(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<(), Dropped> {
-        let route = Route { remote: from, local: Some(LOCAL.into()) };
+        let route = Route { local: Some(LOCAL.into()), ..Route::to(from) };
         let before = self.sent.len();
         let outcome = self.server.handle_datagram(route, datagram, self.now);
         self.drain();

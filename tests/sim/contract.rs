@@ -86,7 +86,7 @@ fn a_datagram_that_is_dropped_changes_nothing_but_a_counter() {
                 bytes.insert(0, (round % 9) as u8);
                 let (now, remote) = (world.now, world.hosts[1].addr);
                 let dropped = world
-                    .with(0, |node| node.handle_datagram(Route { remote, local: None }, &mut bytes, now));
+                    .with(0, |node| node.handle_datagram(Route::to(remote), &mut bytes, now));
                 assert!(dropped.unwrap().is_err());
             }
             world.run(milliseconds(10));

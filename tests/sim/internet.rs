@@ -29,6 +29,8 @@ pub struct Internet {
     pub servers: Vec<ServerHost>,
     /// From a router or a server to the middle.
     pub link: Duration,
+    /// Addresses that are farther away than that, by how much.
+    pub far: BTreeMap<IpAddr, Duration>,
     /// What is sent from one address to another one is lost.
     pub blocked: BTreeSet<(IpAddr, IpAddr)>,
 }
@@ -151,7 +153,8 @@ impl World {
 
     /// From one end of the internet to another.
     fn across(&mut self, mut parcel: Parcel) {
-        let delay = self.internet.link * 2;
+        let far = [parcel.from.ip(), parcel.to.ip()].map(|end| self.internet.far.get(&end).copied());
+        let delay = self.internet.link * 2 + far.into_iter().flatten().sum::<Duration>();
         let servers = &self.internet.servers;
         let stop = match servers.iter().position(|server| server.addr == parcel.to) {
             Some(server) => Some(Stop::Server(server)),
@@ -188,7 +191,7 @@ impl World {
             Stop::Server(server) => {
                 self.internet.servers[server].received.push((parcel.from, parcel.bytes.clone()));
                 self.serve(server, |running, now| {
-                    let route = atonce::core::Route { remote: parcel.from, local: None };
+                    let route = atonce::core::Route::to(parcel.from);
                     let _ = running.handle_datagram(route, &parcel.bytes, now);
                 });
             }

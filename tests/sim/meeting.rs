@@ -46,6 +46,25 @@ fn two_homes_meet_and_talk() {
 }
 
 #[test]
+fn the_first_acknowledged_message_takes_two_round_trips_to_the_server_and_two_and_a_half_to_the_peer() {
+    // Two links from a home's router to the server or to the other one's.
+    let round_trip = LINK * 4;
+    for seed in 0..40 {
+        let (mut world, [one, two]) = apart(seed, [Kind::HOME, Kind::HOME]);
+        world.start(one);
+        world.run(seconds(5));
+        world.listener(one, "t");
+        let begun = world.now;
+        world.start(two);
+        let app = world.connect(two);
+        assert!(world.run_for(seconds(2), |world| world.online(two) == 1));
+        world.send(two, app, 1, "host-1", "t", "hi");
+        assert!(world.run_for(seconds(2), |world| world.outcome(two, app, 1).is_some()));
+        assert!(world.now.since(begun) <= round_trip * 2 + round_trip * 5 / 2 + milliseconds(5));
+    }
+}
+
+#[test]
 fn every_pair_that_can_meet_is_direct() {
     let mut wrong = Vec::new();
     for (row, (name, kind)) in KINDS.into_iter().enumerate() {
@@ -120,6 +139,35 @@ fn a_pair_that_cannot_meet_is_relayed_by_a_third_member() {
             );
         }
     }
+}
+
+#[test]
+fn of_two_ways_of_one_kind_the_faster_one_is_taken_and_nothing_is_lost_or_doubled() {
+    let (mut world, [a, b]) = apart(9, [Kind::RANDOM, Kind::RANDOM]);
+    let slow = add_third(&mut world, 9);
+    world.internet.far.insert(world.hosts[slow].addr.ip(), milliseconds(40));
+    for host in [slow, a, b] {
+        world.start(host);
+    }
+    assert!(world.run_for(seconds(20), |world| world.online(a) == 2 && world.online(b) == 2));
+    world.router(4, Kind::OPEN, &World::wan(4).to_string(), None);
+    let fast = world.add_at("fast", 4, "198.18.4.1".parse().unwrap());
+    world.hosts[fast].secret = world.hosts[a].secret;
+    world.hosts[fast].rendezvous = world.hosts[a].rendezvous.clone();
+    world.start(fast);
+    assert!(world.run_for(seconds(20), |world| world.online(a) == 3 && world.online(b) == 3));
+    let via = |world: &mut World| {
+        let peer = peers(world, a).into_iter().find(|peer| peer["name"] == "host-2").unwrap();
+        peer["path"]["via"].clone()
+    };
+    // Until the other relay is prepared too, and before the session is renewed by whatever way is there.
+    world.run(seconds(45));
+    assert_eq!(via(&mut world), world.id(slow).to_string());
+    talk(&mut world, [a, b], "t", 60);
+    assert_eq!(via(&mut world), world.id(fast).to_string());
+    // Beyond the life of the keys that were there.
+    talk(&mut world, [a, b], "u", 600);
+    assert_eq!(via(&mut world), world.id(fast).to_string());
 }
 
 #[test]

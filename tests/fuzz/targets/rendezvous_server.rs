@@ -95,7 +95,7 @@ impl Rig {
 
     /// Says it, and returns what was sent back there.
     fn say(&mut self, from: SocketAddr, datagram: &[u8]) -> Vec<Vec<u8>> {
-        let _ = self.server.handle_datagram(Route { remote: from, local: None }, datagram, self.now);
+        let _ = self.server.handle_datagram(Route::to(from), datagram, self.now);
         self.said.insert(0, datagram.to_vec());
         let sent = self.drain();
         self.said.truncate(0x80);

@@ -183,7 +183,7 @@ pub fn bytes_to(sent: &[Sent], addr: SocketAddr) -> usize {
 
 /// From `remote` to us.
 pub fn from(remote: SocketAddr) -> Route {
-    Route { remote, local: Some(ADDR.into()) }
+    Route { local: Some(ADDR.into()), ..Route::to(remote) }
 }
 
 /// Some of the input, as long as its next two bytes say, at most `most`.
