@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 
 /// The way of a datagram: the far address, and the own one that it came to or leaves from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,8 +36,13 @@ impl OwnPort {
     pub const USUAL: Self = Self(0);
 
     /// The `number`th that is opened beside it.
-    pub const fn extra(number: std::num::NonZeroU16) -> Self {
+    pub const fn extra(number: NonZeroU16) -> Self {
         Self(number.get())
+    }
+
+    /// Which of those beside the usual one it is; zero: it is that one.
+    pub const fn number(self) -> u16 {
+        self.0
     }
 }
 

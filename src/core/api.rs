@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::crypto::invitation::Invitation;
 use crate::crypto::membership::Membership;
 use crate::id::{ClientId, NodeId, NodeName, RequestId};
-pub use crate::route::Route;
+pub use crate::route::{OwnPort, Route};
 use crate::wire::packet::BadPacket;
 pub use crate::wire::rendezvous::{BadServer, RendezvousServer, is_host_port};
 use crate::wire::txt::Txt;
@@ -34,6 +34,10 @@ pub struct Config {
     pub hello: bool,
     /// Relay for peers, and be relayed for.
     pub relay: bool,
+    /// Meet by many ports, and guess those of others, where nothing else helps.
+    pub birthday_punch: bool,
+    /// The network is paid by volume: nothing is relayed for others, and no ports are guessed.
+    pub metered: bool,
 }
 
 /// A peer as it is kept on disk.
@@ -153,6 +157,12 @@ pub enum Event {
     /// Look this rendezvous server's name up, and answer with
     /// [`Node::handle_server_addrs`](super::Node::handle_server_addrs) whenever that brings something.
     Resolve(String),
+    /// Answer with [`Node::handle_battery`](super::Node::handle_battery).
+    AskBattery,
+    /// Open one more UDP port, for IPv4: what is sent by it leaves there, and what comes there is told with it.
+    OpenPort(OwnPort),
+    /// Close it.
+    ClosePort(OwnPort),
     /// Store this and answer with [`Node::handle_network`](super::Node::handle_network).
     Network {
         /// Who asked.

@@ -6,14 +6,15 @@
 //! Until we know that the other one sends too, ours go only far enough to open our own translator: some routers, when
 //! they are hit before their own side has sent, give it another port afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tracing::debug;
 
 use crate::core::Node;
-use crate::core::api::{Dropped, Route};
+use crate::core::api::{Dropped, OwnPort, Route};
+use crate::core::extra_ports::is_far_v4;
 use crate::core::paths::Source;
 use crate::core::registrations::{Place, RegistrationId};
 use crate::core::relays::is_relayed;
@@ -21,7 +22,7 @@ use crate::core::rendezvous::ServerId;
 use crate::core::timers::Timer;
 use crate::crypto::namespace::Meeting as Sealed;
 use crate::crypto::network::NetworkTag;
-use crate::id::{BootId, NodeId};
+use crate::id::NodeId;
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::message::Record;
@@ -77,15 +78,37 @@ pub(crate) struct Introductions {
 #[derive(Debug)]
 struct Member {
     network: NetworkTag,
-    boot: BootId,
-    flags: Flags,
-    candidates: Vec<Candidate>,
-    /// The newest first.
-    places: Vec<Place>,
-    /// When we answered an introduction of its last.
+    /// One for each place, the newest first: any member could describe another one, and must not silence it by that.
+    told: Vec<Description>,
+    /// When we answered an introduction of its last, and followed one to ports that only guessing finds.
     answered: Option<Instant>,
+    tried_near: Option<Instant>,
     /// Meetings in a row that came to nothing.
     failures: u32,
+}
+
+/// What was told of a member in one place.
+#[derive(Debug)]
+struct Description {
+    /// None: by itself, in a session.
+    place: Option<Place>,
+    flags: Flags,
+    candidates: Vec<Candidate>,
+}
+
+impl Member {
+    fn places(&self) -> impl Iterator<Item = Place> {
+        self.told.iter().filter_map(|told| told.place)
+    }
+
+    /// What was told last goes first.
+    fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.told.iter().flat_map(|told| &told.candidates)
+    }
+
+    fn flags(&self) -> Flags {
+        self.told.first().map_or(Flags::default(), |told| told.flags)
+    }
 }
 
 /// Both sides try to reach each other, for a while.
@@ -138,8 +161,9 @@ impl Node {
         if id == self.id {
             return;
         }
-        let before = self.introductions.members.get(&id).map(|member| &member.candidates);
-        let moved = before.is_some_and(|before| *before != presence.candidates);
+        let before = self.introductions.members.get(&id);
+        let before = before.and_then(|member| member.told.iter().find(|told| told.place == Some(place)));
+        let moved = before.is_some_and(|before| before.candidates != presence.candidates);
         self.note_member(presence, network, Some(place));
         // Whoever is across the internet and has other addresses than it had may be lost, and not know yet.
         let sure = |path: Route| !moved || !is_public(path.remote.ip());
@@ -171,23 +195,11 @@ impl Node {
     fn meet_by(&mut self, id: NodeId, news: News) {
         let Some(member) = self.introductions.members.get(&id) else { return };
         let network = member.network;
-        let own = self.seen_by_servers();
-        let usable = |candidate: &&Candidate| {
-            let addr = candidate.addr;
-            let ip = addr.ip().to_canonical();
-            addr.port() != 0
-                && !ip.is_unspecified()
-                && !ip.is_loopback()
-                && !ip.is_multicast()
-                && !is_link_local(ip)
-                && !is_relayed(ip)
-                && !self.links.is_broadcast(ip)
-                && !self.links.is_own(ip)
-                // Nor ourselves around our own router: some take that for an attack.
-                && !own.contains(&addr)
-        };
-        let addrs: Vec<_> = member.candidates.iter().filter(usable).map(|candidate| candidate.addr).collect();
+        let plain = member.candidates().filter(|candidate| candidate.kind != CandidateKind::Near);
+        let usable = plain.map(|candidate| candidate.addr).filter(|addr| self.may_be_met_at(*addr));
+        let addrs: Vec<_> = usable.take(CANDIDATES_MAX).collect();
         let now = self.now;
+        self.ask_battery();
         let Some(prospect) = self.prospect(network, id, None) else { return };
         for addr in addrs.into_iter().rev() {
             prospect.candidates.add(Route::to(addr), Source::Introduced);
@@ -213,6 +225,41 @@ impl Node {
         }
     }
 
+    /// Whether a member may be sought at this address, which it or somebody in its name has told.
+    pub(super) fn may_be_met_at(&self, addr: SocketAddr) -> bool {
+        let ip = addr.ip().to_canonical();
+        addr.port() != 0
+            && !ip.is_unspecified()
+            && !ip.is_loopback()
+            && !ip.is_multicast()
+            && !is_link_local(ip)
+            && !is_relayed(ip)
+            && !self.links.is_broadcast(ip)
+            && !self.links.is_own(ip)
+            // Nor ourselves around our own router: some take that for an attack.
+            && !self.seen_by_servers().contains(&addr)
+    }
+
+    /// What was told of a member's addresses, if it is one.
+    pub(super) fn member(&self, id: &NodeId) -> Option<Vec<Candidate>> {
+        Some(self.introductions.members.get(id)?.candidates().copied().collect())
+    }
+
+    /// What a member said of itself last.
+    pub(super) fn flags_of_member(&self, id: &NodeId) -> Flags {
+        self.introductions.members.get(id).map_or(Flags::default(), Member::flags)
+    }
+
+    /// Where a member is on the internet of IPv4, each address once.
+    pub(super) fn far_addrs_of_member(&self, id: &NodeId) -> impl Iterator<Item = SocketAddr> + use<> {
+        let mut addrs: Vec<_> = self.member(id).unwrap_or_default().iter().map(|it| it.addr).collect();
+        addrs.retain(|addr| is_far_v4(*addr) && self.may_be_met_at(*addr));
+        addrs.truncate(CANDIDATES_MAX);
+        let mut known = BTreeSet::new();
+        addrs.retain(|addr| known.insert(*addr));
+        addrs.into_iter()
+    }
+
     /// Introduces us to the member whom we try to reach, if it is time to.
     pub(super) fn introduce_again(&mut self, id: NodeId) {
         let now = self.now;
@@ -231,10 +278,8 @@ impl Node {
 
     fn introduce(&mut self, id: NodeId, step: Step) {
         let Some(member) = self.introductions.members.get(&id) else { return };
-        let places = member.places.clone();
-        let candidates = self.own_candidates();
-        let introduction =
-            Introduction { id: self.id, to: id, boot: self.boot, step, flags: self.flags(), candidates };
+        let places: Vec<_> = member.places().collect();
+        let introduction = self.introduction_for(id, step);
         for place in places {
             let (nonce, seal_nonce) = (Nonce(self.random()), self.random());
             let Some((server, known)) = self.registration_mut(place.registration) else { continue };
@@ -286,46 +331,72 @@ impl Node {
         if answer {
             self.introduce(id, Step::Sending);
         }
+        self.try_ports_of(id);
         Ok(())
     }
 
+    /// A member introduced itself: it may have opened ports for us that only guessing finds.
+    fn try_ports_of(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(member) = self.introductions.members.get_mut(&id) else { return };
+        if member.tried_near.is_some_and(|at| now.since(at) < ANSWER_GAP) {
+            return;
+        }
+        member.tried_near = Some(now);
+        self.try_near(id);
+        self.try_guessing(id);
+    }
+
+    /// What we tell `id` of us now.
+    fn introduction_for(&self, id: NodeId, step: Step) -> Introduction {
+        let mut candidates = self.own_candidates();
+        if let Some(fresh) = self.fresh_port_for(&id) {
+            candidates.insert(0, fresh);
+            candidates.truncate(CANDIDATES_MAX);
+        }
+        let mut flags = self.flags();
+        if self.is_having_birthday_with(&id) {
+            flags = flags.with(Flags::MANY_PORTS);
+        }
+        Introduction { id: self.id, to: id, boot: self.boot, step, flags, candidates }
+    }
+
+    /// Tells `id` where we are now, by whatever way there is.
+    pub(super) fn tell_whereabouts_to(&mut self, id: NodeId) {
+        if self.peers.get(&id).is_some_and(|peer| peer.is_online() && peer.current.is_some()) {
+            self.tell_meeting(id, Step::Meet);
+        } else {
+            self.introduce(id, Step::Meet);
+        }
+    }
+
     fn note_member(&mut self, presence: Presence, network: NetworkTag, place: Option<Place>) {
-        let Presence { id, boot, flags, candidates } = presence;
+        let Presence { id, boot: _, flags, candidates } = presence;
         let members = &mut self.introductions.members;
         if members.len() >= limits::PEERS && !members.contains_key(&id) {
             return;
         }
-        let new = Member {
-            network,
-            boot,
-            flags,
-            candidates: Vec::new(),
-            places: Vec::new(),
-            answered: None,
-            failures: 0,
-        };
+        let new = Member { network, told: Vec::new(), answered: None, tried_near: None, failures: 0 };
         let member = members.entry(id).or_insert(new);
-        (member.network, member.boot, member.flags, member.candidates) = (network, boot, flags, candidates);
-        if let Some(place) = place {
-            member.places.retain(|known| known.registration != place.registration);
-            member.places.insert(0, place);
-            member.places.truncate(PLACES);
-        }
+        member.network = network;
+        member.told.retain(|told| told.place != place);
+        member.told.insert(0, Description { place, flags, candidates });
+        member.told.truncate(PLACES);
     }
 
     /// A registration ended: nobody is found there any more.
     pub(super) fn forget_place(&mut self, registration: RegistrationId) {
         self.introductions.members.retain(|_, member| {
-            member.places.retain(|place| place.registration != registration);
-            !member.places.is_empty()
+            member.told.retain(|told| told.place.is_some_and(|place| place.registration != registration));
+            !member.told.is_empty()
         });
     }
 
-    /// A member left a registration.
-    pub(super) fn member_left(&mut self, id: NodeId, registration: RegistrationId) {
+    /// A member left a place.
+    pub(super) fn member_left(&mut self, id: NodeId, place: Place) {
         if let Some(member) = self.introductions.members.get_mut(&id) {
-            member.places.retain(|place| place.registration != registration);
-            if member.places.is_empty() {
+            member.told.retain(|told| told.place.is_some_and(|known| known != place));
+            if member.told.is_empty() {
                 self.introductions.members.remove(&id);
                 self.timers.clear(Timer::Meet(id));
             }
@@ -366,9 +437,7 @@ impl Node {
 
     /// Introduces us through the relay by which the peer is reached.
     fn tell_meeting(&mut self, id: NodeId, step: Step) {
-        let candidates = self.own_candidates();
-        let introduction =
-            Introduction { id: self.id, to: id, boot: self.boot, step, flags: self.flags(), candidates };
+        let introduction = self.introduction_for(id, step);
         self.tell(id, &Record::Meet { introduction: &introduction.to_bytes() });
     }
 
@@ -392,6 +461,7 @@ impl Node {
             self.tell_meeting(from, Step::Sending);
         }
         self.meet(from, true);
+        self.try_ports_of(from);
     }
 
     /// The first member after `after`, in the order of ids, that we have never met.
@@ -419,8 +489,7 @@ impl Node {
         if self.prospects.meeting(id).is_some_and(young) {
             return "a rendezvous server introduces us";
         }
-        let theirs =
-            self.introductions.members.get(id).is_some_and(|member| member.flags.has(Flags::VARYING_PORT));
+        let theirs = self.flags_of_member(id).has(Flags::VARYING_PORT);
         match (self.has_varying_port(), theirs) {
             (true, true) => {
                 "its router and ours give each destination another port, and no peer of both relays between us"
@@ -443,9 +512,18 @@ impl Node {
     /// `id` was reached.
     pub(super) fn met(&mut self, id: NodeId) {
         self.timers.clear(Timer::Meet(id));
+        self.end_birthday(id);
         if let Some(member) = self.introductions.members.get_mut(&id) {
             member.failures = 0;
         }
+    }
+
+    /// How peers across the internet see our usual port.
+    pub(super) fn seen_by_peers(&self) -> impl Iterator<Item = SocketAddr> {
+        let usual = |peer: &&crate::core::peers::Peer| peer.path.is_some_and(|path| path.port == OwnPort::USUAL);
+        let seen = self.peers.iter().map(|(_, peer)| peer).filter(usual).filter_map(|peer| peer.sees_us);
+        let mut distinct = BTreeSet::new();
+        seen.filter(move |addr| distinct.insert(*addr))
     }
 
     /// Where we may be reached, the most telling first.
@@ -460,7 +538,9 @@ impl Node {
         let own = own.filter(|ip| !ip.is_loopback() && !is_link_local(*ip));
         let own = own.map(|ip| Candidate { kind: CandidateKind::Own, addr: SocketAddr::new(ip, port) });
         let mut candidates: Vec<Candidate> = Vec::new();
-        for candidate in mapped.chain(seen).chain(own) {
+        let by_peers = self.seen_by_peers();
+        let by_peers = by_peers.map(|addr| Candidate { kind: CandidateKind::Peer, addr });
+        for candidate in mapped.chain(seen).chain(by_peers).chain(own) {
             if candidates.len() < CANDIDATES_MAX
                 && !candidates.iter().any(|known| known.addr == candidate.addr)
             {

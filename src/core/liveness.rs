@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::Node;
+use crate::core::api::Route;
 use crate::core::introductions::is_public;
 use crate::core::paths::Question;
 use crate::core::peers::Peer;

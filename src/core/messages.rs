@@ -67,6 +67,7 @@ impl Node {
                 self.on_relayed_record(from, target, channel);
             }
             Record::Meet { introduction } => self.on_meet(from, introduction),
+            Record::YouAre { addr } => self.on_you_are(from, addr),
         }
     }
 

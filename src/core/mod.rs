@@ -17,11 +17,13 @@
 //! `now` never runs backwards; an earlier value counts as the latest one seen.
 
 mod api;
+mod birthday;
 mod clients;
 mod clock_text;
 mod copies;
 mod delivery;
 mod duplicates;
+mod extra_ports;
 mod handshakes;
 mod heard;
 mod introductions;
@@ -58,11 +60,13 @@ use rand_core::CryptoRng;
 
 pub use self::api::*;
 use self::clients::Clients;
+use self::birthday::Birthday;
 pub use self::clients::TooManyClients;
 use self::clock_text::ClockText;
 use self::copies::Copies;
 use self::duplicates::Duplicates;
 use self::handshakes::Handshakes;
+use self::extra_ports::ExtraPorts;
 use self::heard::Heard;
 use self::introductions::Introductions;
 use self::lan::Lan;
@@ -105,6 +109,8 @@ pub struct Node {
     heard: Heard,
     rendezvous: Rendezvous,
     introductions: Introductions,
+    extra_ports: ExtraPorts,
+    birthday: Birthday,
     relays: Relays,
     relaying: Relaying,
     topics: LocalTopics,
@@ -156,6 +162,8 @@ impl Node {
             heard: Heard::default(),
             rendezvous: Rendezvous::default(),
             introductions: Introductions::default(),
+            extra_ports: ExtraPorts::default(),
+            birthday: Birthday::default(),
             relays: Relays::default(),
             relaying: Relaying::default(),
             topics: LocalTopics::default(),
@@ -350,6 +358,7 @@ impl Node {
                 Timer::Lease(registration, family) => self.on_lease_timer(registration, family),
                 Timer::NewDay => self.update_registrations(),
                 Timer::Meet(peer) => self.on_meet_timer(peer),
+                Timer::Punch => self.on_punch_timer(),
             }
         }
     }

@@ -4,6 +4,7 @@
 //! and nothing leaves it because one vanished.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::api::{KnownPeer, Route};
@@ -53,6 +54,8 @@ pub(crate) struct Peer {
     pub(crate) candidates: Candidates,
     /// Of the path.
     pub(crate) round_trip: RoundTrip,
+    /// How it sees us, if a translator may be between.
+    pub(crate) sees_us: Option<SocketAddr>,
     /// When the ways to it were compared last.
     pub(crate) compared: Instant,
     pub(crate) liveness: Liveness,
@@ -99,6 +102,7 @@ impl Peer {
             path_heard: Instant::default(),
             candidates: Candidates::default(),
             round_trip: RoundTrip::default(),
+            sees_us: None,
             compared: Instant::default(),
             liveness: Liveness::default(),
             topics: RemoteTopics::default(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::core::Node;
-use crate::core::api::{Destination, Dropped, Route};
+use crate::core::api::{Destination, Dropped, OwnPort, Route};
 use crate::core::handshakes::Owner;
 use crate::core::introductions::{Meeting, SCHEDULE};
 use crate::core::pace::Pace;
@@ -279,13 +279,7 @@ impl Node {
         let promised = self.is_promised(id);
         let relayed = self.peers.get(&id).is_some_and(|peer| peer.is_online() && !peer.is_near());
         let only_direct = relayed && !self.is_renewal_due(id);
-        let Some(prospect) = self.prospects.by_id.get(&id) else { return };
-        let network = self.config.network.turn(prospect.network, prospect.turns);
-        let stale =
-            |first: &FirstMessage| now.since(first.made) >= FIRST_MESSAGE_LIFE || first.network != network;
-        if prospect.first_message.as_ref().is_none_or(stale) && !self.make_first_message(id, network) {
-            return;
-        }
+        let Some(packet) = self.first_packet(id) else { return };
         let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
         let steps = if prospect.meeting.is_some() { &SCHEDULE[..] } else { &RETRY };
         let step = steps[prospect.attempts.min(steps.len() - 1)];
@@ -294,8 +288,6 @@ impl Node {
         let (attempts, teller) = (prospect.attempts, prospect.teller);
         prospect.turns += 1;
         prospect.last_sent = Some(now);
-        let Some(first) = &prospect.first_message else { return };
-        let packet = first.packet;
         let mut candidates: Vec<_> = prospect.candidates.iter().copied().collect();
         if only_direct {
             // What is sought is another way.
@@ -308,14 +300,17 @@ impl Node {
             if (trusted || self.prospects.may_address(candidate.route.remote, id, now))
                 && (self.prospects.pace.take(now) || promised)
             {
-                let introduced = candidate.source == Source::Introduced;
-                let remote = candidate.route.remote.ip();
-                let hops = meeting.filter(|_| introduced).and_then(|meeting| meeting.hops(remote));
-                self.outbox.push_as_far_as(Destination::One(candidate.route), hops, &packet);
+                if candidate.source == Source::Introduced {
+                    self.send_opening(id, candidate.route, &packet);
+                } else {
+                    self.outbox.push(Destination::One(candidate.route), &packet);
+                }
             }
         }
         if meeting.is_some() {
             self.introduce_again(id);
+            self.try_fresh_port(id, attempts);
+            self.try_birthday(id, attempts);
         }
         let unreached = !self.peers.get(&id).is_some_and(|peer| peer.is_online());
         if unreached && attempts >= if meeting.is_some() { RELAY_AFTER_MEETING } else { RELAY_AFTER } {
@@ -323,6 +318,32 @@ impl Node {
         }
         let retry = self.jittered(step);
         self.timers.set(Timer::Handshake(id), now + retry);
+    }
+
+    /// Our first message to a prospect, as it is now; none if there can be none.
+    pub(super) fn first_packet(&mut self, id: NodeId) -> Option<[u8; size::INITIATION]> {
+        let now = self.now;
+        let prospect = self.prospects.by_id.get(&id)?;
+        let network = self.config.network.turn(prospect.network, prospect.turns);
+        let stale =
+            |first: &FirstMessage| now.since(first.made) >= FIRST_MESSAGE_LIFE || first.network != network;
+        if prospect.first_message.as_ref().is_none_or(stale) && !self.make_first_message(id, network) {
+            return None;
+        }
+        Some(self.prospects.by_id.get(&id)?.first_message.as_ref()?.packet)
+    }
+
+    /// Sends our first message to where a member says it is, as far as the meeting with it has come.
+    pub(super) fn send_opening(&mut self, id: NodeId, route: Route, packet: &[u8]) {
+        let Some(meeting) = self.prospects.meeting(&id) else { return };
+        // Where our usual port varies the other side cannot have sent to it, so there is nothing to be spoilt.
+        let far = route.port == OwnPort::USUAL && self.has_varying_port();
+        let hops = meeting.hops(route.remote.ip()).filter(|_| !far);
+        self.outbox.push_as_far_as(Destination::One(route), hops, packet);
+    }
+
+    pub(super) fn candidates_of_prospect(&mut self, id: &NodeId) -> Option<&mut Candidates> {
+        Some(&mut self.prospects.by_id.get_mut(id)?.candidates)
     }
 
     /// Whether a first message for `id` may leave now.

@@ -483,7 +483,7 @@ impl Node {
             let Some((_, known)) = self.registration_mut(id) else { return };
             let Some(blob) = entry.blob else {
                 if let Some(left) = known.members.remove(&entry.handle) {
-                    self.member_left(left, id);
+                    self.member_left(left, Place { registration: id, handle: entry.handle });
                 }
                 continue;
             };
@@ -511,7 +511,8 @@ impl Node {
     }
 
     pub(super) fn flags(&self) -> Flags {
-        if self.has_varying_port() { Flags::VARYING_PORT } else { Flags::default() }
+        let varying = if self.has_varying_port() { Flags::VARYING_PORT } else { Flags::default() };
+        if self.has_birthdays() { varying.with(Flags::GUESSES) } else { varying }
     }
 
     fn leave_registration(&mut self, id: RegistrationId) {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::core::Node;
-use crate::core::api::{Destination, Dropped, Event, RendezvousServer, Route};
+use crate::core::api::{Destination, Dropped, Event, OwnPort, RendezvousServer, Route};
 use crate::core::registrations::Registration;
 use crate::core::timers::Timer;
 use crate::crypto::hash;
@@ -273,6 +273,9 @@ impl Node {
 
     /// A message of a rendezvous server, or of somebody who poses as one.
     pub(crate) fn on_rendezvous(&mut self, via: Route, datagram: &[u8]) -> Result<(), Dropped> {
+        if via.port != OwnPort::USUAL {
+            return self.on_rendezvous_at_extra_port(via, datagram);
+        }
         let family = Family::of(via.remote);
         let mut servers = self.rendezvous.servers.iter();
         let at = |server: &Server| server.link(family).addr == Some(via.remote);
@@ -371,10 +374,14 @@ impl Node {
         seen
     }
 
-    /// Whether our translator gives each destination another port: two servers see us at different ports of one
-    /// address.
+    /// Whether our translator gives each destination another port: two who are elsewhere, servers or peers, see us at
+    /// different ports of one address.
     pub(super) fn has_varying_port(&self) -> bool {
-        self.seen_by_servers().windows(2).any(|pair| pair[0].ip() == pair[1].ip())
+        let mut seen = self.seen_by_servers();
+        seen.extend(self.seen_by_peers().filter(|addr| addr.is_ipv4()));
+        seen.sort();
+        seen.dedup();
+        seen.windows(2).any(|pair| pair[0].ip() == pair[1].ip())
     }
 
     /// The servers whose keys were seen to be theirs, to be known again after a restart.

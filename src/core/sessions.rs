@@ -4,6 +4,7 @@
 //! belongs to the side that began; the other follows a little later, should the first one not.
 
 use std::cmp::Ordering;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tracing::{debug, info};
@@ -11,6 +12,7 @@ use tracing::{debug, info};
 use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Event, Route};
 use crate::core::handshakes::Owner;
+use crate::core::introductions::is_public;
 use crate::core::paths::{COMPARE_AGAIN, PATH_HELD, Question, Source, WORTH_COMPARING};
 use crate::core::relays::is_relayed;
 use crate::core::ring::LET_GO;
@@ -126,7 +128,14 @@ impl Node {
         {
             peer.candidates.fell(before, since, self.now);
         }
+        if before.is_some_and(|before| before.port != via.port) {
+            peer.sees_us = None;
+        }
         let kind_changed = std::mem::replace(&mut peer.last_kind, kind) != kind;
+        if is_public(via.remote.ip()) {
+            // Perhaps a translator is between: where we see it may be news to it.
+            self.tell(id, &Record::YouAre { addr: via.remote });
+        }
         if before.is_none() {
             return;
         }
@@ -138,6 +147,14 @@ impl Node {
         }
         if self.peers.recount(id) {
             self.nearness_changed(id);
+        }
+    }
+
+    /// A peer says where it sees us.
+    pub(crate) fn on_you_are(&mut self, from: NodeId, addr: SocketAddr) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        if is_public(addr.ip()) && peer.path.is_some_and(|path| is_public(path.remote.ip())) {
+            peer.sees_us = Some(addr);
         }
     }
 

@@ -51,6 +51,8 @@ pub(crate) enum Timer {
     NewDay,
     /// Try again to reach this member, which a rendezvous server told us of.
     Meet(NodeId),
+    /// Open the next ports, guess the next ones of others, or close those that nobody needs.
+    Punch,
 }
 
 impl Timer {
@@ -77,6 +79,7 @@ impl Timer {
             Self::Lease(..) => "lease",
             Self::NewDay => "new-day",
             Self::Meet(_) => "meet",
+            Self::Punch => "punch",
         }
     }
 }

@@ -22,6 +22,7 @@ mod netlink;
 mod network;
 pub mod peerfile;
 mod portmap;
+mod power;
 mod reload;
 mod remember;
 pub mod rendezvous;

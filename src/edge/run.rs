@@ -32,6 +32,7 @@ use crate::edge::mdns::{self, Mdns, MdnsEvent};
 use crate::edge::network::Network;
 use crate::edge::peerfile::{self, PeerFile};
 use crate::edge::portmap::PortMapping;
+use crate::edge::power::{self, SUPPLIES};
 use crate::edge::reload::{self, Configuration};
 use crate::edge::remember::Remembering;
 use crate::edge::resolve::{ServerNames, StaticPeers};
@@ -118,6 +119,8 @@ impl Daemon {
             mdns: settings.mdns,
             hello: settings.hello,
             relay: settings.relay,
+            birthday_punch: settings.birthday_punch,
+            metered: settings.metered,
         };
         let endings = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
         let hangup = signal(SignalKind::hangup())?;
@@ -353,6 +356,9 @@ impl Daemon {
         match event {
             Event::Output(client) => self.local.on_output(client),
             Event::Close(client) => self.local.on_close(client),
+            Event::AskBattery => self.node.handle_battery(power::is_on_battery(Path::new(SUPPLIES)), now),
+            Event::OpenPort(port) => self.udp.open(port),
+            Event::ClosePort(port) => self.udp.close(port),
             Event::Resolve(server) => self.server_names.look_up(server),
             Event::Remember => {
                 self.remembering.changed();

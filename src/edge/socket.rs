@@ -33,6 +33,8 @@ const FULL_RETRY: Duration = Duration::from_millis(1);
 pub(super) enum Purpose {
     /// It has its port alone, sends, and is told what could not be delivered.
     Sessions,
+    /// The same, and perhaps one of many that are there for a moment.
+    Extra,
     /// It shares its port with the other daemons of this host, and only hears.
     Hellos,
 }
@@ -77,8 +79,10 @@ impl Socket {
             // to all.
             socket.set_reuse_address(true)?;
         }
-        let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
-        let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+        if purpose != Purpose::Extra {
+            let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+            let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+        }
         if addr.is_ipv4() {
             socket.set_broadcast(true)?;
             socket.set_multicast_ttl_v4(1)?;
@@ -93,7 +97,7 @@ impl Socket {
         let io = Arc::new(UdpSocket::from_std(socket.into())?);
         let trains = UdpSocketState::new((&*io).into())?;
         let singles = UdpSocketState::new((&*io).into())?;
-        if purpose == Purpose::Sessions {
+        if purpose != Purpose::Hellos {
             singles.enable_transport_errors((&*io).into())?;
         }
         let errors = errors_of(&io);

@@ -3,7 +3,7 @@
 //!
 //! Everything is sent from the session sockets, hellos too, so that who hears one knows where to answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use quinn_udp::RecvMeta;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::core::{Destination, HELLO_PORT, InterfaceAddr, Route, Transmit};
+use crate::core::{Destination, HELLO_PORT, InterfaceAddr, OwnPort, Route, Transmit};
 use crate::edge::config::DEFAULT_PORT;
 use crate::edge::socket::{Purpose, Socket, Train};
 use crate::wire::local::{Health, HealthState};
@@ -30,6 +30,8 @@ const ALL_NODES_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// The sockets.
 pub struct Udp {
     sessions: Vec<Socket>,
+    /// Ports that the node opened beside the usual one.
+    extra: BTreeMap<OwnPort, Socket>,
     hellos: Vec<Socket>,
     hello_port: u16,
     interfaces: Vec<InterfaceAddr>,
@@ -80,6 +82,7 @@ impl Udp {
         }
         Ok(Self {
             sessions: bound?,
+            extra: BTreeMap::new(),
             hellos: Vec::new(),
             hello_port: HELLO_PORT,
             interfaces: Vec::new(),
@@ -98,6 +101,21 @@ impl Udp {
     /// The port of all of them.
     pub fn port(&self) -> u16 {
         port_of(&self.sessions)
+    }
+
+    /// Opens one more port, for IPv4. One that the system does not give is as one that nothing gets through.
+    pub fn open(&mut self, port: OwnPort) {
+        let usual = self.sessions.iter().map(Socket::addr).find(SocketAddr::is_ipv4);
+        let Some(usual) = usual else { return };
+        match Socket::bind(SocketAddr::new(usual.ip(), 0), Purpose::Extra) {
+            Ok(socket) => drop(self.extra.insert(port, socket)),
+            Err(error) => tracing::debug!(reason = %error, "one more port cannot be opened"),
+        }
+    }
+
+    /// Closes a port that was opened.
+    pub fn close(&mut self, port: OwnPort) {
+        self.extra.remove(&port);
     }
 
     /// Begins to hear hellos; tells how that went.
@@ -140,7 +158,8 @@ impl Udp {
     /// Hands over what has arrived, at most one batch of each socket; ready if there was anything.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>, mut each: impl FnMut(Route, &mut [u8])) -> Poll<()> {
         let mut any = Poll::Pending;
-        for socket in self.sessions.iter().chain(&self.hellos) {
+        let usual = self.sessions.iter().chain(&self.hellos).map(|socket| (OwnPort::USUAL, socket));
+        for (port, socket) in usual.chain(self.extra.iter().map(|(port, socket)| (*port, socket))) {
             let mut meta = [RecvMeta::default(); RECV_BUFFERS];
             let mut chunks = self.memory.chunks_mut(RECV_BYTES);
             let mut buffers = [(); RECV_BUFFERS].map(|()| IoSliceMut::new(chunks.next().unwrap_or_default()));
@@ -154,7 +173,7 @@ impl Udp {
                 }
                 // To a group or to all: then the answer's source is the kernel's choice.
                 let local = meta.dst_ip.filter(|addr| self.own.contains(addr));
-                let route = Route { remote: meta.addr, local };
+                let route = Route { remote: meta.addr, local, port };
                 for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
                     each(route, datagram);
                 }
@@ -165,7 +184,7 @@ impl Udp {
 
     /// An address of which the network said that nobody can be reached there.
     pub fn poll_unreachable(&mut self, cx: &mut Context<'_>) -> Poll<SocketAddr> {
-        for socket in &mut self.sessions {
+        for socket in self.sessions.iter_mut().chain(self.extra.values_mut()) {
             if let Poll::Ready(addr) = socket.poll_unreachable(cx) {
                 return Poll::Ready(addr);
             }
@@ -177,8 +196,13 @@ impl Udp {
     pub fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit, bytes: &[u8]) -> Poll<()> {
         match transmit.to {
             Destination::One(route) => {
-                let Some(socket) = socket_for(&mut self.sessions, &route) else {
-                    tracing::debug!(to = %route.remote, "no socket of this family");
+                let socket = match self.extra.get_mut(&route.port) {
+                    Some(extra) => Some(extra).filter(|_| route.remote.is_ipv4()),
+                    None if route.port == OwnPort::USUAL => socket_for(&mut self.sessions, &route),
+                    None => None,
+                };
+                let Some(socket) = socket else {
+                    tracing::debug!(to = %route.remote, "no socket for this way");
                     return Poll::Ready(());
                 };
                 let train = Train {

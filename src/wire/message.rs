@@ -118,6 +118,11 @@ pub enum Record<'a> {
         /// The introduction in its own encoding.
         introduction: &'a [u8],
     },
+    /// The sender sees the receiver at this address.
+    YouAre {
+        /// The address.
+        addr: SocketAddr,
+    },
 }
 
 /// What the receiver did with a tracked message.
@@ -196,7 +201,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// How many variants [`Record`] has; they all have a one-byte number.
-const KINDS: u8 = 14;
+const KINDS: u8 = 15;
 
 /// What a record costs beside its encoding.
 const LENGTH_PREFIX: usize = 2;
@@ -283,6 +288,7 @@ mod tests {
             Record::Relay { target: NodeId([8; 32]) },
             Record::Relayed { target: NodeId([8; 32]), channel: 7 },
             Record::Meet { introduction: b"hi" },
+            Record::YouAre { addr: "192.0.2.1:5".parse().unwrap() },
         ]
     }
 

@@ -68,6 +68,10 @@ impl Flags {
     pub const RELAY: Self = Self(1);
     /// Its address translator gives each destination another port.
     pub const VARYING_PORT: Self = Self(2);
+    /// It guesses ports if it is asked to.
+    pub const GUESSES: Self = Self(4);
+    /// It has opened many ports: guess them. Only in introductions.
+    pub const MANY_PORTS: Self = Self(8);
 
     /// Whether all of `flags` are among these.
     pub const fn has(self, flags: Self) -> bool {
@@ -100,10 +104,12 @@ pub enum CandidateKind {
     Mapped = 2,
     /// As a peer sees it.
     Peer = 3,
+    /// A fresh port as a server sees it: to others it is that one or one near it.
+    Near = 4,
 }
 
 impl CandidateKind {
-    const ALL: [Self; 4] = [Self::Own, Self::Server, Self::Mapped, Self::Peer];
+    const ALL: [Self; 5] = [Self::Own, Self::Server, Self::Mapped, Self::Peer, Self::Near];
 }
 
 #[derive(Serialize, Deserialize)]
@@ -186,7 +192,7 @@ pub(crate) mod tests {
 
     pub(crate) fn presence(candidates: usize) -> Presence {
         let candidate = |n: usize| {
-            let kind = CandidateKind::ALL[n % 4];
+            let kind = CandidateKind::ALL[n % CandidateKind::ALL.len()];
             Candidate { kind, addr: ([0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16], 65_535).into() }
         };
         Presence {

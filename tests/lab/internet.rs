@@ -20,8 +20,8 @@ use crate::lab::cable::{Cable, Lan};
 use crate::lab::{Daemon, FILES, Host, Lab, Program, script};
 use crate::recipes;
 
-const SERVER: &str = "192.0.2.10";
-const SERVER_V6: &str = "2001:db8::10";
+/// Of the first server and of the second one.
+const SERVERS: [[&str; 2]; 2] = [["192.0.2.10", "2001:db8::10"], ["192.0.2.11", "2001:db8::11"]];
 
 /// Which side of the internet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +89,7 @@ impl<'lab> Internet<'lab> {
         let edges = ["west", "east"].map(|name| lab.bare_host(name));
         let server = lab.bare_host("server");
         let cable = lab.plug(server, core, "eth0");
-        cable.give(SERVER);
-        cable.give(SERVER_V6);
+        SERVERS.iter().flatten().for_each(|addr| cable.give(addr));
         for side in Side::BOTH {
             let (edge, number) = (edges[side as usize], side as usize + 1);
             forward(edge);
@@ -181,9 +180,19 @@ impl<'lab> Internet<'lab> {
 
     /// Starts the server: with the same key each time.
     pub(crate) fn start_server(&self) -> Server {
+        self.start_server_number(0)
+    }
+
+    /// Starts two servers, so that members learn whether their ports vary.
+    pub(crate) fn start_servers(&self) -> [Server; 2] {
+        [0, 1].map(|number| self.start_server_number(number))
+    }
+
+    fn start_server_number(&self, number: usize) -> Server {
         let mut command = self.server.command(env!("CARGO_BIN_EXE_atonce-rendezvous"));
-        command.args(["--state-dir", &format!("{FILES}/server.state"), "--log", "atonce=debug,info"]);
-        command.args(["--bind", &format!("{SERVER}:28283"), "--bind", &format!("[{SERVER_V6}]:28283")]);
+        let [v4, v6] = SERVERS[number];
+        command.args(["--state-dir", &format!("{FILES}/server{number}.state"), "--log", "atonce=debug,info"]);
+        command.args(["--bind", &format!("{v4}:28283"), "--bind", &format!("[{v6}]:28283")]);
         let program = Program::start(command, "atonce-rendezvous".to_owned());
         let lines = [(); 2].map(|()| program.line(|line| line.contains('#')));
         Server { program, lines }

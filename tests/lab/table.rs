@@ -16,7 +16,7 @@ pub(crate) struct Cell {
 /// The routers, and one host behind each of them, with a daemon for each pair.
 pub(crate) struct Table<'lab> {
     pub(crate) internet: Internet<'lab>,
-    server: Server,
+    servers: [Server; 2],
     places: [Vec<(Site<'lab>, Host)>; 2],
     last_port: u16,
 }
@@ -35,7 +35,7 @@ impl Cell {
 impl<'lab> Table<'lab> {
     pub(crate) fn new(lab: &'lab Lab) -> Self {
         let internet = Internet::new(lab);
-        let server = internet.start_server();
+        let servers = internet.start_servers();
         let places = Side::BOTH.map(|side| {
             let place = |(_, kind)| {
                 let site = internet.site(side, kind);
@@ -44,15 +44,16 @@ impl<'lab> Table<'lab> {
             };
             KINDS.map(place).into_iter().collect()
         });
-        Self { internet, server, places, last_port: 30_000 }
+        Self { internet, servers, places, last_port: 30_000 }
     }
 
     /// A daemon with a port of its own: some routers need that.
     pub(crate) fn daemon(&mut self, host: Host, name: &str, secret: &str) -> Daemon {
         self.last_port += 1;
         let port = self.last_port.to_string();
-        let line = &self.server.lines[0];
-        host.daemon_named(name, &["--network-secret-file", secret, "--rendezvous", line, "--port", &port])
+        let [one, two] = self.servers.each_ref().map(|server| server.lines[0].as_str());
+        let servers = ["--rendezvous", one, "--rendezvous", two];
+        host.daemon_named(name, &[&["--network-secret-file", secret, "--port", &port], &servers[..]].concat())
     }
 
     /// All pairs for which the table says so.
@@ -60,7 +61,7 @@ impl<'lab> Table<'lab> {
         let mut cells = Vec::new();
         for (row, (_, kind)) in KINDS.into_iter().enumerate() {
             for (column, (_, other)) in KINDS.into_iter().enumerate().skip(row) {
-                if can_meet(kind, other) == meet {
+                if can_meet(kind, other, self.servers.len()) == meet {
                     let secret = self.internet.lab.new_network(&format!("secret-{row}-{column}"));
                     let hosts = [self.places[0][row].1, self.places[1][column].1];
                     cells.push(Cell { row, column, secret, hosts });

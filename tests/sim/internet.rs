@@ -174,12 +174,12 @@ impl World {
     /// The router or host in a realm that has this address; the realm of none is the internet.
     fn behind(&self, outside: Option<usize>, addr: SocketAddr) -> Option<Stop> {
         let in_realm = |(segment, router): (&usize, &Router)| {
-            let host = self.hosts.iter().any(|host| host.segment == *segment && host.addr == addr);
+            let host = self.hosts.iter().any(|host| host.segment == *segment && host.port_at(addr).is_some());
             let here = router.nat.is_at(addr) || router.nat.kind.firewall && host;
             (router.outside == outside && here).then_some(Stop::In(*segment))
         };
         self.internet.routers.iter().find_map(in_realm).or_else(|| {
-            let host = |host: &Host| host.addr == addr && Some(host.segment) == outside;
+            let host = |host: &Host| host.port_at(addr).is_some() && Some(host.segment) == outside;
             self.hosts.iter().position(host).map(Stop::Host)
         })
     }

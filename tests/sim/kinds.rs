@@ -86,15 +86,19 @@ pub const KINDS: [(&str, Kind); 8] = [
     ("APDM random", Kind::RANDOM),
 ];
 
-/// Whether two sides can meet directly by sending to what a server sees of each.
-pub fn can_meet(one: Kind, two: Kind) -> bool {
+/// Whether two sides can meet directly, if so many servers see them.
+pub fn can_meet(one: Kind, two: Kind, servers: usize) -> bool {
     let varies = |kind: Kind| !kind.firewall && kind.mapping != Mapping::EndpointIndependent;
     let picky = |kind: Kind| kind.filtering == Filtering::AddressAndPortDependent;
-    // Whose port varies is met by whom lets any port of a known address in.
+    // Whose port varies is met by whom lets any port of a known address in; else its next port is found near the last
+    // one, or by many tries. These are made when two servers saw that it varies.
+    let is_found = |varying: Kind, steady: Kind| {
+        !picky(steady) || varying.ports == Ports::Sequential || servers > 1
+    };
     match (varies(one), varies(two)) {
         (false, false) => true,
-        (true, false) => !picky(two),
-        (false, true) => !picky(one),
+        (true, false) => is_found(one, two),
+        (false, true) => is_found(two, one),
         (true, true) => false,
     }
 }

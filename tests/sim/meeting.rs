@@ -12,9 +12,14 @@ const LINK: Duration = milliseconds(25);
 
 /// Two hosts of one private network, each behind a router of its own, and one server. Nobody is started.
 pub fn apart(seed: u64, kinds: [Kind; 2]) -> (World, [HostId; 2]) {
+    apart_with(seed, kinds, 1)
+}
+
+/// The same with so many servers.
+fn apart_with(seed: u64, kinds: [Kind; 2], servers: usize) -> (World, [HostId; 2]) {
     let mut world = World::new(seed);
     world.internet.link = LINK;
-    let server = world.add_server();
+    let servers: Vec<_> = (0..servers).map(|_| world.add_server()).collect();
     let hosts = [1, 2].map(|n: u8| {
         let kind = kinds[usize::from(n) - 1];
         world.router(n.into(), kind, &World::wan(n).to_string(), None);
@@ -25,7 +30,7 @@ pub fn apart(seed: u64, kinds: [Kind; 2]) -> (World, [HostId; 2]) {
             world.add(&name, n)
         };
         world.hosts[host].secret = Some([7; 32]);
-        world.hosts[host].rendezvous = vec![server.clone()];
+        world.hosts[host].rendezvous = servers.clone();
         host
     });
     (world, hosts)
@@ -66,24 +71,92 @@ fn the_first_acknowledged_message_takes_two_round_trips_to_the_server_and_two_an
 
 #[test]
 fn every_pair_that_can_meet_is_direct() {
-    let mut wrong = Vec::new();
-    for (row, (name, kind)) in KINDS.into_iter().enumerate() {
-        for (column, (other_name, other)) in KINDS.into_iter().enumerate() {
-            for first in [0, 1] {
-                let seed = (row * 16 + column * 2 + first) as u64;
-                let (mut world, hosts) = apart(seed, [kind, other]);
-                world.start(hosts[first]);
-                world.run(seconds(5));
-                world.start(hosts[1 - first]);
-                let met =
-                    world.run_for(seconds(40), |world| world.online(hosts[0]) + world.online(hosts[1]) == 2);
-                if met != can_meet(kind, other) {
-                    wrong.push((name, other_name, first, met));
+    for servers in [1, 2] {
+        let mut wrong = Vec::new();
+        for (row, (name, kind)) in KINDS.into_iter().enumerate() {
+            for (column, (other_name, other)) in KINDS.into_iter().enumerate() {
+                for first in [0, 1] {
+                    let seed = (row * 16 + column * 2 + first) as u64;
+                    let (mut world, hosts) = apart_with(seed, [kind, other], servers);
+                    world.start(hosts[first]);
+                    world.run(seconds(5));
+                    world.start(hosts[1 - first]);
+                    let met = world
+                        .run_for(seconds(40), |world| world.online(hosts[0]) + world.online(hosts[1]) == 2);
+                    if met != can_meet(kind, other, servers) {
+                        wrong.push((name, other_name, first, met));
+                    }
+                    assert!(hosts.iter().all(|host| world.hosts[*host].ports.len() <= 257));
                 }
             }
         }
+        assert!(wrong.is_empty(), "{servers}: {wrong:?}");
     }
-    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// What becomes of a router with random ports and a usual one, seen by two servers: whether they have met, and after
+/// what time, and how many ports were open at once.
+fn birthday(seed: u64, change: impl Fn(&mut World, [HostId; 2])) -> (Option<Duration>, usize) {
+    let (mut world, hosts) = apart_with(seed, [Kind::HOME, Kind::RANDOM], 2);
+    change(&mut world, hosts);
+    hosts.into_iter().for_each(|host| world.start(host));
+    let (begun, mut open) = (world.now, 0);
+    let met = world.run_for(seconds(40), |world| {
+        open = open.max(world.hosts[hosts[1]].ports.len());
+        world.online(hosts[0]) + world.online(hosts[1]) == 2
+    });
+    let took = world.now.since(begun);
+    // Until what is not needed is closed.
+    world.run(seconds(20));
+    let left: Vec<_> = hosts.iter().map(|host| world.hosts[*host].ports.len()).collect();
+    assert_eq!(left, [0, usize::from(met)]);
+    if met {
+        talk(&mut world, hosts, "t", 100);
+        talk(&mut world, [hosts[1], hosts[0]], "u", 100);
+    }
+    (met.then_some(took), open)
+}
+
+#[test]
+fn a_router_with_random_ports_is_met_by_many_ports_and_only_the_one_that_was_met_stays_open() {
+    let mut took: Vec<_> = (0..20).map(|seed| birthday(seed, |_, _| {}).0.unwrap()).collect();
+    took.sort();
+    println!("median {:?}, longest {:?}", took[10], took[19]);
+    assert!(took[10] < seconds(10));
+}
+
+#[test]
+fn no_birthday_is_had_on_a_battery_on_a_metered_network_or_where_the_user_says_no() {
+    for who in [0, 1] {
+        let unwilling: [fn(&mut World, HostId); 3] = [
+            |world, host| world.hosts[host].on_battery = true,
+            |world, host| world.hosts[host].metered = true,
+            |world, host| world.hosts[host].birthday_punch = false,
+        ];
+        for refuse in unwilling {
+            let (met, open) = birthday(1, |world, hosts| refuse(world, hosts[who]));
+            assert!(met.is_none());
+            assert!(open <= 1, "a fresh port is no birthday: {open}");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_was_spoilt_is_left_for_a_fresh_one() {
+    for seed in 0..10 {
+        let (mut world, [one, two]) = apart(seed, [Kind::POISONABLE, Kind::HOME]);
+        let now = world.now;
+        let [theirs, ours] = [2, 1].map(|n| std::net::SocketAddr::new(World::wan(n), world.hosts[one].addr.port()));
+        let router = &mut world.internet.routers.get_mut(&1).unwrap().nat;
+        assert_eq!(router.incoming(theirs, ours, now), None);
+        world.start(one);
+        world.start(two);
+        assert!(world.run_for(seconds(5), |world| world.online(two) == 1), "{seed} {:#}", world.status(two));
+        world.run(seconds(50));
+        assert_eq!(world.hosts[one].ports.len() + world.hosts[two].ports.len(), 1);
+        talk(&mut world, [one, two], "t", 600);
+        talk(&mut world, [two, one], "u", 600);
+    }
 }
 
 /// A third member, whom everybody reaches.
@@ -115,7 +188,7 @@ fn peers(world: &mut World, host: HostId) -> Vec<Value> {
 #[test]
 fn a_pair_that_cannot_meet_is_relayed_by_a_third_member() {
     for (_, one) in KINDS {
-        for (_, two) in KINDS.into_iter().filter(|(_, two)| !can_meet(one, *two)) {
+        for (_, two) in KINDS.into_iter().filter(|(_, two)| !can_meet(one, *two, 2)) {
             let (mut world, [a, b]) = apart(7, [one, two]);
             let third = add_third(&mut world, 9);
             for host in [third, a, b] {

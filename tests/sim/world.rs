@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use atonce::core::{
-    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, RendezvousServer,
+    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, OwnPort, RendezvousServer,
     Route, Sighting, Transmit,
 };
 use atonce::crypto::identity::Identity;
@@ -67,6 +67,11 @@ pub struct Host {
     pub mdns: bool,
     pub hello: bool,
     pub rendezvous: Vec<RendezvousServer>,
+    /// Those beside the usual one that are open.
+    pub ports: BTreeSet<OwnPort>,
+    pub on_battery: bool,
+    pub metered: bool,
+    pub birthday_punch: bool,
     advert: Option<Advert>,
     browsing: bool,
     known: Vec<KnownPeer>,
@@ -86,6 +91,19 @@ impl Host {
     /// Its network cards.
     fn cards(&self) -> impl Iterator<Item = (SocketAddr, usize)> {
         std::iter::once((self.addr, self.segment)).chain(self.second)
+    }
+
+    /// Where what leaves by a port comes from, if the port is open.
+    fn addr_of_port(&self, port: OwnPort) -> Option<SocketAddr> {
+        let open = port == OwnPort::USUAL || self.ports.contains(&port);
+        open.then(|| SocketAddr::new(self.addr.ip(), self.addr.port() + port.number()))
+    }
+
+    /// The open port that has an address of ours.
+    pub fn port_at(&self, addr: SocketAddr) -> Option<OwnPort> {
+        let usual = |card: (SocketAddr, usize)| card.0 == addr;
+        let extra = || self.ports.iter().find(|port| self.addr_of_port(**port) == Some(addr));
+        self.cards().any(usual).then_some(OwnPort::USUAL).or_else(|| extra().copied())
     }
 
     /// Its address in a segment.
@@ -181,6 +199,10 @@ impl World {
             mdns: true,
             hello: true,
             rendezvous: Vec::new(),
+            ports: BTreeSet::new(),
+            on_battery: false,
+            metered: false,
+            birthday_punch: true,
             advert: None,
             browsing: false,
             known: Vec::new(),
@@ -229,6 +251,8 @@ impl World {
             mdns: known.mdns,
             hello: known.hello,
             relay: true,
+            birthday_punch: known.birthday_punch,
+            metered: known.metered,
         };
         let rng = ChaCha20Rng::seed_from_u64(self.seed ^ boot << 32 ^ host as u64);
         let node = Node::new(config, Identity::from_secret(known.key), Box::new(rng), self.now);
@@ -475,6 +499,12 @@ impl World {
                     node.handle_server_addrs(&name, &addr, now);
                 }
             }
+            Event::OpenPort(port) => drop(self.hosts[host].ports.insert(port)),
+            Event::ClosePort(port) => drop(self.hosts[host].ports.remove(&port)),
+            Event::AskBattery => {
+                let on_battery = self.hosts[host].on_battery;
+                self.hosts[host].node.as_mut().unwrap().handle_battery(on_battery, now);
+            }
             Event::Remember | Event::Network { .. } | Event::Invite { .. } | Event::Reload { .. } => {}
         }
     }
@@ -535,7 +565,8 @@ impl World {
             self.fly(host, to, Some(route.remote), datagram, false);
         } else if let Some(router) = self.internet.out_of(segment) {
             let hops = hops.unwrap_or(64);
-            let from = self.hosts[host].addr;
+            let known = &self.hosts[host];
+            let Some(from) = known.addr_of_port(route.port) else { return };
             self.fly_out(host, router, Parcel { from, to: route.remote, hops, bytes: datagram.to_vec() });
         }
     }
@@ -671,9 +702,10 @@ impl World {
         if self.hosts[to].asleep {
             return;
         }
-        let (now, local) = (self.now, addr.ip());
+        let (now, local) = (self.now, Some(addr.ip()));
+        let Some(port) = self.hosts[to].port_at(addr) else { return };
         self.with(to, |node| {
-            let _ = node.handle_datagram(Route { remote: from, local: Some(local) }, &mut bytes, now);
+            let _ = node.handle_datagram(Route { remote: from, local, port }, &mut bytes, now);
         });
     }
 

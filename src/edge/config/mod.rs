@@ -100,6 +100,14 @@ pub struct Options {
     #[arg(long, env = "ATONCE_NO_PORT_MAPPING", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_port_mapping: Option<bool>,
+    /// Open no many ports, and guess none of others, to get through a router that changes the port
+    #[arg(long, env = "ATONCE_NO_BIRTHDAY_PUNCH", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_birthday_punch: Option<bool>,
+    /// The network is paid by volume: relay for nobody, and no birthday punch
+    #[arg(long, env = "ATONCE_METERED", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub metered: Option<bool>,
     /// Tell what would be used and where it was set, or all that is wrong, and end
     #[arg(long)]
     #[serde(skip)]
@@ -140,6 +148,10 @@ pub struct Settings {
     pub relay: bool,
     /// Ask the router for a port.
     pub port_mapping: bool,
+    /// Open many ports, and guess those of others.
+    pub birthday_punch: bool,
+    /// The network is paid by volume.
+    pub metered: bool,
     /// What to log.
     pub log: String,
     /// What means nothing, and does no harm: unknown keys.
@@ -238,6 +250,8 @@ impl Given {
             hello: !options.no_hello.unwrap_or(false),
             relay: !options.no_relay.unwrap_or(false),
             port_mapping: !options.no_port_mapping.unwrap_or(false),
+            birthday_punch: !options.no_birthday_punch.unwrap_or(false),
+            metered: options.metered.unwrap_or(false),
             log,
             warnings: Vec::new(),
             given: self,
@@ -275,16 +289,15 @@ impl Settings {
             "name" => json(self.name.as_str()),
             "port" => Some(DEFAULT_PORT.to_string()),
             "log" => json(&self.log),
-            "no_mdns" | "mdns_probe" | "no_hello" | "no_relay" | "no_port_mapping" => {
-                Some("false".to_owned())
-            }
+            "no_mdns" | "mdns_probe" | "no_hello" | "no_relay" | "no_port_mapping" | "no_birthday_punch"
+            | "metered" => Some("false".to_owned()),
             _ => None,
         }
     }
 }
 
 /// The keys of the files, as they are written there.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
     "state_dir",
     "socket",
     "name",
@@ -300,6 +313,8 @@ const KEYS: [&str; 16] = [
     "no_hello",
     "no_relay",
     "no_port_mapping",
+    "no_birthday_punch",
+    "metered",
     "log",
 ];
 

@@ -66,6 +66,8 @@ impl Rig {
             mdns: true,
             hello: true,
             relay: true,
+            birthday_punch: true,
+            metered: false,
         };
         let rng = Box::new(ChaCha20Rng::seed_from_u64(7));
         let mut node = Node::new(config, IDENTITIES[OWN].clone(), rng, now);
@@ -156,7 +158,13 @@ impl Rig {
                 let addr = name.parse().unwrap();
                 self.node.handle_server_addrs(&name, &[addr], self.now);
             }
-            Event::Withdraw | Event::Browse | Event::StopBrowse | Event::Remember => {}
+            Event::Withdraw
+            | Event::Browse
+            | Event::StopBrowse
+            | Event::Remember
+            | Event::OpenPort(_)
+            | Event::ClosePort(_)
+            | Event::AskBattery => {}
         }
     }
 
