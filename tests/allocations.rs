@@ -91,8 +91,8 @@ impl Pair {
                 mdns: false,
                 hello: true,
                 relay: true,
-            birthday_punch: true,
-            metered: false,
+                birthday_punch: true,
+                metered: false,
             };
             let seed = u64::try_from(which).unwrap();
             let rng = ChaCha20Rng::seed_from_u64(seed);

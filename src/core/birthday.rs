@@ -169,7 +169,8 @@ impl Node {
             return;
         }
         let Some(member) = self.member(&id) else { return };
-        let outside = |kind| matches!(kind, CandidateKind::Server | CandidateKind::Near | CandidateKind::Peer);
+        let outside =
+            |kind| matches!(kind, CandidateKind::Server | CandidateKind::Near | CandidateKind::Peer);
         let seen = member.iter().filter(|it| outside(it.kind) && is_far_v4(it.addr)).map(|it| it.addr);
         let seen = seen.filter(|addr| self.may_be_met_at(*addr)).find_map(|addr| match addr {
             SocketAddr::V4(addr) => Some(*addr.ip()),

@@ -184,10 +184,13 @@ impl Node {
         let Some(message) = peer.delivery.in_flight.get_mut(at) else { return };
         let payload = std::mem::take(&mut message.parcel.payload);
         let number_of = MessageNumber(number);
-        self.tell(
-            id,
-            &Record::Tracked { number: number_of, after, open: number - open, topic, payload: &payload },
-        );
+        let record =
+            Record::Tracked { number: number_of, after, open: number - open, topic, payload: &payload };
+        self.tell(id, &record);
+        // Delivered once however often it comes, so it need not wait until it is known which way is dead.
+        if let Some(other) = self.other_way(id) {
+            self.tell_on(id, other, &record);
+        }
         let back = self.peers.get_mut(&id).and_then(|peer| peer.delivery.in_flight.get_mut(at));
         if let Some(message) = back.filter(|message| message.number == number) {
             message.parcel.payload = payload;
@@ -298,14 +301,14 @@ impl Node {
         }
     }
 
-    /// `id` is reached by another way: what was not answered goes there at once.
-    pub(crate) fn hurry_delivery(&mut self, id: NodeId) {
+    /// `id` is reached by another way, or perhaps only by that: the first `count` that were not answered go at once.
+    pub(crate) fn hurry_delivery(&mut self, id: NodeId, count: usize) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.delivery.in_flight.is_empty() {
             return;
         }
-        for message in &mut peer.delivery.in_flight {
+        for message in peer.delivery.in_flight.iter_mut().take(count) {
             message.again = message.again.min(now);
         }
         self.timers.set(Timer::Delivery(id), now);

@@ -87,7 +87,8 @@ impl Node {
             }
             return;
         }
-        let (ours_vary, theirs_vary) = (self.has_varying_port(), self.flags_of_member(&id).has(Flags::VARYING_PORT));
+        let (ours_vary, theirs_vary) =
+            (self.has_varying_port(), self.flags_of_member(&id).has(Flags::VARYING_PORT));
         // Whose port varies is not met by the usual one, and two such only by chance.
         let due = if ours_vary { 1 } else { FRESH_AFTER };
         if attempts < due || ours_vary && theirs_vary || self.extra_ports.fresh() >= FRESH {

@@ -520,7 +520,8 @@ impl Node {
 
     /// How peers across the internet see our usual port.
     pub(super) fn seen_by_peers(&self) -> impl Iterator<Item = SocketAddr> {
-        let usual = |peer: &&crate::core::peers::Peer| peer.path.is_some_and(|path| path.port == OwnPort::USUAL);
+        let usual =
+            |peer: &&crate::core::peers::Peer| peer.path.is_some_and(|path| path.port == OwnPort::USUAL);
         let seen = self.peers.iter().map(|(_, peer)| peer).filter(usual).filter_map(|peer| peer.sees_us);
         let mut distinct = BTreeSet::new();
         seen.filter(move |addr| distinct.insert(*addr))

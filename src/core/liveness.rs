@@ -49,6 +49,8 @@ const HANDSHAKE_WITH: usize = 2;
 /// path that died under traffic is left before anybody is told.
 const DOUBT: Duration = Duration::from_millis(250);
 const DOUBT_MAX: Duration = Duration::from_secs(2);
+/// So many of the messages under way go by a second way at once when that happens; the others wait behind them.
+pub(crate) const HURRIED: usize = 8;
 /// A peer across the internet is asked after this much silence: less than half of what the most forgetful translators
 /// keep a mapping for.
 const KEEP_WARM: Duration = Duration::from_secs(25);
@@ -188,7 +190,12 @@ impl Node {
         }
         self.timers.set_sooner(Timer::Liveness(id), now + HEARTBEAT);
         let cold = now.since(peer.liveness.heard) >= GROWN_COLD;
-        if cold && peer.path.is_some_and(|path| is_public(path.remote.ip())) && self.may_meet(&id) {
+        if !peer.path.is_some_and(|path| is_public(path.remote.ip())) {
+            return;
+        }
+        // Prepared before the path fails.
+        self.seek_relay(id, None);
+        if cold && self.may_meet(&id) {
             // Its translator may have forgotten us: it is told to open it again, beside the first message.
             self.meet(id, false);
         }
@@ -202,6 +209,9 @@ impl Node {
         let silence = now.since(peer.path_heard);
         if !peer.liveness.is_suspect() && silence >= DOUBT.max((round_trip * 3).min(DOUBT_MAX)) {
             self.question(id, 0);
+            if self.other_way(id).is_some() {
+                self.hurry_delivery(id, HURRIED);
+            }
         }
     }
 

@@ -59,14 +59,14 @@ use std::time::Duration;
 use rand_core::CryptoRng;
 
 pub use self::api::*;
-use self::clients::Clients;
 use self::birthday::Birthday;
+use self::clients::Clients;
 pub use self::clients::TooManyClients;
 use self::clock_text::ClockText;
 use self::copies::Copies;
 use self::duplicates::Duplicates;
-use self::handshakes::Handshakes;
 use self::extra_ports::ExtraPorts;
+use self::handshakes::Handshakes;
 use self::heard::Heard;
 use self::introductions::Introductions;
 use self::lan::Lan;

@@ -179,7 +179,9 @@ impl Candidates {
         let known = self.list.iter().position(|known| known.route.is_way_of(&route));
         let candidate = match known.map(|at| self.list.remove(at)) {
             Some(known) => Candidate { route, source: known.source.min(source), ..known },
-            None => Candidate { route, source, penalty: Penalty::default(), round_trip: RoundTrip::default() },
+            None => {
+                Candidate { route, source, penalty: Penalty::default(), round_trip: RoundTrip::default() }
+            }
         };
         self.list.insert(0, candidate);
         let mut room = limits::LEARNT_CANDIDATES;
@@ -195,7 +197,9 @@ impl Candidates {
 
     /// The path by `route`, held since `since`, was left because it failed.
     pub(crate) fn fell(&mut self, route: Route, since: Instant, now: Instant) {
-        let Some(candidate) = self.list.iter_mut().find(|known| known.route.is_way_of(&route)) else { return };
+        let Some(candidate) = self.list.iter_mut().find(|known| known.route.is_way_of(&route)) else {
+            return;
+        };
         let penalty = &mut candidate.penalty;
         if now.since(since) >= PENALTY_MAX {
             penalty.falls = 0;
@@ -227,6 +231,15 @@ impl Candidates {
     /// All ways are measured anew.
     pub(crate) fn compare_anew(&mut self) {
         self.list.iter_mut().for_each(|candidate| candidate.round_trip = RoundTrip::default());
+    }
+
+    /// The best way beside `path` on which the peer was reached or is relayed to, by `rank`.
+    pub(crate) fn best_beside(&self, path: Route, rank: impl Fn(Route) -> u8) -> Option<Route> {
+        let usable = |candidate: &&Candidate| {
+            !candidate.route.is_way_of(&path) && matches!(candidate.source, Source::Proved | Source::Relayed)
+        };
+        let usable = self.list.iter().filter(usable).map(|candidate| candidate.route);
+        usable.min_by_key(|route| rank(*route))
     }
 
     /// Forgets those that are `gone`.

@@ -88,7 +88,9 @@ impl Relaying {
 impl Node {
     /// Whether we relay for others.
     fn is_relaying(&self) -> bool {
-        self.config.relay && !self.config.metered && self.config.network.current().kind() == NetworkKind::Private
+        self.config.relay
+            && !self.config.metered
+            && self.config.network.current().kind() == NetworkKind::Private
     }
 
     /// `peer` wants to reach `target` through us.

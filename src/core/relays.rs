@@ -13,6 +13,7 @@ use tracing::debug;
 
 use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Route, Transmit};
+use crate::core::liveness::HURRIED;
 use crate::core::paths::{Candidate, Source};
 use crate::crypto::network::NetworkKind;
 use crate::id::{Channel, NodeId};
@@ -137,6 +138,7 @@ impl Node {
                 peer.candidates.add(route, Source::Relayed);
                 if peer.liveness.is_suspect() {
                     self.ask(target, route);
+                    self.hurry_delivery(target, HURRIED);
                 }
             }
             None => self.seek(target, Some((route, Source::Relayed)), None),

@@ -141,7 +141,7 @@ impl Node {
         }
         debug!(peer = %id.short(), path = %via.remote, "path");
         self.choose_warm();
-        self.hurry_delivery(id);
+        self.hurry_delivery(id, usize::MAX);
         if kind_changed {
             self.presence_changed(id);
         }
@@ -316,9 +316,8 @@ impl Node {
     pub(super) fn challenge(&mut self, id: NodeId, via: Route) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let asked = |question: &Question| {
-            question.route.is_way_of(&via) && now.since(question.asked) < CHALLENGE_GAP
-        };
+        let asked =
+            |question: &Question| question.route.is_way_of(&via) && now.since(question.asked) < CHALLENGE_GAP;
         if peer.is_online() && !peer.liveness.questions().any(asked) {
             self.ask(id, via);
         }
@@ -388,13 +387,23 @@ impl Node {
         }
     }
 
+    /// The second way on which what is acknowledged goes too, while the path is in doubt.
+    pub(super) fn other_way(&self, id: NodeId) -> Option<Route> {
+        let peer = self.peers.get(&id).filter(|peer| peer.liveness.is_suspect())?;
+        peer.candidates.best_beside(peer.path?, |route| self.links.rank(route.remote.ip()))
+    }
+
     /// Asks on all ways to a peer in use how long they take, if its path is long and that was not asked lately.
     pub(super) fn compare_paths(&mut self, id: NodeId) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(path) = peer.path else { return };
         let short = peer.round_trip.smoothed().is_none_or(|took| took <= WORTH_COMPARING);
-        if peer.current.is_none() || short || now.since(peer.compared) < COMPARE_AGAIN || self.links.on_link(path.remote.ip()) {
+        if peer.current.is_none()
+            || short
+            || now.since(peer.compared) < COMPARE_AGAIN
+            || self.links.on_link(path.remote.ip())
+        {
             return;
         }
         peer.compared = now;

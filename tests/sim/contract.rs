@@ -85,8 +85,7 @@ fn a_datagram_that_is_dropped_changes_nothing_but_a_counter() {
                 let mut bytes: Vec<u8> = (0..length).map(|n| (n * 31 + round) as u8).collect();
                 bytes.insert(0, (round % 9) as u8);
                 let (now, remote) = (world.now, world.hosts[1].addr);
-                let dropped = world
-                    .with(0, |node| node.handle_datagram(Route::to(remote), &mut bytes, now));
+                let dropped = world.with(0, |node| node.handle_datagram(Route::to(remote), &mut bytes, now));
                 assert!(dropped.unwrap().is_err());
             }
             world.run(milliseconds(10));

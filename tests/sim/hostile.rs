@@ -97,8 +97,7 @@ fn our_own_packets_reflected_to_us_are_dropped() {
         let host = world.hosts.iter().position(|host| host.addr == from).unwrap();
         let other = world.hosts[1 - host].addr;
         let (mut bytes, now) = (bytes, world.now);
-        let outcome = world
-            .with(host, |node| node.handle_datagram(Route::to(other), &mut bytes, now));
+        let outcome = world.with(host, |node| node.handle_datagram(Route::to(other), &mut bytes, now));
         assert!(outcome.unwrap().is_err());
     }
     assert_eq!(world.online(0), 1);
@@ -141,9 +140,7 @@ fn a_peer_that_sends_garbage_after_a_valid_handshake_is_counted_and_survived() {
             bytes[at] ^= 1;
             let host = world.hosts.iter().position(|host| host.addr == route.remote).unwrap();
             let now = world.now;
-            let dropped = world.with(host, |node| {
-                node.handle_datagram(Route::to(from), &mut bytes, now)
-            });
+            let dropped = world.with(host, |node| node.handle_datagram(Route::to(from), &mut bytes, now));
             assert!(dropped.unwrap().is_err());
         }
     }

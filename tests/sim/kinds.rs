@@ -92,9 +92,8 @@ pub fn can_meet(one: Kind, two: Kind, servers: usize) -> bool {
     let picky = |kind: Kind| kind.filtering == Filtering::AddressAndPortDependent;
     // Whose port varies is met by whom lets any port of a known address in; else its next port is found near the last
     // one, or by many tries. These are made when two servers saw that it varies.
-    let is_found = |varying: Kind, steady: Kind| {
-        !picky(steady) || varying.ports == Ports::Sequential || servers > 1
-    };
+    let is_found =
+        |varying: Kind, steady: Kind| !picky(steady) || varying.ports == Ports::Sequential || servers > 1;
     match (varies(one), varies(two)) {
         (false, false) => true,
         (true, false) => is_found(one, two),

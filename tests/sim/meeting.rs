@@ -146,7 +146,8 @@ fn a_port_that_was_spoilt_is_left_for_a_fresh_one() {
     for seed in 0..10 {
         let (mut world, [one, two]) = apart(seed, [Kind::POISONABLE, Kind::HOME]);
         let now = world.now;
-        let [theirs, ours] = [2, 1].map(|n| std::net::SocketAddr::new(World::wan(n), world.hosts[one].addr.port()));
+        let [theirs, ours] =
+            [2, 1].map(|n| std::net::SocketAddr::new(World::wan(n), world.hosts[one].addr.port()));
         let router = &mut world.internet.routers.get_mut(&1).unwrap().nat;
         assert_eq!(router.incoming(theirs, ours, now), None);
         world.start(one);
@@ -353,6 +354,29 @@ fn when_a_direct_path_dies_under_traffic_a_relay_takes_over_and_nothing_is_lost(
             world.heard(b, listener, "message").iter().map(|line| line["text"].clone()).collect();
         assert_eq!(heard, (1..=sent).map(|id| id.to_string()).collect::<Vec<_>>(), "seed {seed}");
         assert!(longest < milliseconds(1500), "seed {seed}: {longest:?}");
+    }
+}
+
+#[test]
+fn what_is_sent_while_a_path_is_in_doubt_goes_by_a_second_one_before_that_has_answered() {
+    for seed in 0..20 {
+        let (mut world, [a, b]) = met_three(seed);
+        let listener = world.listener(b, "t");
+        world.run(seconds(1));
+        let app = world.connect(a);
+        world.send(a, app, 1, "host-2", "t", "one");
+        // Until a relay is prepared.
+        world.run(seconds(45));
+        world.send(a, app, 2, "host-2", "t", "two");
+        world.run(seconds(1));
+        let (one, two) = (World::wan(1), World::wan(2));
+        world.internet.blocked.extend([(one, two), (two, one)]);
+        let begun = world.now;
+        world.send(a, app, 3, "host-2", "t", "three");
+        assert!(world.run_for(seconds(6), |world| world.heard(b, listener, "message").len() == 3));
+        // In doubt with its second retry, after 450 ms; then 100 ms through the relay. To ask there first took 200 more.
+        let took = world.now.since(begun);
+        assert!(took <= milliseconds(600), "seed {seed}: {took:?}");
     }
 }
 

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use atonce::core::{
-    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, OwnPort, RendezvousServer,
-    Route, Sighting, Transmit,
+    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, OwnPort,
+    RendezvousServer, Route, Sighting, Transmit,
 };
 use atonce::crypto::identity::Identity;
 use atonce::crypto::membership::Membership;
