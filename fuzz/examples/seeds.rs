@@ -122,7 +122,8 @@ fn main() {
     write("files", "key-1", old);
     write("files", "secret", &[&[1][..], b"atonce-secret-", &[b'a'; 52], b"\n"].concat());
     let invitation =
-        [&[1][..], b"atonce-secret-", &[b'a'; 52], b"@a.example:1#", &[b'a'; 52], b",[fe80::1%Eth0]:2\n"].concat();
+        [&[1][..], b"atonce-secret-", &[b'a'; 52], b"@a.example:1#", &[b'a'; 52], b",[fe80::1%Eth0]:2\n"]
+            .concat();
     write("files", "invitation", &[&invitation[..], b"atonce-secret-", &[b'b'; 51], b"a@b:1\n"].concat());
     let known = atonce::core::KnownPeer {
         id: NodeId([7; 32]),
@@ -136,6 +137,7 @@ fn main() {
     write("files", "unknown-key", b"\x03nmae = 1\n");
 
     rendezvous();
+    rendezvous_client();
 }
 
 /// One of each message, and what a few members say to a server.
@@ -175,6 +177,32 @@ fn rendezvous() {
     ];
     write("rendezvous_server", "join", &join(0));
     write("rendezvous_server", "meet", &all.concat());
+}
+
+/// What servers say to a node until it opens ports, and until it guesses those of a member.
+fn rendezvous_client() {
+    let says = |which: u8, kind: u8, place: u8, entries: &[u8], rest: &[u8]| {
+        [&[which, 5, 0, 0, 0, 0, 0, place, 9, 0, 120, 0, 25, 0][..], entries, &[kind], rest, &[0]].concat()
+    };
+    let waits = |count: usize| [0, 1, 2].repeat(count);
+    let retry = |which, place| says(which, 0, place, &[0], &[]);
+    // Flags 4: it guesses; one candidate, as a server sees it.
+    let member = [1, 5, 1, 7, 4, 1, 1, 3, 1];
+    let welcome = |which| says(which, 2, 0, &member, &[1, 0]);
+    let knock = |flags: u8, kind: u8, nonce: u8| {
+        says(0, 6, 0, &[0], &[&[nonce; 8][..], &[5, 1, 1, 7, flags, 1, kind, 3]].concat())
+    };
+    let varying = [retry(0, 0), retry(1, 1), welcome(0), waits(5), retry(0, 1), retry(1, 0), waits(12)];
+    write("rendezvous_client", "birthday", &[varying.concat(), knock(4, 1, 6), waits(140)].concat());
+    let steady = [retry(0, 0), welcome(0), waits(3), knock(2, 4, 7), waits(10), knock(10, 1, 8), waits(120)];
+    write("rendezvous_client", "guessing", &steady.concat());
+    let others = [
+        says(0, 3, 0, &[0], &[0, 0]),
+        says(0, 4, 1, &member, &[1, 0]),
+        says(0, 5, 2, &member, &[1]),
+        says(0, 7, 0, &[0], &[5, 0]),
+    ];
+    write("rendezvous_client", "others", &[varying.concat(), others.concat(), [0, 1, 5].repeat(9)].concat());
 }
 
 fn write(target: &str, name: &str, bytes: &[u8]) {

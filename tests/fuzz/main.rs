@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 type Run = fn(&[u8]);
 
-const TARGETS: [(&str, Run); 11] = [
+const TARGETS: [(&str, Run); 12] = [
     ("packet", targets::packet::run),
     ("datagram", targets::datagram::run),
     ("records", targets::records::run),
@@ -26,6 +26,7 @@ const TARGETS: [(&str, Run); 11] = [
     ("client_events", targets::client_events::run),
     ("handshake", targets::handshake::run),
     ("files", targets::files::run),
+    ("rendezvous_client", targets::rendezvous_client::run),
     ("rendezvous_messages", targets::rendezvous_messages::run),
     ("rendezvous_server", targets::rendezvous_server::run),
 ];
@@ -82,6 +83,7 @@ replays! {
     whatever_a_daemon_says_the_client_library_answers_with_events_or_an_error: "client_events";
     a_forged_handshake_packet_moves_neither_side: "handshake";
     what_is_read_from_a_file_is_what_would_be_written_there: "files";
+    servers_and_members_that_lie_leave_a_node_within_its_limits: "rendezvous_client";
     a_rendezvous_message_of_any_bytes_is_written_as_it_was_read: "rendezvous_messages";
     datagrams_at_a_rendezvous_server_bring_nobody_more_than_was_sent: "rendezvous_server";
 }

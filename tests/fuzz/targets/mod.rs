@@ -14,6 +14,7 @@ pub mod local_lines;
 pub mod member;
 pub mod packet;
 pub mod records;
+pub mod rendezvous_client;
 pub mod rendezvous_messages;
 pub mod rendezvous_server;
 mod rig;

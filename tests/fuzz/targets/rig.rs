@@ -1,12 +1,12 @@
 //! A node, the time that passes for it, and what holds of every node at any moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use atonce::core::{Config, Destination, Event, InterfaceAddr, KnownPeer, Node, Route};
+use atonce::core::{Config, Destination, Event, InterfaceAddr, KnownPeer, Node, OwnPort, Route};
 use atonce::crypto::identity::Identity;
 use atonce::crypto::network::NetworkKeys;
 use atonce::id::ClientId;
@@ -31,6 +31,8 @@ pub struct Rig {
     pub started: Instant,
     /// What each app read that is no whole line yet.
     apps: BTreeMap<ClientId, Vec<u8>>,
+    /// Those beside the usual one that are open.
+    pub ports: BTreeSet<OwnPort>,
     /// Lines that the apps have read.
     pub lines: usize,
     /// The apps read nothing.
@@ -84,6 +86,7 @@ impl Rig {
             now,
             started: now,
             apps: BTreeMap::new(),
+            ports: BTreeSet::new(),
             lines: 0,
             deaf: false,
             buffer: Vec::new(),
@@ -158,13 +161,9 @@ impl Rig {
                 let addr = name.parse().unwrap();
                 self.node.handle_server_addrs(&name, &[addr], self.now);
             }
-            Event::Withdraw
-            | Event::Browse
-            | Event::StopBrowse
-            | Event::Remember
-            | Event::OpenPort(_)
-            | Event::ClosePort(_)
-            | Event::AskBattery => {}
+            Event::Withdraw | Event::Browse | Event::StopBrowse | Event::Remember | Event::AskBattery => {}
+            Event::OpenPort(port) => assert!(self.ports.insert(port)),
+            Event::ClosePort(port) => assert!(self.ports.remove(&port)),
         }
     }
 
