@@ -24,6 +24,7 @@ mod delivery;
 mod duplicates;
 mod handshakes;
 mod heard;
+mod inbox;
 mod introductions;
 mod lan;
 mod liveness;
