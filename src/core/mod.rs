@@ -22,6 +22,7 @@ mod clock_text;
 mod copies;
 mod delivery;
 mod duplicates;
+mod fair;
 mod handshakes;
 mod heard;
 mod inbox;
