@@ -135,10 +135,8 @@ fn who_sends_in_bulk_through_a_relay_does_not_starve_others_who_go_through_it() 
     let apps = [0, 1].map(|n| world.connect(left[n]));
     let send = |world: &mut World, n: usize, count: usize| {
         let now = world.now;
-        let line = format!(
-            r#"{{"op":"send","to":"2-{n}","topic":"t","ack":false,"text":"{}"}}"#,
-            "x".repeat(1100)
-        );
+        let line =
+            format!(r#"{{"op":"send","to":"2-{n}","topic":"t","ack":false,"text":"{}"}}"#, "x".repeat(1100));
         world.with(left[n], |node| {
             for _ in 0..count {
                 node.handle_request(apps[n], atonce::wire::local::Request::parse(line.as_bytes()), now);
