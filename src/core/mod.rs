@@ -243,6 +243,7 @@ impl Node {
     /// The network says that nobody listens at `remote`: a hint that starts the probes.
     pub fn handle_unreachable(&mut self, remote: SocketAddr, now: Instant) {
         self.advance(now);
+        self.server_refused(remote);
         self.suspect_at(remote);
     }
 
