@@ -37,6 +37,8 @@ pub const SESSIONS_KEPT: usize = 128;
 pub const LEARNT_CANDIDATES: usize = 8;
 /// Pairs of peers that one node relays for: two networks of thirty devices each.
 pub const RELAY_CHANNELS: usize = 1024;
+/// Of these, how many one peer may have asked for: it keeps no more sessions (see [`SESSIONS_KEPT`]).
+pub const RELAY_CHANNELS_A_PEER: usize = 128;
 /// Bytes that one node passes on for others, a second and at once: a relay is a help in need, and a home's uplink has
 /// other work.
 pub const RELAY_BYTES_A_SECOND: usize = 1 << 20;

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use atonce::crypto::invitation::Invitation;
 use rustix::process::{Signal, kill_process};
 
 use crate::daemon::{Daemon, command, connect, line};
@@ -177,7 +178,12 @@ fn a_reload_follows_what_can_change_and_tells_what_needs_a_restart() {
     std::fs::write(&config, "port = true\nname = 1\n").unwrap();
     let error = ask("\"reload\"");
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("a.toml:1: port: ") && message.contains("a.toml:2: name: "), "{error}");
+    let told = "a.toml:1: `port` is true, and should be a whole number up to 65535; ";
+    assert!(
+        message.contains(told) && message.ends_with("a.toml:2: `name` is 1, and should be a string"),
+        "{error}"
+    );
+    assert!(!message.contains('\n'), "{error}");
     assert_eq!(ask(network)["network"]["fingerprint"], second);
 
     // The same by a signal; it is seen by what it does.
@@ -311,6 +317,11 @@ fn await_server(dir: &Path, state: &str) {
     }
 }
 
+fn invitation(letter: &str, server: &str) -> String {
+    let secret = format!("atonce-secret-{}a", letter.repeat(51)).parse().unwrap();
+    Invitation { secret, servers: vec![server.parse().unwrap()] }.to_line().as_str().to_owned()
+}
+
 #[test]
 fn an_invitation_brings_the_secret_and_the_servers_over_in_one_line() {
     let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
@@ -325,22 +336,21 @@ fn an_invitation_brings_the_secret_and_the_servers_over_in_one_line() {
     assert!(refused["hint"].as_str().unwrap().contains("atonce network create | atonce network join"));
     assert_eq!(asked(host, &join(&secret))["network"]["servers"], serde_json::json!([addr]));
     await_server(host, "registered");
-    let invitation = format!("{secret}@{addr}#{key}");
+    let line = invitation("b", &format!("{addr}#{key}"));
     let answer = asked(host, "\"invite\"");
-    assert_eq!(answer, serde_json::json!({"ev": "invitation", "id": 1, "line": invitation}));
+    assert_eq!(answer, serde_json::json!({"ev": "invitation", "id": 1, "line": line}));
 
     let daemon = Daemon::start(guest, &[]);
     let known = serde_json::json!([format!("{addr}#{key}")]);
-    assert_eq!(asked(guest, &join(&invitation))["network"]["servers"], known);
+    assert_eq!(asked(guest, &join(&line))["network"]["servers"], known);
     await_server(guest, "registered");
     drop(daemon);
     let stored = guest.join("state/network.secret");
-    assert_eq!(std::fs::read_to_string(&stored).unwrap(), format!("{invitation}\n"));
+    assert_eq!(std::fs::read_to_string(&stored).unwrap(), format!("{line}\n"));
     let _guest = Daemon::start(guest, &[]);
     await_server(guest, "registered");
     // Another secret, beside which the servers of before count until it is settled.
-    let second = format!("atonce-secret-{}a", "c".repeat(51));
-    let kept = asked(guest, &format!("{},\"keep\":true", join(&format!("{second}@192.0.2.1:9"))));
+    let kept = asked(guest, &format!("{},\"keep\":true", join(&invitation("c", "192.0.2.1:9"))));
     assert_eq!(kept["network"]["servers"].as_array().unwrap().len(), 2, "{kept}");
     let settled = asked(guest, r#""network","action":"settle""#);
     assert_eq!(settled["network"]["servers"], serde_json::json!(["192.0.2.1:9"]));
@@ -357,7 +367,7 @@ fn a_server_with_another_key_is_refused_after_a_restart_until_the_configuration_
     let (server, addr, key) = rendezvous(dirs[0].path(), "127.0.0.1:0");
     let (config, secret) = (dir.join("a.toml"), dir.join("secret"));
     let named = format!("network_secret_file = {secret:?}\n");
-    std::fs::write(&secret, format!("atonce-secret-{}a@{addr}\n", "b".repeat(51))).unwrap();
+    std::fs::write(&secret, invitation("b", &addr)).unwrap();
     std::fs::write(&config, &named).unwrap();
     let args = ["--config", config.to_str().unwrap()];
     let daemon = Daemon::start(dir, &args);
@@ -377,7 +387,7 @@ fn a_server_with_another_key_is_refused_after_a_restart_until_the_configuration_
     assert_eq!(std::fs::read_to_string(&pins).unwrap(), format!("{addr}#{other}\n"));
 
     // Servers in the secret's file are followed too.
-    std::fs::write(&secret, format!("atonce-secret-{}a@192.0.2.1:9\n", "b".repeat(51))).unwrap();
+    std::fs::write(&secret, invitation("b", "192.0.2.1:9")).unwrap();
     let reloaded = serde_json::json!({"changed": ["network_secret_file"], "restart": []});
     assert_eq!(asked(dir, "\"reload\"")["reload"], reloaded);
     let shown = asked(dir, r#""network","action":"show""#);

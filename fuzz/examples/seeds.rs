@@ -7,6 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use atonce::crypto::identity::Identity;
+use atonce::crypto::invitation::Invitation;
+use atonce::crypto::membership::NetworkSecrets;
 use atonce::crypto::network::NetworkKeys;
 use atonce::edge::hardware::Binding;
 use atonce::edge::keytext::StoredKey;
@@ -121,10 +123,16 @@ fn main() {
         b"\0atonce-identity-1\na4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dq\nr3nkvygllndv4sci\n";
     write("files", "key-1", old);
     write("files", "secret", &[&[1][..], b"atonce-secret-", &[b'a'; 52], b"\n"].concat());
-    let invitation =
-        [&[1][..], b"atonce-secret-", &[b'a'; 52], b"@a.example:1#", &[b'a'; 52], b",[fe80::1%Eth0]:2\n"]
-            .concat();
-    write("files", "invitation", &[&invitation[..], b"atonce-secret-", &[b'b'; 51], b"a@b:1\n"].concat());
+    let invitation = |secret: &str, servers: &[&str]| {
+        let secret = format!("atonce-secret-{secret}").parse().unwrap();
+        Invitation { secret, servers: servers.iter().map(|server| server.parse().unwrap()).collect() }
+    };
+    let key = "a".repeat(52);
+    let secrets = NetworkSecrets {
+        current: invitation(&key, &[&format!("a.example:1#{key}"), "[fe80::1%Eth0]:2"]),
+        before: Some(invitation(&format!("{}a", "b".repeat(51)), &["b:1"])),
+    };
+    write("files", "invitation", &[&[1][..], secrets.to_lines().as_bytes()].concat());
     let known = atonce::core::KnownPeer {
         id: NodeId([7; 32]),
         name: "pi".parse().unwrap(),

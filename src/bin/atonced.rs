@@ -1,8 +1,10 @@
 //! The daemon: reads its configuration, says when it is ready, and serves until it is asked to end.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use atonce::crypto::invitation::without_secrets;
 use atonce::edge::config::Given;
 use atonce::edge::log::Log;
 use atonce::edge::run::Daemon;
@@ -17,14 +19,18 @@ fn main() -> ExitCode {
         Ok(given) => given,
         Err(error) => {
             // `--help` and `--version` come this way too, for standard output.
-            let _ = error.print();
+            let text = error.render().to_string();
+            let _ = match without_secrets(&text) {
+                Cow::Borrowed(_) => error.print(),
+                Cow::Owned(text) => write!(io::stderr(), "{text}"),
+            };
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
     match run(given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "atonced: {error}");
+            let _ = writeln!(io::stderr(), "atonced: {}", without_secrets(&error.to_string()));
             FAILURE.into()
         }
     }

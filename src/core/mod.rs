@@ -24,8 +24,10 @@ mod copies;
 mod delivery;
 mod duplicates;
 mod extra_ports;
+mod fair;
 mod handshakes;
 mod heard;
+mod inbox;
 mod introductions;
 mod lan;
 mod liveness;
@@ -249,6 +251,7 @@ impl Node {
     /// The network says that nobody listens at `remote`: a hint that starts the probes.
     pub fn handle_unreachable(&mut self, remote: SocketAddr, now: Instant) {
         self.advance(now);
+        self.server_refused(remote);
         self.suspect_at(remote);
     }
 

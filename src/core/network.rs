@@ -12,6 +12,7 @@ use crate::crypto::invitation::Invitation;
 use crate::crypto::membership::Membership;
 use crate::id::{ClientId, RequestId};
 use crate::time::Instant;
+use crate::wire::complaint;
 use crate::wire::local::{ErrorCode, Event, Health, HealthState, NetworkInfo, NetworkOp, SecretLine};
 
 impl Node {
@@ -87,7 +88,7 @@ impl Node {
             Err(reason) => {
                 self.advance(now);
                 let hint = "the network is as it was before";
-                self.refuse(client, id, ErrorCode::Internal, reason.into(), hint);
+                self.refuse(client, id, ErrorCode::Internal, complaint::one_line(&reason).into(), hint);
             }
         }
         self.tell_output(client);

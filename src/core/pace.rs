@@ -25,6 +25,11 @@ impl Pace {
         self.room as usize
     }
 
+    /// Whether nothing was taken that is not refilled.
+    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
+        self.room(now) as f64 >= self.burst
+    }
+
     /// Takes the room of one; says whether there was any.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         self.take_many(1, now)

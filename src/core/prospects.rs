@@ -136,6 +136,11 @@ impl Prospects {
         self.by_id.get(peer)?.meeting.as_ref()
     }
 
+    /// Where all of them may be.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.by_id.values().flat_map(|prospect| prospect.candidates.iter())
+    }
+
     /// How many we seek because `teller` named them.
     pub(crate) fn told_by(&self, teller: NodeId) -> usize {
         self.by_id.values().filter(|prospect| prospect.teller == Some(teller)).count()

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::crypto::namespace::NamespaceKeys;
 use crate::crypto::network::{NetworkKeys, NetworkTag};
 use crate::id::NodeId;
 use crate::limits;
+use crate::time::Instant;
 use crate::wire::presence::{Flags, Presence};
 use crate::wire::rendezvous::{
     Bye, Day, Entries, Event, FromNode, Handle, Keep, Kept, List, NamespaceTag, Nonce, Nope, Page, Register,
@@ -41,10 +43,14 @@ const LISTS_A_SECOND: u32 = 20;
 const KEEP_SECONDS: RangeInclusive<u16> = 5..=60;
 const AGAIN_SECONDS: RangeInclusive<u16> = 1..=600;
 const REGISTER_AFTER_SECONDS_MAX: u16 = 120;
-/// Each so many keeps an answer is wanted: the others only hold the translator's mapping.
-const ANSWER_EVERY: u32 = 4;
 /// Until a server says how often it wants to hear of us: half of the shortest mapping that home routers keep.
 const KEEP: Duration = Duration::from_secs(25);
+/// Each so many keeps an answer is wanted, so that a server that is gone is noticed. One that wishes longer pauses than
+/// [`KEEP`] has half a million members and more: it has other work, and every other keep only holds the translator's mapping.
+const ANSWER_EVERY: u32 = 1;
+const ANSWER_EVERY_OF_BUSY: u32 = 2;
+/// The network's word that nobody is at a server's address makes us ask no more often than so: anybody can forge it.
+const ASK_REFUSED_AGAIN: Duration = Duration::from_secs(5);
 /// Knocks remembered, so that a repeated one counts once.
 const KNOCKS: usize = 64;
 
@@ -91,9 +97,20 @@ struct Lease {
     keeps: u32,
     /// The pause that the server wishes.
     keep: Option<Duration>,
+    /// The network says that nobody is at the server's address: the next keep wants an answer.
+    doubted: bool,
+    /// When it said so and we asked.
+    refused: Option<Instant>,
 }
 
 impl Lease {
+    /// Whether the next keep wants an answer.
+    fn wants_answer(&self) -> bool {
+        let is_busy = self.keep.is_some_and(|keep| keep > KEEP);
+        let every = if is_busy { ANSWER_EVERY_OF_BUSY } else { ANSWER_EVERY };
+        self.nonce.is_some() || self.doubted || self.keeps % every == 0
+    }
+
     /// Whether `nonce` is that of the question that waits, or of a keep since which we asked nothing.
     fn asked(&self, nonce: Nonce) -> bool {
         self.nonce.or(self.last_keep) == Some(nonce)
@@ -286,7 +303,7 @@ impl Node {
         let lease = &mut known.leases[family as usize];
         let (exhausted, token) = (lease.unanswered as usize >= AGAIN.len(), lease.token);
         if exhausted && lease.nonce.is_some() {
-            debug!("a rendezvous server does not answer any more");
+            debug!("a rendezvous server does not answer our keeps any more");
             *lease = Lease::default();
             return self.hail_soon(server, family);
         }
@@ -314,8 +331,8 @@ impl Node {
         let Some((server, known)) = self.registration_mut(id) else { return };
         let (namespace, handle, known_version) = (*known.keys.namespace(), known.handle, known.version);
         let lease = &mut known.leases[family as usize];
-        let asked_before = lease.nonce.is_some();
-        let answer = asked_before || lease.keeps % ANSWER_EVERY == 0;
+        let answer = lease.wants_answer();
+        lease.doubted = false;
         lease.keeps += 1;
         lease.last_keep = Some(nonce);
         let mut pause = lease.keep.unwrap_or(KEEP);
@@ -328,6 +345,31 @@ impl Node {
         self.ask_server(server, family, &FromNode::Keep(message));
         let again = self.a_little_off(pause);
         self.timers.set(Timer::Lease(id, family), self.now + again);
+    }
+
+    /// The network says that nobody is at `addr`. If that is a server's, what we have there is asked for at once: a hint, as
+    /// any that nobody signed.
+    pub(crate) fn server_refused(&mut self, addr: SocketAddr) {
+        let now = self.now;
+        let mut asking = Vec::new();
+        for known in self.rendezvous.servers.values_mut() {
+            for family in Family::ALL {
+                if known.link(family).addr != Some(addr) {
+                    continue;
+                }
+                for registration in &mut known.registrations {
+                    let lease = &mut registration.leases[family as usize];
+                    let recently = lease.refused.is_some_and(|at| now.since(at) < ASK_REFUSED_AGAIN);
+                    if lease.token.is_some() && lease.nonce.is_none() && !recently {
+                        (lease.doubted, lease.refused) = (true, Some(now));
+                        asking.push(Timer::Lease(registration.id, family));
+                    }
+                }
+            }
+        }
+        for timer in asking {
+            self.timers.set(timer, now);
+        }
     }
 
     pub(super) fn ask_server(&mut self, server: ServerId, family: Family, message: &FromNode<'_>) {
@@ -371,6 +413,7 @@ impl Node {
         *lease = Lease { token: Some(welcome.token), keep: Some(keep), keeps: 1, ..Lease::default() };
         let pause = self.a_little_off(keep);
         self.timers.set(Timer::Lease(id, family), self.now + pause);
+        self.server_answers(server);
         // The others hear of us as well; a large namespace tells only some.
         let told = first && usize::from(welcome.members) <= limits::MEMBERS_TOLD;
         self.on_entries(id, welcome.entries, if told { News::Told } else { News::Ours });
@@ -404,6 +447,7 @@ impl Node {
             None => self.a_little_off(keep),
         };
         self.timers.set(Timer::Lease(id, family), now + pause);
+        self.server_answers(server);
         self.reached_version(id, version, kept.version);
         self.note_seen(server, family, kept.seen);
         self.note_time(server, kept.time);
@@ -561,4 +605,26 @@ impl Registration {
 
 fn within(seconds: u16, range: &RangeInclusive<u16>) -> Duration {
     Duration::from_secs(u64::from(seconds.clamp(*range.start(), *range.end())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of the next four keeps want an answer.
+    fn wanted(keep: u64) -> Vec<bool> {
+        let mut lease = Lease { keep: Some(Duration::from_secs(keep)), keeps: 1, ..Lease::default() };
+        let mut next = || {
+            let wanted = lease.wants_answer();
+            lease.keeps += 1;
+            wanted
+        };
+        (0..4).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn every_keep_wants_an_answer_and_every_other_one_of_a_busy_server() {
+        assert_eq!(wanted(25), [true; 4]);
+        assert_eq!(wanted(50), [false, true, false, true]);
+    }
 }

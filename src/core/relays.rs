@@ -5,7 +5,7 @@
 //! into a packet for the relay; what comes out of such a packet has come from there. So handshakes, questions, candidates
 //! and the choice of a path know nothing of relays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -36,47 +36,75 @@ const DISCARD: [u16; 4] = [0x100, 0, 0, 0];
 /// What we know of relays as one who goes through them.
 #[derive(Debug, Default)]
 pub(crate) struct Relays {
-    /// By which our addresses name relays: the number of each is its place.
-    names: Vec<NodeId>,
+    /// The relays that our addresses name, by the numbers that stand in the addresses.
+    names: BTreeMap<u32, NodeId>,
+    numbers: BTreeMap<NodeId, u32>,
+    /// A number never names another relay: an address that somebody still holds leads nowhere, and never to a stranger.
+    next: u32,
     asked: BTreeMap<(NodeId, NodeId), Instant>,
 }
 
 impl Relays {
-    /// The address that stands for `channel` of `relay`.
+    /// The address that stands for `channel` of `relay`; none if too many relays have names.
     fn addr(&mut self, relay: NodeId, channel: Channel) -> Option<SocketAddr> {
-        let place = self.names.iter().position(|name| *name == relay);
-        if place.is_none() && self.names.len() >= limits::PEERS {
-            return None;
-        }
-        let place = place.unwrap_or_else(|| {
-            self.names.push(relay);
-            self.names.len() - 1
-        });
+        let number = match self.numbers.get(&relay) {
+            Some(number) => *number,
+            None if self.is_full() => return None,
+            None => {
+                let number = self.next;
+                self.next = number.checked_add(1)?;
+                self.names.insert(number, relay);
+                self.numbers.insert(relay, number);
+                number
+            }
+        };
         let [a, b, c, d] = DISCARD;
-        let (place, channel) = (u32::try_from(place).ok()?, channel.0);
         let ip = Ipv6Addr::new(
             a,
             b,
             c,
             d,
-            (place >> 16) as u16,
-            place as u16,
-            (channel >> 16) as u16,
-            channel as u16,
+            (number >> 16) as u16,
+            number as u16,
+            (channel.0 >> 16) as u16,
+            channel.0 as u16,
         );
         Some(SocketAddr::new(ip.into(), 1))
     }
 
+    fn is_full(&self) -> bool {
+        self.names.len() >= limits::PEERS
+    }
+
+    fn has_name(&self, relay: &NodeId) -> bool {
+        self.numbers.contains_key(relay)
+    }
+
+    /// Takes their names from the relays that no address in `used` names: from the older half of them, since what was
+    /// named just now may be on its way to become a path.
+    fn forget_unused(&mut self, used: impl Iterator<Item = IpAddr>) {
+        let used: BTreeSet<u32> = used.filter_map(numbers_in).map(|(number, _)| number).collect();
+        let unused: Vec<u32> = self.names.keys().copied().filter(|number| !used.contains(number)).collect();
+        for number in &unused[..unused.len().div_ceil(2)] {
+            if let Some(relay) = self.names.remove(number) {
+                self.numbers.remove(&relay);
+            }
+        }
+    }
+
     /// The relay and the channel that an address stands for.
     fn named(&self, addr: IpAddr) -> Option<(NodeId, Channel)> {
-        let IpAddr::V6(ip) = addr else { return None };
-        let [.., a, b, c, d] = ip.segments();
-        if !is_relayed(addr) {
-            return None;
-        }
-        let place = (usize::from(a) << 16) | usize::from(b);
-        Some((*self.names.get(place)?, Channel((u32::from(c) << 16) | u32::from(d))))
+        let (number, channel) = numbers_in(addr)?;
+        Some((*self.names.get(&number)?, channel))
     }
+}
+
+/// The number of a relay, and the channel, that stand in an address.
+fn numbers_in(addr: IpAddr) -> Option<(u32, Channel)> {
+    let IpAddr::V6(ip) = addr else { return None };
+    let [.., a, b, c, d] = ip.segments();
+    let pair = |high: u16, low: u16| (u32::from(high) << 16) | u32::from(low);
+    is_relayed(addr).then(|| (pair(a, b), Channel(pair(c, d))))
 }
 
 /// Whether an address stands for a path through a relay.
@@ -88,6 +116,20 @@ impl Node {
     /// The relay on the way to an address, if one is.
     pub(crate) fn relay_of(&self, addr: IpAddr) -> Option<NodeId> {
         self.relays.named(addr).map(|(relay, _)| relay)
+    }
+
+    /// The address that stands for `channel` of `relay`. When too many relays have names, those that no candidate and no
+    /// path names lose theirs.
+    fn relayed_addr(&mut self, relay: NodeId, channel: Channel) -> Option<SocketAddr> {
+        if self.relays.is_full() && !self.relays.has_name(&relay) {
+            let of_peers = self.peers.iter().flat_map(|(_, peer)| {
+                let candidates = peer.candidates.iter().map(|candidate| candidate.route);
+                candidates.chain(peer.path)
+            });
+            let sought = self.prospects.candidates().map(|candidate| candidate.route);
+            self.relays.forget_unused(of_peers.chain(sought).map(|route| route.remote.ip()));
+        }
+        self.relays.addr(relay, channel)
     }
 
     /// An address as people are shown it: of a relayed path, that of the relay.
@@ -129,7 +171,7 @@ impl Node {
     pub(crate) fn on_relayed_record(&mut self, relay: NodeId, target: NodeId, channel: Option<Channel>) {
         let Some(channel) = channel else { return self.lose_relay(relay, target) };
         let Some(_) = self.relays.asked.remove(&(relay, target)) else { return };
-        let Some(remote) = self.relays.addr(relay, channel) else { return };
+        let Some(remote) = self.relayed_addr(relay, channel) else { return };
         let route = Route::to(remote);
         debug!(peer = ?target, relay = ?relay, "a relay");
         match self.peers.get_mut(&target).filter(|peer| peer.is_online()) {
@@ -215,7 +257,7 @@ impl Node {
         {
             return Err(Dropped::Malformed);
         }
-        let remote = self.relays.addr(relay, channel).ok_or(Dropped::OverLimit)?;
+        let remote = self.relayed_addr(relay, channel).ok_or(Dropped::OverLimit)?;
         self.on_packet(Route::to(remote), packet)
     }
 }
@@ -237,7 +279,14 @@ pub(super) fn is_whole(packet: &mut [u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use chacha20::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
     use super::*;
+    use crate::core::Config;
+    use crate::crypto::identity::Identity;
+    use crate::crypto::network::{NetworkKeys, NetworkSecret};
+    use crate::id::NodeName;
 
     #[test]
     fn an_address_stands_for_one_channel_of_one_relay() {
@@ -254,5 +303,61 @@ mod tests {
             assert!(!is_relayed(other.parse().unwrap()), "{other}");
         }
         assert_eq!(relays.named("100::7:0:0".parse().unwrap()), None);
+    }
+
+    fn id(number: usize) -> NodeId {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        NodeId(id)
+    }
+
+    fn node() -> Node {
+        let secret: NetworkSecret = format!("atonce-secret-{}a", "b".repeat(51)).parse().unwrap();
+        let config = Config {
+            name: "here".parse().unwrap(),
+            network: NetworkKeys::private(&secret).into(),
+            network_source: None,
+            udp: Vec::new(),
+            rendezvous: Vec::new(),
+            known: Vec::new(),
+            mdns: false,
+            hello: false,
+            relay: true,
+            birthday_punch: true,
+            metered: false,
+        };
+        let rng = Box::new(ChaCha20Rng::seed_from_u64(1));
+        Node::new(config, Identity::from_secret([1; 32]), rng, Instant::default())
+    }
+
+    #[test]
+    fn relays_that_come_and_go_for_ever_are_all_named_and_no_address_ever_means_another_one() {
+        let mut node = node();
+        let name: NodeName = "peer".parse().unwrap();
+        // Four relays in use: by a path, by a candidate, by somebody who is sought, and by nobody but who holds the address.
+        let held = [1, 2, 3, 4].map(|number| node.relayed_addr(id(number), Channel(7)).unwrap());
+        let route = Route::to;
+        node.peers.admit(id(11), Some(&name)).unwrap().path = Some(route(held[0]));
+        node.peers.admit(id(12), Some(&name)).unwrap().candidates.add(route(held[1]), Source::Relayed);
+        node.seek(id(13), Some((route(held[2]), Source::Relayed)), None);
+        for number in 100..100 + 3 * limits::PEERS {
+            let addr = node.relayed_addr(id(number), Channel(7)).unwrap();
+            assert_eq!(node.relay_of(addr.ip()), Some(id(number)));
+            assert!(node.relays.names.len() <= limits::PEERS);
+        }
+        let named = held.map(|addr| node.relay_of(addr.ip()));
+        assert_eq!(named, [Some(id(1)), Some(id(2)), Some(id(3)), None]);
+    }
+
+    #[test]
+    fn while_all_names_are_used_no_more_relays_are_named() {
+        let mut relays = Relays::default();
+        let addrs: Vec<_> =
+            (0..limits::PEERS).map(|n| relays.addr(id(n), Channel(1)).unwrap().ip()).collect();
+        relays.forget_unused(addrs.iter().copied());
+        assert_eq!(relays.addr(id(limits::PEERS), Channel(1)), None);
+        relays.forget_unused(addrs[1..].iter().copied());
+        assert!(relays.addr(id(limits::PEERS), Channel(1)).is_some());
+        assert_eq!(relays.named(addrs[0]), None);
     }
 }

@@ -88,6 +88,8 @@ pub(crate) struct Server {
     pub(super) key: Option<ServerKey>,
     /// The key that it showed, if that is not the one that we know.
     stranger: Option<ServerKey>,
+    /// It was told that it does not answer.
+    silent: bool,
     /// Its clock, and when it said so.
     time: Option<(ServerTime, Instant)>,
     links: [Link; 2],
@@ -115,6 +117,12 @@ impl Server {
 
     fn link_mut(&mut self, family: Family) -> &mut Link {
         &mut self.links[family as usize]
+    }
+
+    /// Whether it has been asked often enough, and answers nowhere.
+    fn is_gone(&self) -> bool {
+        let asked = |link: &Link| link.attempts >= LOOK_UP_AFTER;
+        self.links.iter().all(|link| link.cookie.is_none()) && self.links.iter().any(asked)
     }
 
     /// Its day and the second of that day, by its own clock.
@@ -171,6 +179,7 @@ impl Node {
                 name: named.name.clone(),
                 key: named.key,
                 stranger: None,
+                silent: false,
                 time: None,
                 links: Default::default(),
                 registrations: Vec::new(),
@@ -259,6 +268,9 @@ impl Node {
         let pause = HAIL_AGAIN[HAIL_AGAIN.len().min(link.attempts as usize + 1) - 1];
         link.attempts += 1;
         let look_up = link.attempts % LOOK_UP_AFTER == 0;
+        if server.is_gone() && server.stranger.is_none() && !std::mem::replace(&mut server.silent, true) {
+            warn!(server = %server.name, reason = "no-answer", "this rendezvous server does not answer");
+        }
         self.ask_server(id, family, &FromNode::Hail(nonce));
         let again = self.jittered(pause);
         self.timers.set(Timer::Hail(id, family), self.now + again);
@@ -338,6 +350,14 @@ impl Node {
         server.set_time(time, now);
         if server.days(now).0 != before {
             self.update_registrations();
+        }
+    }
+
+    /// What we have registered at a server is known there.
+    pub(super) fn server_answers(&mut self, id: ServerId) {
+        let Some(server) = self.rendezvous.servers.get_mut(&id) else { return };
+        if std::mem::take(&mut server.silent) {
+            info!(server = %server.name, reason = "registered", "this rendezvous server answers again");
         }
     }
 
@@ -436,9 +456,7 @@ impl Node {
                 )
             } else if server.links.iter().all(|link| link.addr.is_none()) {
                 (format!("{name} has no address"), "correct --rendezvous; it is looked up again every minute")
-            } else if server.links.iter().any(|link| link.cookie.is_some()) {
-                return None;
-            } else if server.links.iter().any(|link| link.attempts as usize >= LOOK_UP_AFTER as usize) {
+            } else if server.is_gone() {
                 let fix = "see whether it runs, and whether this network lets UDP out";
                 (format!("{name} does not answer"), fix)
             } else {

@@ -10,6 +10,7 @@ use crate::core::delivery::{Letter, Sender};
 use crate::id::{ClientId, NodeId, RequestId, Topic, TopicNumber};
 use crate::limits;
 use crate::time::Instant;
+use crate::wire::complaint;
 use crate::wire::local::{
     BadLine, Ending, ErrorCode, Event, Hello, NetworkInfo, Op, Outcome, Outgoing, PathKind, PeerOutcome,
     PeerRef, Reloaded, Request, WhenFull,
@@ -90,8 +91,7 @@ impl Node {
         let own = (to == self.config.name.as_str()).then_some(self.id);
         let found = own.or_else(|| self.peers.by_name(to)).or_else(by_id);
         if found.is_none() {
-            let shown: String = to.chars().take(limits::NAME_BYTES).collect();
-            let message = format!("no peer was ever called {shown:?}");
+            let message = format!("no peer was ever called {}", complaint::word(to));
             self.refuse(
                 client,
                 id,
@@ -350,7 +350,7 @@ impl Node {
             }
             Err(reason) => {
                 let hint = "correct it; nothing has changed yet";
-                self.refuse(client, id, ErrorCode::Internal, reason.into(), hint);
+                self.refuse(client, id, ErrorCode::Internal, complaint::one_line(&reason).into(), hint);
             }
         }
         self.tell_output(client);

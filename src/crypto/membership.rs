@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use crate::crypto::invitation::Invitation;
+use crate::crypto::invitation::{INVITATION, Invitation};
 use crate::crypto::network::{BadSecret, NetworkKeys, NetworkKind, NetworkTag, PREFIX};
 use crate::wire::rendezvous::RendezvousServer;
 
@@ -127,7 +127,12 @@ impl FromStr for NetworkSecrets {
         line.extend(text.chars().filter(|char| !char.is_whitespace()));
         // The case of a secret does not matter, that of an interface's name behind an address does.
         let lower = Zeroizing::new(line.to_ascii_lowercase());
-        let starts: Vec<_> = lower.match_indices(PREFIX).map(|(at, _)| at).collect();
+        let mut starts: Vec<_> = [PREFIX, INVITATION]
+            .iter()
+            .flat_map(|word| lower.match_indices(word))
+            .map(|(at, _)| at)
+            .collect();
+        starts.sort_unstable();
         match starts[..] {
             [0, second] => {
                 let (current, before) = line.split_at(second);
@@ -172,15 +177,27 @@ mod tests {
     #[test]
     fn each_line_may_carry_servers_and_all_of_them_count_once() {
         let key = "c".repeat(51) + "a";
-        let text =
-            format!("{}@a:1, b:2\n{}@[fe80::1%Eth0]:3,a:1#{key}\n", line("b"), line("c").to_uppercase());
-        let secrets: NetworkSecrets = text.parse().unwrap();
-        let servers: Vec<_> = secrets.servers().iter().map(ToString::to_string).collect();
-        assert_eq!(servers, [format!("a:1#{key}"), "b:2".to_owned(), "[fe80::1%Eth0]:3".to_owned()]);
-        let lines = format!("{}@a:1,b:2\n{}@[fe80::1%Eth0]:3,a:1#{key}\n", line("b"), line("c"));
-        assert_eq!(*secrets.to_lines(), lines);
-        let first = format!("{}@a:1\n{}", line("b"), line("c"));
-        assert_eq!(first.parse::<NetworkSecrets>().unwrap().servers().len(), 1);
+        let invitation = |letter: &str, servers: &[&str]| {
+            let servers = servers.iter().map(|server| server.parse().unwrap()).collect();
+            Invitation { secret: line(letter).parse().unwrap(), servers }.to_line()
+        };
+        let (one, two) =
+            (invitation("b", &["a:1", "b:2"]), invitation("c", &["[fe80::1%Eth0]:3", &format!("a:1#{key}")]));
+        let loud = two.replacen(&"c".repeat(51), &"C".repeat(51), 1);
+        for between in ["\n", "", " \r\n\r\n"] {
+            let secrets: NetworkSecrets = format!("{}{between}{loud}\n", *one).parse().unwrap();
+            let servers: Vec<_> = secrets.servers().iter().map(ToString::to_string).collect();
+            assert_eq!(servers, [format!("a:1#{key}"), "b:2".to_owned(), "[fe80::1%Eth0]:3".to_owned()]);
+            assert_eq!(*secrets.to_lines(), format!("{}\n{}\n", *one, *two));
+        }
+        let mixed = format!("{}\n{}", *one, line("c"));
+        assert_eq!(mixed.parse::<NetworkSecrets>().unwrap().servers().len(), 2);
+        let mixed = format!("{}\n{}", line("c"), *one);
+        assert_eq!(mixed.parse::<NetworkSecrets>().unwrap().servers().len(), 2);
+        let cut = format!("{}\n{}", &one[..one.len() - 1], line("c"));
+        assert_eq!(cut.parse::<NetworkSecrets>().unwrap_err(), BadSecret::Damaged);
+        let many = format!("{}\n{}\n{}", *one, line("c"), *two);
+        assert_eq!(many.parse::<NetworkSecrets>().unwrap_err(), BadSecret::Many);
     }
 
     #[test]

@@ -98,21 +98,28 @@ pub enum BadSecret {
     #[error("there is no network secret here: give the line that `atonce network create` printed")]
     Empty,
     /// Something else.
-    #[error("a network secret begins with `atonce-secret-`: copy the whole line of `atonce network create`")]
+    #[error(
+        "a network secret begins with `atonce-secret-`, an invitation with `atonce-invite-`: copy the whole line"
+    )]
     Prefix,
     /// Cut off, or more than one line.
     #[error(
         "a network secret has 52 characters after `atonce-secret-`, not {0}: copy the whole line, and only it"
     )]
     Length(usize),
+    /// An invitation that is not as it was made.
+    #[error(
+        "this invitation was cut or changed on its way: copy the whole line of `atonce invite`, to its last character"
+    )]
+    Damaged,
     /// Three or more.
     #[error("there are more than two network secrets here: the one to use, and the one of before")]
     Many,
     /// What stands behind `@`.
-    #[error("a rendezvous server behind the secret is wrong: {0}")]
+    #[error("a rendezvous server in this invitation is wrong: {0}")]
     Server(BadServer),
     /// More than [`limits::RENDEZVOUS_SERVERS`] of them.
-    #[error("there are more than {} rendezvous servers behind the secret", limits::RENDEZVOUS_SERVERS)]
+    #[error("there are more than {} rendezvous servers in this invitation", limits::RENDEZVOUS_SERVERS)]
     TooManyServers,
     /// Misread or mistyped.
     #[error("a network secret has the characters a-z and 2-7, and one here is wrong: copy the line again")]

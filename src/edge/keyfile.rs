@@ -17,6 +17,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::crypto::identity::Identity;
+use crate::crypto::invitation::without_secrets;
 use crate::crypto::membership::NetworkSecrets;
 use crate::edge::hardware::{Binding, Hardware};
 use crate::edge::keytext::StoredKey;
@@ -69,7 +70,7 @@ pub enum StateError {
     #[error("the operating system gives no random bytes: {0}")]
     Random(getrandom::Error),
     /// A file that the user named cannot be read.
-    #[error("cannot read the network secret in {}: {reason}\ntry: a file that this user may read", path.display())]
+    #[error("cannot read the network secret in {}: {reason}\ntry: a file that this user may read, with the line of `atonce network create` or `atonce invite`", path.display())]
     Secret {
         /// Which file.
         path: PathBuf,
@@ -78,7 +79,7 @@ pub enum StateError {
     },
     /// A file that the user named holds no network secret.
     #[error(
-        "{} holds no network secret: {reason}\ntry: a file with the one line that `atonce network create` prints",
+        "{} holds no network secret: {reason}\ntry: a file with the one line that `atonce network create` or `atonce invite` prints",
         path.display()
     )]
     BadSecret {
@@ -258,15 +259,18 @@ impl StateDir {
 ///
 /// The file cannot be read or holds something else.
 pub fn read_secrets(path: &Path) -> Result<NetworkSecrets, StateError> {
-    let text = match statefile::read(path) {
+    let text = statefile::read(path);
+    // Somebody may have given the secret where the file is to be named.
+    let path = Path::new(&*without_secrets(&path.to_string_lossy())).to_owned();
+    let text = match text {
         Ok(text) => text.map(Zeroizing::new),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Zeroizing::new(String::new())),
-        Err(error) => return Err(StateError::Secret { path: path.to_owned(), reason: error.to_string() }),
+        Err(error) => return Err(StateError::Secret { path, reason: error.to_string() }),
     };
-    let missing = || StateError::Secret { path: path.to_owned(), reason: "there is no such file".to_owned() };
+    let missing = || StateError::Secret { path: path.clone(), reason: "there is no such file".to_owned() };
     let text = text.ok_or_else(missing)?;
     text.parse().map_err(|error: crate::crypto::network::BadSecret| StateError::BadSecret {
-        path: path.to_owned(),
+        path: path.clone(),
         reason: error.to_string(),
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::edge::config::{Given, Mistake, Mistakes, Settings};
 use crate::edge::log::Log;
+use crate::wire::complaint;
 use crate::wire::local::{Health, HealthState, Reloaded};
 
 /// The keys that a running daemon follows; all others need a restart.
@@ -56,7 +57,7 @@ pub(super) fn unreadable(reason: &str) -> Health<'static> {
     Health {
         check: "config".into(),
         state: HealthState::Fail,
-        why: format!("it was not followed, and a restart would fail: {reason}").into(),
+        why: format!("it was not followed, and a restart would fail: {}", complaint::one_line(reason)).into(),
         fix: "correct the file, see atonced --check, and then: sudo atonce reload".into(),
     }
 }

@@ -121,3 +121,39 @@ fn a_burst_through_a_relay_arrives_whole() {
     world.run(seconds(6));
     assert_eq!(world.heard(right[0], listener, "message").len(), 400);
 }
+
+#[test]
+fn who_sends_in_bulk_through_a_relay_does_not_starve_others_who_go_through_it() {
+    let (mut world, left, right, bridge) = bridged(5, 2, 2);
+    for host in left.iter().chain(&right).chain([&bridge]) {
+        world.start(*host);
+    }
+    let all = [left.clone(), right.clone()].concat();
+    assert!(world.run_for(seconds(10), |world| all.iter().all(|host| world.online(*host) == 4)));
+    let listeners = [0, 1].map(|n| world.listener(right[n], "t"));
+    world.run(seconds(1));
+    let apps = [0, 1].map(|n| world.connect(left[n]));
+    let send = |world: &mut World, n: usize, count: usize| {
+        let now = world.now;
+        let line =
+            format!(r#"{{"op":"send","to":"2-{n}","topic":"t","ack":false,"text":"{}"}}"#, "x".repeat(1100));
+        world.with(left[n], |node| {
+            for _ in 0..count {
+                node.handle_request(apps[n], atonce::wire::local::Request::parse(line.as_bytes()), now);
+            }
+        });
+    };
+    // Two megabytes a second, for longer than any burst; the others twelve kilobytes a second.
+    for step in 0..500 {
+        send(&mut world, 0, 20);
+        if step % 10 == 0 {
+            send(&mut world, 1, 1);
+        }
+        world.run(milliseconds(10));
+    }
+    world.run(seconds(1));
+    let heard = [0, 1].map(|n| world.heard(right[n], listeners[n], "message").len());
+    assert_eq!(heard[1], 50);
+    // Its part is what the others leave, and not more.
+    assert!((4000..5300).contains(&heard[0]), "{heard:?}");
+}

@@ -1,6 +1,8 @@
 //! Rendezvous servers that come, go, restart and change their day; members that lie to others through them.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use atonce::crypto::identity::Identity;
 use atonce::crypto::namespace::NamespaceKeys;
@@ -9,10 +11,12 @@ use atonce::id::{BootId, ServerKey};
 use atonce::wire::presence::{Candidate, CandidateKind, Flags, Presence};
 use atonce::wire::rendezvous::{FromNode, FromServer, Handle, Nonce, Register};
 
+use serde_json::{Value, json};
+
 use crate::meeting::{apart, met, talk};
 use crate::world::internet::{Parcel, Stop};
 use crate::world::nat::Kind;
-use crate::world::{World, seconds, secret_of};
+use crate::world::{HostId, World, milliseconds, seconds, secret_of};
 
 #[test]
 fn members_that_have_met_do_not_notice_that_the_server_is_gone_and_are_there_when_it_is_back() {
@@ -131,4 +135,140 @@ fn behind_a_router_that_gives_each_packet_another_port_a_node_does_not_talk_to_t
     world.run(seconds(60));
     let received = world.internet.servers[0].received.len();
     assert!((5..60).contains(&received), "{received}");
+}
+
+/// What a node says of its peers, without what changes with time.
+fn peers(world: &mut World, host: HostId) -> Vec<Value> {
+    let app = world.connect(host);
+    world.say(host, app, r#"{"op":"peers","id":1}"#);
+    let told = world.heard(host, app, "peer").into_iter();
+    told.map(|peer| json!([peer["name"], peer["state"], peer["path"], peer["topics"]])).collect()
+}
+
+/// What `status` has to say about servers.
+fn complaints(world: &mut World, host: HostId) -> Vec<String> {
+    let status = world.status(host);
+    let checks = status["health"].as_array().unwrap().iter();
+    checks
+        .filter(|check| check["check"] == "rendezvous")
+        .map(|check| check["why"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_server_that_is_gone_is_noticed_within_one_and_a_half_keeps_and_by_no_peer() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .without_time()
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        // At any time between two keeps.
+        for phase in 0..12 {
+            let (mut world, hosts, watcher) = met(30 + phase, [Kind::HOME, Kind::HOME]);
+            world.run(seconds(200 + phase * 3));
+            let before = peers(&mut world, hosts[0]);
+            assert_eq!(complaints(&mut world, hosts[0]), [""; 0]);
+            log.take();
+            world.stop_server(0);
+            let stopped = world.now;
+            let noticed = |world: &mut World| !complaints(world, hosts[0]).is_empty();
+            while !noticed(&mut world) {
+                world.run(milliseconds(500));
+                assert!(world.now.since(stopped) < milliseconds(37_500), "{phase}");
+            }
+            assert_eq!(complaints(&mut world, hosts[0]), ["203.0.113.1:28283 does not answer"]);
+            world.run(seconds(300));
+            assert_eq!(peers(&mut world, hosts[0]), before);
+            assert!(world.heard(hosts[0], watcher, "exit").is_empty());
+            let told = " WARN atonce::core::rendezvous: this rendezvous server does not answer \
+                        server=203.0.113.1:28283 reason=\"no-answer\"";
+            assert_eq!(log.take(), [told; 2]);
+
+            world.start_server(0);
+            assert!(world.run_for(seconds(100), |world| world.members(0) == 2));
+            world.run(seconds(5));
+            assert_eq!(complaints(&mut world, hosts[0]), [""; 0]);
+            let told = " INFO atonce::core::rendezvous: this rendezvous server answers again \
+                        server=203.0.113.1:28283 reason=\"registered\"";
+            assert_eq!(log.take(), [told; 2]);
+        }
+    });
+}
+
+#[test]
+fn a_member_and_its_server_exchange_no_more_than_a_keep_and_its_answer_each_25_s() {
+    let (mut world, _, _) = met(50, [Kind::HOME, Kind::HOME]);
+    world.run(seconds(600));
+    let count =
+        |world: &World| (world.internet.servers[0].received.len(), world.internet.servers[0].sent.len());
+    let before = count(&world);
+    world.run(seconds(3600));
+    let after = count(&world);
+    // Two members, each with 144 keeps an hour.
+    for count in [after.0 - before.0, after.1 - before.1] {
+        assert!((270..310).contains(&count), "{count}");
+    }
+}
+
+#[test]
+fn the_networks_word_that_a_server_is_gone_draws_one_question_and_no_more() {
+    let (mut world, [one, _], _) = met(51, [Kind::HOME, Kind::HOME]);
+    let server = world.internet.servers[0].addr;
+    // A moment after the last keep was answered.
+    let keeps = |world: &World| {
+        let received = world.internet.servers[0].received.iter();
+        received.filter(|(from, _)| from.ip() == World::wan(1)).count()
+    };
+    let next = |world: &mut World| {
+        let before = keeps(world);
+        while keeps(world) == before {
+            world.run(milliseconds(10));
+        }
+        world.run(seconds(1));
+    };
+    next(&mut world);
+    let refuse = |world: &mut World| {
+        let (now, before) = (world.now, keeps(world));
+        for _ in 0..100 {
+            world.with(one, |node| node.handle_unreachable(server, now));
+            world.run(milliseconds(10));
+        }
+        keeps(world) - before
+    };
+    assert_eq!(refuse(&mut world), 1);
+    // The answer has come, and the word is not believed again so soon.
+    assert_eq!(refuse(&mut world), 0);
+    assert_eq!(world.status(one)["rendezvous"][0]["state"], "registered");
+    // If it is true, it saves the wait for the next keep.
+    world.run(seconds(5));
+    next(&mut world);
+    world.stop_server(0);
+    refuse(&mut world);
+    world.run(seconds(9));
+    assert_eq!(complaints(&mut world, one), ["203.0.113.1:28283 does not answer"]);
+}
+
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// The lines since it was asked last.
+    fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        String::from_utf8(bytes).unwrap().lines().map(ToOwned::to_owned).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

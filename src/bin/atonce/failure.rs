@@ -1,9 +1,12 @@
 //! Why a command ends without what was asked for: what failed, why, and what to try.
 
-use std::io;
+use std::borrow::Cow;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use atonce::client::{Error, ErrorCode};
+use atonce::crypto::invitation::without_secrets;
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -70,6 +73,19 @@ impl Failure {
     }
 }
 
+/// Ends what was called wrongly, or was asked for help, without a secret that may have been given there.
+pub(crate) fn misused(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    match without_secrets(&text) {
+        Cow::Borrowed(_) => error.exit(),
+        Cow::Owned(text) => {
+            // Nobody is left to be told.
+            let _ = io::stderr().lock().write_all(text.as_bytes());
+            Exit::Usage.into()
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let what = error.to_string();
@@ -100,7 +116,8 @@ impl From<io::Error> for Failure {
             // Whoever read our output has enough.
             return Self::silent(Exit::Ok);
         }
-        Self::new(Exit::Other, error.to_string())
+        Self::new(Exit::Other, format!("cannot read the input or write the output: {error}"))
+            .try_this("another file or terminal for it")
     }
 }
 

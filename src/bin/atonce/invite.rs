@@ -42,8 +42,9 @@ pub(crate) async fn run(client: &mut Client, options: &Options, output: &Output)
 
 /// Black on white, whatever the terminal's colours are: cameras want it so.
 fn picture(line: &str) -> Result<String, Failure> {
-    let code = QrCode::with_error_correction_level(line, EcLevel::L)
-        .map_err(|error| Failure::new(Exit::Other, format!("the line fits into no QR code: {error}")))?;
+    let code = QrCode::with_error_correction_level(line, EcLevel::L).map_err(|error| {
+        Failure::new(Exit::Other, format!("the line fits into no QR code: {error}")).try_this("without --qr")
+    })?;
     let rows = code.render::<Dense1x2>().build();
     let (begin, end) = if io::stderr().is_terminal() { ("\u{1b}[30;107m", "\u{1b}[0m") } else { ("", "") };
     Ok(rows.lines().map(|row| format!("{begin}{row}{end}\n")).collect())

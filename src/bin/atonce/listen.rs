@@ -61,7 +61,8 @@ fn over(options: &Options, heard: u64) -> Result<Exit, Failure> {
     Err(Failure::new(
         Exit::TimedOut,
         format!("{heard} of {} within {time}", human::counted(count, "message")),
-    ))
+    )
+    .try_this("a longer --for; atonce peers shows who is there"))
 }
 
 fn write(event: &Event, options: &Options, output: &Output) -> io::Result<()> {

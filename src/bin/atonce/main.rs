@@ -100,7 +100,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Arguments { globals, command } = Arguments::parse();
+    let Arguments { globals, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return failure::misused(&error),
+    };
     let output = Output::new(globals.json, globals.quiet, globals.verbose);
     let exit = match start(&globals, command, &output) {
         Ok(exit) => exit,

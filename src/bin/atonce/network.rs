@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use atonce::Client;
 use atonce::client::NetworkInfo;
@@ -23,6 +23,9 @@ use crate::output::{Output, escape};
 
 /// Bytes that a file with a secret or an invitation has at most: it is one line.
 const SECRET_FILE_BYTES: u64 = 4096;
+
+/// Characters and digits that are more likely most of a secret than the name of a file.
+const BARE_SECRET: usize = 40;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -92,9 +95,15 @@ fn show(info: &NetworkInfo<'_>, output: &Output) -> io::Result<()> {
 /// Reads the secret's line before anything is asked of the daemon.
 pub(crate) async fn read_secret(options: &Join, output: &Output) -> Result<Zeroizing<String>, Failure> {
     let text = match &options.file {
+        Some(path) if is_secret(path) => {
+            return Err(Failure::new(Exit::Usage, "no secret and no invitation is taken from the command line")
+                .because("other users of this host can see it there, and the shell keeps it")
+                .try_this("atonce network join, which asks for the line; if others may have seen it, a new secret: atonce network create"));
+        }
         Some(path) => {
             let failed = |error: io::Error| {
                 Failure::new(Exit::Other, format!("cannot read {}: {error}", path.display()))
+                    .try_this("a file with the line, or none: then it is asked for")
             };
             let file = File::open(path).map_err(failed)?;
             blocking(move || first_line(BufReader::new(file))).await.map_err(failed)?
@@ -114,6 +123,14 @@ pub(crate) async fn read_secret(options: &Join, output: &Output) -> Result<Zeroi
             .try_this("atonce network create > FILE; atonce network join FILE"));
     }
     Ok(text)
+}
+
+/// Whether a secret stands where a file should be named: then it must not be repeated.
+fn is_secret(path: &Path) -> bool {
+    let text = path.to_string_lossy().trim().to_ascii_lowercase();
+    let is_bare = text.len() >= BARE_SECRET && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_line = text.starts_with("atonce-secret") || text.starts_with("atonce-invite");
+    (is_bare || is_line) && !path.exists()
 }
 
 /// The first line that is not empty, without white space around it.

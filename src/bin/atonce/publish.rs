@@ -49,5 +49,5 @@ pub(crate) async fn run(
     let count = human::counted(failed.len() as u64, "peer");
     let failure = Failure::new(Exit::Refused, format!("{count} of {} did not get it", published.sent));
     let each = failed.iter().map(|copy| format!("{}: {}", copy.peer.name, outcome_words(copy.outcome)));
-    Err(each.fold(failure, Failure::because))
+    Err(each.fold(failure, Failure::because).try_this("atonce peers --topic shows who listens to it"))
 }

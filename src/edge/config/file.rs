@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use super::given::{Files, OptionSet, service_directory, variable};
 use super::{Mistake, Origin};
+use crate::wire::complaint;
 
 const SYSTEM_DIRECTORY: &str = "/etc/atonce";
 /// Bytes of the largest file that we read: a thousand peers take a twentieth of it.
@@ -71,7 +72,7 @@ pub(super) fn parse<O: OptionSet>(
     };
     let wrong = |error: &Error, key: usize| {
         let offset = error.span().map_or(key, |span| span.start);
-        Mistake { origin: at(offset), what: error.message().to_owned(), tries: None, serious: true }
+        Mistake { origin: at(offset), what: complaint::of(error.message()), tries: None, serious: true }
     };
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -94,10 +95,13 @@ pub(super) fn parse<O: OptionSet>(
             Ok(value) => drop(said.insert(key.to_owned(), (value, at(start)))),
             Err(error) => {
                 let mistake = wrong(&error, span);
-                // serde's words for a list.
-                let list = mistake.what.contains("expected a sequence");
-                let tries = list.then(|| format!("a list: {key} = [\"…\"]"));
-                mistakes.push(Mistake { what: format!("{key}: {}", mistake.what), tries, ..mistake });
+                let (verb, tries) = match &mistake.what {
+                    what if what.ends_with("should be a list") => (" is", Some(format!("{key} = [\"…\"]"))),
+                    what if what.contains("should be") => (" is", None),
+                    // Of what is in the list.
+                    _ => (":", Some("an address of this machine, such as 192.168.1.2 or fd00::2".to_owned())),
+                };
+                mistakes.push(Mistake { what: format!("`{key}`{verb} {}", mistake.what), tries, ..mistake });
             }
         }
     }
@@ -160,8 +164,12 @@ mod tests {
     fn each_mistake_is_told_with_its_line() {
         let told =
             mistakes(b"# first\nnmae = 1\nport = \"x\"\nbind = [\n  \"::\",\n  \"eth0\"]\nno_mdns = 1\n");
-        let starts =
-            ["2: unknown key `nmae`, did you mean `name`?", "3: port: ", "4: bind: ", "7: no_mdns: "];
+        let starts = [
+            "2: unknown key `nmae`, did you mean `name`?",
+            "3: `port` is ",
+            "4: `bind`: ",
+            "7: `no_mdns` is ",
+        ];
         assert_eq!(told.len(), starts.len(), "{told:#?}");
         for (told, start) in told.iter().zip(starts) {
             assert!(told.starts_with(&format!("a.toml:{start}")), "{told}");

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 
 use super::ErrorCode;
 use crate::id::{BadName, RequestId, Topic};
 use crate::limits;
+use crate::wire::complaint;
 
 /// What an app asks.
 #[derive(Debug, PartialEq)]
@@ -198,8 +200,19 @@ fn bad_json(line: &[u8], error: &serde_json::Error) -> BadLine {
         return BadLine { id: None, code: ErrorCode::BadJson, message: format!("not JSON: {error}") };
     }
     let id = serde_json::from_slice::<JustId>(line).ok().and_then(|line| line.id);
-    // It may repeat a value that fills the whole line, and escaped twice that is no legal line any more.
-    let message = shortened(&error.to_string(), MESSAGE_CHARACTERS);
+    let fields: serde_json::Map<String, Value> = match serde_json::from_slice(line) {
+        Ok(fields) => fields,
+        Err(_) => {
+            return BadLine { id, code: ErrorCode::BadRequest, message: "it is no JSON object".to_owned() };
+        }
+    };
+    // serde does not say which field it is: the first one that does not fit even alone.
+    let wrong = fields.into_iter().find_map(|(key, value)| {
+        let alone = Value::Object(serde_json::Map::from_iter([(key.clone(), value)]));
+        let error = Fields::deserialize(&alone).err()?;
+        Some(format!("\"{key}\" is {}", complaint::of(&error.to_string())))
+    });
+    let message = wrong.unwrap_or_else(|| complaint::of(&error.to_string()));
     BadLine { id, code: ErrorCode::BadRequest, message }
 }
 
@@ -254,10 +267,7 @@ impl<'a> Fields<'a> {
             "network" => self.network(),
             "invite" => Ok(Op::Invite),
             "reload" => Ok(Op::Reload),
-            other => Err((
-                ErrorCode::UnknownOp,
-                format!("no op is called {:?}", shortened(other, WORD_CHARACTERS)),
-            )),
+            other => Err((ErrorCode::UnknownOp, format!("no op is called {}", complaint::word(other)))),
         }
     }
 
@@ -324,15 +334,6 @@ fn bad(message: &str) -> Mistake {
     (ErrorCode::BadRequest, message.to_owned())
 }
 
-/// As much of an unknown word as an error should repeat.
-const WORD_CHARACTERS: usize = 32;
-/// As much of a parser's complaint as an error should repeat.
-const MESSAGE_CHARACTERS: usize = 200;
-
-fn shortened(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,6 +381,29 @@ mod tests {
             r#"{"op":"network","action":"join"}"#,
         ] {
             assert_eq!(refused(line), (ErrorCode::BadRequest, None), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_type_is_told_with_its_field_on_one_readable_line() {
+        for (line, told) in [
+            (r#"{"op":"listen","topic":7}"#, r#""topic" is 7, and should be a string"#),
+            (r#"{"op":"send","ack":"a\nb"}"#, r#""ack" is a string, and should be true or false"#),
+            (r#"{"op":"send","ack":"yes"}"#, r#""ack" is "yes", and should be true or false"#),
+            (
+                r#"{"op":"ping","count":-1}"#,
+                r#""count" is -1, and should be a whole number up to 4294967295"#,
+            ),
+            (
+                r#"{"op":"send","when_full":"burn"}"#,
+                r#""when_full" is "burn", and should be `wait` or `drop`"#,
+            ),
+            (r#"{"op":["status"]}"#, r#""op" is a list, and should be a string"#),
+            (r#"{"op":"st\natus"}"#, "no op is called \"st\u{fffd}atus\""),
+            ("[]", "it is no JSON object"),
+            (r#"{"op":"status","op":"status"}"#, "duplicate field `op`"),
+        ] {
+            assert_eq!(Request::parse(line.as_bytes()).unwrap_err().message, told, "{line}");
         }
     }
 

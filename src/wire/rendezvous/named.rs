@@ -53,8 +53,9 @@ impl FromStr for RendezvousServer {
             None => (text.trim(), None),
         };
         // What could not be told from the rest of an invitation, or would steer a terminal, is in no host's name.
-        let odd =
-            |char: char| matches!(char, ',' | '@') || char.is_whitespace() || crate::id::unprintable(char);
+        let odd = |char: char| {
+            matches!(char, ',' | '@' | '~') || char.is_whitespace() || crate::id::unprintable(char)
+        };
         let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
         if !is_host_port(name) || host.len() > HOST_BYTES || host.contains(odd) {
             return Err(BadServer::Address);
@@ -101,6 +102,7 @@ mod tests {
             "::1:5",
             "a,b:1",
             "a@b:1",
+            "a~b:1",
             "a b:1",
             "a\u{1b}[2J:1",
             &("a".repeat(254) + ":1"),
