@@ -2,14 +2,18 @@
 //!
 //! The first change is told at once: both sides of it are to begin at the same moment. Those that follow closely are
 //! collected and told in one datagram. If they do not fit, the latest are told: who hears of
-//! those only sees by `since` that it lacks the others, and lists them.
+//! those only sees by `since` that it lacks the others, and lists them. So does whoever may not be sent as much unasked:
+//! it gets an event that tells of nothing but the version, and pays for the rest by asking.
 
 use std::time::Duration;
 
 use super::Server;
+use super::limits::{EVENT_BYTES, HINT_BYTES, Rate};
 use super::members::MemberIndex;
 use super::namespaces::NamespaceIndex;
+use super::source::Source;
 use crate::limits;
+use crate::route::Route;
 use crate::wire::rendezvous::{Entries, Entry, Event, FromServer, Handle, size};
 
 /// Between two events of one namespace: a member gets at most five a second.
@@ -50,13 +54,44 @@ impl Server {
             let namespace = record.keys.namespace().tag();
             FromServer::Event(Event { namespace, since, upto, entries: parsed }).write(&mut message);
             record.keys.finish(&mut message);
-            // Nobody is told only of itself.
-            let others = to.into_iter().filter_map(|index| self.members.get(index));
-            let others = others.filter(|member| Some(member.handle) != only);
-            let routes = others.filter_map(|member| member.route(&self.locals)).collect();
+            let mut hint = Vec::with_capacity(size::EVENT);
+            let nothing = Entries::default();
+            FromServer::Event(Event { namespace, since: upto, upto, entries: nothing }).write(&mut hint);
+            record.keys.finish(&mut hint);
+            let mut routes = Vec::with_capacity(to.len());
+            for member in to {
+                let Some(route) = self.route_of(member, only) else { continue };
+                // As much is left as the hint needs.
+                if self.pay(member, route, EVENT_BYTES, message.len(), hint.len()) {
+                    routes.push(route);
+                } else {
+                    self.counts.events_withheld += 1;
+                    if self.pay(member, route, HINT_BYTES, hint.len(), 0) {
+                        self.outbox.push(route, hint.clone());
+                    }
+                }
+            }
             self.outbox.share(message, routes);
         }
         self.entries = entries;
+    }
+
+    /// The way of an event to a member; nobody is told `only` of itself.
+    fn route_of(&self, index: MemberIndex, only: Option<Handle>) -> Option<Route> {
+        self.members.get(index).filter(|member| Some(member.handle) != only)?.route(&self.locals)
+    }
+
+    /// Whether so many bytes may go unasked to a member, and so many be left; if so, they are taken from its credit and
+    /// from what its source may get.
+    fn pay(&mut self, index: MemberIndex, to: Route, rate: Rate, bytes: usize, left: usize) -> bool {
+        let Some(member) = self.members.get_mut(index) else { return false };
+        let credit = member.credit();
+        let source = Source::of(to.remote.ip());
+        let pays = credit.covers(bytes + left) && self.events_to.take_many(source, rate, bytes, self.now);
+        if pays {
+            credit.spend(bytes);
+        }
+        pays
     }
 
     /// Writes who changed after the version `after`, the oldest change first, as many as fit into `room`, and without

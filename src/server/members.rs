@@ -9,6 +9,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 use rand_core::CryptoRng;
 
+use super::credit::Credit;
 use super::keyed::Keyed;
 use super::leases::Second;
 use super::limits::Bucket;
@@ -42,7 +43,7 @@ pub(super) struct Member {
     /// Where it stands in its namespace's list.
     pub(super) position: u32,
     /// For which second it waits to be looked at.
-    pub(super) look_at: Second,
+    pub(super) look_at: Option<Second>,
     heard_v6: bool,
 }
 
@@ -51,6 +52,8 @@ pub(super) struct Member {
 struct Reach<const N: usize> {
     ip: [u8; N],
     port: u16,
+    /// What may go there unasked.
+    credit: Credit,
     /// Which of our addresses it speaks to.
     local: u8,
     /// Until when; none: it is not reached in this family.
@@ -58,7 +61,9 @@ struct Reach<const N: usize> {
 }
 
 impl<const N: usize> Reach<N> {
-    const NOWHERE: Self = Self { ip: [0; N], port: 0, local: Locals::UNKNOWN, until: None };
+    fn nowhere() -> Self {
+        Self { ip: [0; N], port: 0, credit: Credit::default(), local: Locals::UNKNOWN, until: None }
+    }
 
     fn addr(&self) -> Option<SocketAddr>
     where
@@ -89,12 +94,12 @@ impl Member {
             intros: Bucket::default(),
             knocks: Bucket::default(),
             blob: Box::default(),
-            v6: Reach::NOWHERE,
-            v4: Reach::NOWHERE,
+            v6: Reach::nowhere(),
+            v4: Reach::nowhere(),
             namespace,
             seq: 0,
             position: 0,
-            look_at: Second::default(),
+            look_at: None,
             heard_v6: false,
         }
     }
@@ -114,14 +119,24 @@ impl Member {
         self.v4.addr().into_iter().chain(self.v6.addr())
     }
 
-    /// It was heard from `addr`, at our address `local`: it is reached there, and its lease begins anew.
-    pub(super) fn hear(&mut self, addr: SocketAddr, local: u8, now: Instant) {
+    /// A question of so many bytes came from `addr`, at our address `local`: the member is reached there, and its lease
+    /// begins anew.
+    pub(super) fn hear(&mut self, addr: SocketAddr, local: u8, bytes: usize, now: Instant) {
         let (port, until) = (addr.port(), Some(Second::after(now + LEASE)));
+        // What was earned at one address is not spent at another.
+        let stayed = self.addr_like(addr) == Some(addr);
         self.heard_v6 = addr.is_ipv6();
+        let mut credit = if stayed { *self.credit() } else { Credit::default() };
+        credit.earn(bytes);
         match addr.ip() {
-            IpAddr::V4(ip) => self.v4 = Reach { ip: ip.octets(), port, local, until },
-            IpAddr::V6(ip) => self.v6 = Reach { ip: ip.octets(), port, local, until },
+            IpAddr::V4(ip) => self.v4 = Reach { ip: ip.octets(), port, credit, local, until },
+            IpAddr::V6(ip) => self.v6 = Reach { ip: ip.octets(), port, credit, local, until },
         }
+    }
+
+    /// What may go unasked to where it was heard last.
+    pub(super) const fn credit(&mut self) -> &mut Credit {
+        if self.heard_v6 { &mut self.v6.credit } else { &mut self.v4.credit }
     }
 
     /// The way to where it was heard last.

@@ -2,7 +2,8 @@
 //! a clock, a file or an operating system. The bytes and the rules are in `docs/rendezvous.md`.
 //!
 //! This file dispatches, and knows how a member comes and goes. `questions` answers, `proofs` knows who receives where it
-//! sends from, `namespaces` and `members` remember, `events` tells what changed, `leases` forgets, `limits` says how often.
+//! sends from, `namespaces` and `members` remember, `events` tells what changed, `leases` forgets, `limits` and
+//! `credit` say how much.
 //!
 //! The contract is that of [`crate::core`]: equal inputs give equal outputs, inputs may be given in any number before the
 //! outputs are drained, the deadlines that [`Server::poll_timeout`] reports are enough, a datagram that is dropped changes
@@ -10,6 +11,7 @@
 //! kept and no public key computed; no address of one member is told to another.
 
 mod counts;
+mod credit;
 mod events;
 mod keyed;
 mod leases;
@@ -84,6 +86,9 @@ pub struct Server {
     wall: (Duration, Instant),
     proofs: Proofs,
     registers: SourceBuckets,
+    /// What goes unasked to one source: bytes of events, and knocks.
+    events_to: SourceBuckets,
+    knocks_to: SourceBuckets,
     /// When the next one that is to register again after a restart may.
     register_turn: Instant,
     namespaces: Namespaces,
@@ -122,6 +127,8 @@ impl Server {
             wall: (Duration::ZERO, now),
             proofs: Proofs::new(secrets.tokens, &mut *rng),
             registers: SourceBuckets::new(&mut *rng),
+            events_to: SourceBuckets::new(&mut *rng),
+            knocks_to: SourceBuckets::new(&mut *rng),
             register_turn: now,
             namespaces: Namespaces::new(&mut *rng),
             members: Members::new(&mut *rng),
@@ -201,7 +208,8 @@ impl Server {
         }
         let mut looked_at = 0;
         while let Some((second, index)) = self.leases.pop(self.now, &mut looked_at) {
-            let Some(member) = self.members.get_mut(index).filter(|member| member.look_at == second) else {
+            let Some(member) = self.members.get_mut(index).filter(|member| member.look_at == Some(second))
+            else {
                 continue;
             };
             let (namespace, gone) = (member.namespace, member.expire(self.now));
@@ -211,7 +219,7 @@ impl Server {
             }
             match (lease, self.members.get_mut(index)) {
                 (Some(lease), Some(member)) => {
-                    member.look_at = lease;
+                    member.look_at = Some(lease);
                     self.leases.add(lease, index);
                 }
                 _ => self.remove(index),
@@ -262,11 +270,17 @@ impl Server {
     /// Makes sure that the namespace and the member are there, if there is room for them.
     fn enter(
         &mut self,
+        asker: Asker,
         there: Option<NamespaceIndex>,
         new_keys: Option<NamespaceKeys>,
         member: Option<MemberIndex>,
         handle: Handle,
     ) -> Result<(NamespaceIndex, MemberIndex), Refusal> {
+        let is_at_source = |member: &Member| member.addrs().any(|addr| Source::of(addr.ip()) == asker.source);
+        let known_there = member.and_then(|index| self.members.get(index)).is_some_and(is_at_source);
+        if !known_there && !self.namespaces.has_room(asker.source, there) {
+            return Err(Refusal::Address);
+        }
         if let (Some(namespace), Some(member)) = (there, member) {
             return Ok((namespace, member));
         }
@@ -301,10 +315,9 @@ impl Server {
         let local = self.locals.number(asker.route.local);
         let Some(member) = self.members.get_mut(index) else { return };
         let (namespace, before) = (member.namespace, member.addr_like(asker.addr));
-        member.hear(asker.addr, local, self.now);
-        if member.addrs().count() == 1 && before.is_none() {
-            let lease = member.lease().unwrap_or_default();
-            member.look_at = lease;
+        member.hear(asker.addr, local, asker.length, self.now);
+        if let Some(lease) = member.lease().filter(|_| member.look_at.is_none()) {
+            member.look_at = Some(lease);
             self.leases.add(lease, index);
         }
         if before != Some(asker.addr) {

@@ -144,6 +144,14 @@ impl Namespaces {
             < limits::NAMESPACES_PER_SOURCE
     }
 
+    /// Whether one member more may be at `source` in this namespace (none: one that is not there yet).
+    pub(super) fn has_room(&self, source: Source, index: Option<NamespaceIndex>) -> bool {
+        let range = (source, NamespaceIndex(0))..=(source, NamespaceIndex(u32::MAX));
+        let there = index.and_then(|index| self.by_source.get(&(source, index))).copied().unwrap_or(0);
+        let all: u32 = self.by_source.range(range).map(|(_, count)| count).sum();
+        (there as usize) < limits::NAMESPACE_MEMBERS_PER_SOURCE && (all as usize) < limits::MEMBERS_PER_SOURCE
+    }
+
     /// A member of this namespace is at `source` from now on.
     pub(super) fn arrive(&mut self, source: Source, index: NamespaceIndex) {
         *self.by_source.entry((source, index)).or_default() += 1;

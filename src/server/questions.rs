@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::counts::Dropped;
-use super::limits::{INTROS, KNOCKS, REGISTERS};
+use super::limits::{INTROS, KNOCKS, KNOCKS_TO_SOURCE, REGISTERS};
 use super::members::{LEASE, MemberIndex};
 use super::namespaces::NamespaceIndex;
+use super::source::Source;
 use super::{Asker, Server};
 use crate::crypto::namespace::NamespaceKeys;
 use crate::wire::rendezvous::{
@@ -78,7 +79,7 @@ impl Server {
         {
             return Err(Dropped::Repeated);
         }
-        let (namespace, member) = match self.enter(there, new_keys, member, handle) {
+        let (namespace, member) = match self.enter(asker, there, new_keys, member, handle) {
             Ok(entered) => entered,
             Err(refusal) => return self.refuse(asker, nonce, refusal),
         };
@@ -152,10 +153,11 @@ impl Server {
         }
         let target = self.members.find(index, target).filter(|target| *target != member);
         let target = target.and_then(|target| self.members.get_mut(target)).ok_or(Dropped::Nobody)?;
-        if !target.knocks.take(KNOCKS, now) {
+        let to = target.route(&self.locals).ok_or(Dropped::Nobody)?;
+        let source = Source::of(to.remote.ip());
+        if !target.knocks.take(KNOCKS, now) || !self.knocks_to.take(source, KNOCKS_TO_SOURCE, now) {
             return Err(Dropped::OverLimit);
         }
-        let to = target.route(&self.locals).ok_or(Dropped::Nobody)?;
         let knock = Knock { namespace: namespace.tag(), nonce, from: handle, payload };
         self.send(to, &FromServer::Knock(knock), Some(index), asker.length)
     }
@@ -200,7 +202,7 @@ impl Server {
         if known.is_none() && !self.namespaces.admits(asker.source, there) {
             return Err(self.refused(asker, nonce, Refusal::Address));
         }
-        let (index, member) = match self.enter(there, new_keys, member, handle) {
+        let (index, member) = match self.enter(asker, there, new_keys, member, handle) {
             Ok(entered) => entered,
             Err(refusal) => return Err(self.refused(asker, nonce, refusal)),
         };
