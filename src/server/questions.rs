@@ -55,8 +55,7 @@ impl Server {
             return Err(Dropped::Cookie);
         }
         let there = self.namespaces.find(&register.namespace);
-        if !self.registers.take(asker.source, REGISTERS, self.now)
-            || !self.namespaces.admits(asker.source, there)
+        if !self.registers.take(asker.source, REGISTERS, self.now) || !self.census.admits(asker.source, there)
         {
             return self.refuse(asker, nonce, Refusal::Address);
         }
@@ -199,7 +198,7 @@ impl Server {
             None if self.registers.take(asker.source, REGISTERS, self.now) => Some(self.keys_of(&namespace)?),
             None => return Err(self.refused(asker, nonce, Refusal::Address)),
         };
-        if known.is_none() && !self.namespaces.admits(asker.source, there) {
+        if known.is_none() && !self.census.admits(asker.source, there) {
             return Err(self.refused(asker, nonce, Refusal::Address));
         }
         let (index, member) = match self.enter(asker, there, new_keys, member, handle) {
@@ -231,7 +230,7 @@ impl Server {
 
     fn version_and_members(&self, index: NamespaceIndex) -> (u64, u16) {
         let of = |record: &super::namespaces::Record| {
-            (record.version, u16::try_from(record.listed).unwrap_or(u16::MAX))
+            (record.version, u16::try_from(record.roll.listed()).unwrap_or(u16::MAX))
         };
         self.namespaces.get(index).map_or((0, 0), of)
     }
