@@ -39,6 +39,7 @@ pub(super) struct Member {
     v6: Reach<16>,
     v4: Reach<4>,
     pub(super) namespace: NamespaceIndex,
+    /// The number of its last register; of one that has told no blob, the second in which it is to.
     pub(super) seq: u32,
     /// For which second it waits to be looked at.
     pub(super) look_at: Option<Second>,

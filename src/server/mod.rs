@@ -2,8 +2,8 @@
 //! a clock, a file or an operating system. The bytes and the rules are in `docs/rendezvous.md`.
 //!
 //! This file dispatches, and knows how a member comes and goes. `questions` answers, `proofs` knows who receives where it
-//! sends from, `namespaces` (each with its `roll`), `members` and the `census` of sources remember, `events` tells what changed, `leases` forgets, `limits` and
-//! `credit` say how much.
+//! sends from, `namespaces` (each with its `roll`), `members` and the `census` of sources remember, `events` tells what changed, `leases` forgets, `limits`,
+//! `credit` and `turns` say how much and when.
 //!
 //! The contract is that of [`crate::core`]: equal inputs give equal outputs, inputs may be given in any number before the
 //! outputs are drained, the deadlines that [`Server::poll_timeout`] reports are enough, a datagram that is dropped changes
@@ -26,6 +26,7 @@ mod questions;
 mod roll;
 mod slots;
 mod source;
+mod turns;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -45,6 +46,7 @@ use self::namespaces::{NamespaceIndex, Namespaces};
 use self::outbox::Outbox;
 use self::proofs::Proofs;
 use self::source::Source;
+use self::turns::Turns;
 use crate::crypto::namespace::{NamespaceKeys, ServerSecret};
 use crate::id::ServerKey;
 use crate::limits as bounds;
@@ -95,8 +97,7 @@ pub struct Server {
     /// What goes unasked to one source: bytes of events, and knocks.
     events_to: SourceBuckets,
     knocks_to: SourceBuckets,
-    /// When the next one that is to register again after a restart may.
-    register_turn: Instant,
+    turns: Turns,
     namespaces: Namespaces,
     members: Members,
     census: Census,
@@ -136,7 +137,7 @@ impl Server {
             registers: SourceBuckets::new(&mut *rng),
             events_to: SourceBuckets::new(&mut *rng),
             knocks_to: SourceBuckets::new(&mut *rng),
-            register_turn: now,
+            turns: Turns::default(),
             namespaces: Namespaces::new(&mut *rng),
             members: Members::new(&mut *rng),
             census: Census::default(),

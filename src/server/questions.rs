@@ -1,8 +1,6 @@
 //! What nodes ask, and what they get: never more bytes than they sent, and nothing kept before they proved that they
 //! receive where they send from.
 
-use std::time::Duration;
-
 use super::counts::Dropped;
 use super::limits::{INTROS, KNOCKS, KNOCKS_TO_SOURCE, REGISTERS};
 use super::members::{LEASE, MemberIndex};
@@ -15,10 +13,6 @@ use crate::wire::rendezvous::{
     Register, Retry, Token, Welcome, size,
 };
 
-/// After a restart so many are to register again in a second, which takes less than a tenth of a core; and none waits
-/// longer than a minute for its turn.
-const REGISTER_AGAIN_PER_SECOND: u32 = 20_000;
-const REGISTER_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// The usual pause between two keeps: below the 30 s after which the strictest usual translators forget.
 const KEEP_SECONDS: usize = 25;
 /// The longest that the server wishes under load: a lease still has room for a lost one.
@@ -211,12 +205,13 @@ impl Server {
 
     /// After how many seconds a member without a blob is to register: when those who came before it have.
     fn register_after(&mut self, member: MemberIndex) -> Option<u16> {
-        self.members.get(member).filter(|member| !member.is_listed())?;
-        let turn = self.register_turn.max(self.now);
-        if turn.since(self.now) < REGISTER_AGAIN_WITHIN {
-            self.register_turn = turn + Duration::from_secs(1) / REGISTER_AGAIN_PER_SECOND;
+        let member = self.members.get_mut(member).filter(|member| !member.is_listed())?;
+        let second = self.now.since_origin().as_secs();
+        // It keeps the turn that it has, so that it takes those of the others by no number of keeps.
+        if u64::from(member.seq) < second {
+            member.seq = u32::try_from(self.turns.take(self.now)).unwrap_or(u32::MAX);
         }
-        u16::try_from(turn.since(self.now).as_secs()).ok()
+        u16::try_from(u64::from(member.seq) - second).ok()
     }
 
     fn keys_of(&self, namespace: &Namespace) -> Result<NamespaceKeys, Dropped> {
