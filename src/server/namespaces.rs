@@ -29,9 +29,13 @@ pub(super) struct Record {
     pub(super) told: u64,
     /// The next event is not told before this: nobody gets too many.
     pub(super) quiet_until: Moment,
-    /// Who left, and the version that resulted, the oldest first. Most namespaces are small, and nobody has left them.
-    left: Option<Box<VecDeque<(u64, Handle)>>>,
+    /// Most namespaces are small, and nobody has left them.
+    left: Option<Box<Departures>>,
 }
+
+/// Who left, and the version that resulted, the oldest first.
+#[derive(Debug, Default)]
+struct Departures(VecDeque<(u64, Handle)>);
 
 impl Record {
     fn new(keys: NamespaceKeys, version: u64) -> Self {
@@ -48,7 +52,7 @@ impl Record {
     /// Remembers that a member left.
     pub(super) fn leave(&mut self, handle: Handle) {
         self.version += 1;
-        let left = self.left.get_or_insert_default();
+        let Departures(left) = &mut **self.left.get_or_insert_default();
         left.push_back((self.version, handle));
         while left.len() > self.roll.listed().max(limits::DEPARTURES) {
             left.pop_front();
@@ -57,7 +61,7 @@ impl Record {
 
     /// Who left after `version`, the oldest first.
     pub(super) fn left_after(&self, version: u64) -> impl DoubleEndedIterator<Item = (u64, Handle)> {
-        let left = self.left.as_deref();
+        let left = self.left.as_deref().map(|Departures(left)| left);
         let start = left.map_or(0, |left| left.partition_point(|(left, _)| *left <= version));
         left.into_iter().flat_map(move |left| left.range(start..).copied())
     }
