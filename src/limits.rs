@@ -92,6 +92,11 @@ pub const NAMESPACE_MEMBERS: usize = 4096;
 pub const SERVER_MEMBERS: usize = 1_000_000;
 /// Namespaces in which one source address (IPv6: its /64) may have members: carrier NAT has many homes behind one.
 pub const NAMESPACES_PER_SOURCE: usize = 64;
+/// Members that one source address may have in one namespace: of a fleet behind carrier NAT several hundred share an
+/// address, and three quarters of the namespace are left to members elsewhere.
+pub const NAMESPACE_MEMBERS_PER_SOURCE: usize = 1024;
+/// Members that one source address may have in all: a few such fleets, and no way to fill the server from a few places.
+pub const MEMBERS_PER_SOURCE: usize = 4096;
 /// Answers of a rendezvous server that wait for the edge; it drains after every batch of inputs.
 pub const ANSWERS_QUEUED: usize = 4096;
 /// Members of a namespace that all hear each event; above that so many at random do, see [`EVENT_SAMPLE`].

@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atonce::id::ServerKey;
 use atonce::wire::rendezvous::{Kind, size};
@@ -213,6 +213,23 @@ fn the_page_shows_counts_and_neither_an_address_nor_a_network() {
         assert!(!text.contains("127.0.0.1"), "{text}");
         assert!(!text.contains(&format!(":{}", node.member.addr.port())), "{text}");
     }
+}
+
+#[test]
+fn the_page_is_there_within_a_second_though_hundreds_hold_connections_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = free_tcp_port();
+    let server = Server::start(dir.path(), &["--metrics", &metrics]);
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        idle.extend((0..300).map(|_| TcpStream::connect(&metrics).unwrap()));
+        let began = Instant::now();
+        assert!(page(&metrics).contains("atonce_rendezvous_registrations 0\n"));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().count();
+    assert!(open < 120, "{open} files are open");
+    Node::joined(&server, 1);
 }
 
 #[test]

@@ -1,24 +1,28 @@
 //! One page of counters for Prometheus, by the least of HTTP/1.1 that its scraper speaks: one GET, one answer, closed.
 //!
-//! It serves few at once and none for long, so that whoever finds the port cannot hold up what the program is for.
+//! It serves few at once and none for long, so that whoever finds the port cannot hold up what the program is for. Who
+//! comes is served at once, in the place of the one who has been there longest: so nobody keeps others away by being
+//! silent.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-/// Connections at once; more wait in the kernel.
-const CONNECTIONS: usize = 8;
+/// Connections at once: so many may come in the time that a scraper's request needs to cross the world, and it still is
+/// served.
+const CONNECTIONS: usize = 64;
 /// Bytes of the longest request that is read: a scraper sends a few hundred.
 const REQUEST_BYTES: usize = 4096;
-/// How long one connection may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one connection may take: a scraper asks at once, and the page fits the buffers of any socket.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long nobody is accepted after the system refused to.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -61,16 +65,21 @@ impl Metrics {
 }
 
 async fn accept(listener: TcpListener, asks: mpsc::Sender<Ask>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut served: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                served.retain(|connection| !connection.is_finished());
+                if served.len() >= CONNECTIONS
+                    && let Some(longest) = served.pop_front()
+                {
+                    longest.abort();
+                }
                 let asks = asks.clone();
-                tokio::spawn(async move {
+                let connection = tokio::spawn(async move {
                     let _ = timeout(PATIENCE, serve(stream, &asks)).await;
-                    drop(place);
                 });
+                served.push_back(connection.abort_handle());
             }
             Err(error) => {
                 tracing::debug!(reason = %error, "a reader of the metrics cannot be accepted");
@@ -114,6 +123,7 @@ fn response(status: &str, kind: &str, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Instant;
 
     use super::*;
 
@@ -150,16 +160,51 @@ mod tests {
         assert!(["400", ""].contains(&statuses[3]), "{statuses:?}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_says_nothing_does_not_keep_others_away_for_ever() {
+    #[tokio::test]
+    async fn hundreds_of_silent_connections_do_not_keep_a_scraper_waiting() {
         let mut metrics = Metrics::open(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = metrics.addr();
         let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS {
-            silent.push(TcpStream::connect(addr).await.unwrap());
+        for number in 0..300 {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            // Some say a little, and none a whole request.
+            if number % 2 == 0 {
+                stream.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
+            }
+            silent.push(stream);
         }
+        let began = Instant::now();
+        let asking = tokio::spawn(async move { ask(addr, b"GET / HTTP/1.1\r\n\r\n").await });
+        poll_fn(|cx| metrics.poll(cx)).await.send("a 1\n".to_owned()).unwrap();
+        assert!(asking.await.unwrap().starts_with("HTTP/1.1 200 OK"));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        // The earliest ones had to go, and the others go soon, though they never end.
+        let mut rest = Vec::new();
+        let _ = silent[1].read_to_end(&mut rest).await;
+        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+        for stream in &mut silent {
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+        assert!(began.elapsed() < PATIENCE * 2, "{:?}", began.elapsed());
+        assert!(rest.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_asks_and_does_not_read_is_not_waited_for() {
+        let mut metrics = Metrics::open(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let addr = metrics.addr();
+        let mut deaf = TcpStream::connect(addr).await.unwrap();
+        deaf.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        // More than any socket takes at once.
+        poll_fn(|cx| metrics.poll(cx)).await.send("x".repeat(64 << 20)).unwrap();
+        let began = Instant::now();
         let asking = tokio::spawn(async move { ask(addr, b"GET / HTTP/1.1\r\n\r\n").await });
         poll_fn(|cx| metrics.poll(cx)).await.send(String::new()).unwrap();
         assert!(asking.await.unwrap().starts_with("HTTP/1.1 200 OK"));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        tokio::time::sleep(PATIENCE + Duration::from_millis(500)).await;
+        let mut page = Vec::new();
+        let _ = deaf.read_to_end(&mut page).await;
+        assert!(page.len() < 64 << 20, "it was left before it had read all");
     }
 }

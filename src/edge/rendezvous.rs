@@ -295,6 +295,12 @@ fn page(server: &Server, uptime: Duration) -> String {
     let bytes = [("in", counts.bytes_in), ("out", counts.bytes_out)]
         .map(|(way, bytes)| (format!("{{way=\"{way}\"}}"), bytes));
     one("bytes_total", "counter", "Bytes of UDP payload.", &bytes);
+    one(
+        "events_withheld_total",
+        "counter",
+        "Events of which a member got a hint at most, since it or its source had its share.",
+        &plain(counts.events_withheld),
+    );
     let drops =
         Dropped::ALL.map(|reason| (format!("{{reason=\"{}\"}}", reason.as_str()), counts.dropped(reason)));
     one("dropped_total", "counter", "Messages without effect, by reason.", &drops);

@@ -17,6 +17,8 @@ pub struct Counts {
     pub bytes_in: u64,
     /// Bytes of all datagrams that went.
     pub bytes_out: u64,
+    /// Events of which a member got a hint at most, since it or its source had its share.
+    pub events_withheld: u64,
 }
 
 impl Counts {

@@ -2,30 +2,33 @@
 //!
 //! The first change is told at once: both sides of it are to begin at the same moment. Those that follow closely are
 //! collected and told in one datagram. If they do not fit, the latest are told: who hears of
-//! those only sees by `since` that it lacks the others, and lists them.
+//! those only sees by `since` that it lacks the others, and lists them. So does whoever may not be sent as much unasked:
+//! it gets an event that tells of nothing but the version, and pays for the rest by asking.
 
 use std::time::Duration;
 
 use super::Server;
-use super::members::MemberIndex;
-use super::namespaces::NamespaceIndex;
+use super::limits::{EVENT_BYTES, HINT_BYTES, Rate};
+use super::members::{Member, MemberIndex};
+use super::moment::Moment;
+use super::namespaces::{NamespaceIndex, Record};
+use super::source::Source;
 use crate::limits;
+use crate::route::Route;
 use crate::wire::rendezvous::{Entries, Entry, Event, FromServer, Handle, size};
 
 /// Between two events of one namespace: a member gets at most five a second.
 const APART: Duration = Duration::from_millis(200);
 
 impl Server {
-    /// The namespace changed: an event is due, now or as soon as it may be.
+    /// The version of the namespace went up by one: an event is due, now or as soon as it may be.
     pub(super) fn changed(&mut self, namespace: NamespaceIndex) {
         let Some(record) = self.namespaces.get_mut(namespace) else { return };
-        if record.event_at.is_some() {
+        if record.version - record.told > 1 {
             return;
         }
-        let at = record.quiet_until.max(self.now);
-        record.event_at = Some(at);
-        if at > self.now {
-            self.events.insert((at, namespace));
+        if record.quiet_until.instant() > self.now {
+            self.events.insert((record.quiet_until, namespace));
         } else {
             self.untold.push_back(namespace);
         }
@@ -36,8 +39,7 @@ impl Server {
         let Some(record) = self.namespaces.get_mut(index) else { return };
         let (told, upto) = (record.told, record.version);
         record.told = upto;
-        record.event_at = None;
-        record.quiet_until = self.now + APART;
+        record.quiet_until = Moment::after(self.now + APART);
         let since = self.latest_that_fit(index, told, size::MESSAGE_MAX - size::EVENT);
         let mut entries = std::mem::take(&mut self.entries);
         self.collect(index, since, size::MESSAGE_MAX - size::EVENT, None, &mut entries);
@@ -50,13 +52,44 @@ impl Server {
             let namespace = record.keys.namespace().tag();
             FromServer::Event(Event { namespace, since, upto, entries: parsed }).write(&mut message);
             record.keys.finish(&mut message);
-            // Nobody is told only of itself.
-            let others = to.into_iter().filter_map(|index| self.members.get(index));
-            let others = others.filter(|member| Some(member.handle) != only);
-            let routes = others.filter_map(|member| member.route(&self.locals)).collect();
+            let mut hint = Vec::with_capacity(size::EVENT);
+            let nothing = Entries::default();
+            FromServer::Event(Event { namespace, since: upto, upto, entries: nothing }).write(&mut hint);
+            record.keys.finish(&mut hint);
+            let mut routes = Vec::with_capacity(to.len());
+            for member in to {
+                let Some(route) = self.route_of(member, only) else { continue };
+                // As much is left as the hint needs.
+                if self.pay(member, route, EVENT_BYTES, message.len(), hint.len()) {
+                    routes.push(route);
+                } else {
+                    self.counts.events_withheld += 1;
+                    if self.pay(member, route, HINT_BYTES, hint.len(), 0) {
+                        self.outbox.push(route, hint.clone());
+                    }
+                }
+            }
             self.outbox.share(message, routes);
         }
         self.entries = entries;
+    }
+
+    /// The way of an event to a member; nobody is told `only` of itself.
+    fn route_of(&self, index: MemberIndex, only: Option<Handle>) -> Option<Route> {
+        self.members.get(index).filter(|member| Some(member.handle) != only)?.route(&self.locals)
+    }
+
+    /// Whether so many bytes may go unasked to a member, and so many be left; if so, they are taken from its credit and
+    /// from what its source may get.
+    fn pay(&mut self, index: MemberIndex, to: Route, rate: Rate, bytes: usize, left: usize) -> bool {
+        let Some(member) = self.members.get_mut(index) else { return false };
+        let credit = member.credit();
+        let source = Source::of(to.remote.ip());
+        let pays = credit.covers(bytes + left) && self.events_to.take_many(source, rate, bytes, self.now);
+        if pays {
+            credit.spend(bytes);
+        }
+        pays
     }
 
     /// Writes who changed after the version `after`, the oldest change first, as many as fit into `room`, and without
@@ -72,7 +105,7 @@ impl Server {
         out.clear();
         let Some(record) = self.namespaces.get(index) else { return after };
         let mut upto = after;
-        let mut here = self.members.changed_after(index, after).peekable();
+        let mut here = self.changed_after(record, after).peekable();
         let mut left = record.left_after(after).peekable();
         loop {
             let next_left = left.peek().map(|(version, _)| *version);
@@ -100,7 +133,7 @@ impl Server {
     /// The version after which all changes fit into `room`; not before `told`.
     fn latest_that_fit(&self, index: NamespaceIndex, told: u64, mut room: usize) -> u64 {
         let Some(record) = self.namespaces.get(index) else { return told };
-        let mut here = self.members.changed_after(index, told).rev().peekable();
+        let mut here = self.changed_after(record, told).rev().peekable();
         let mut left = record.left_after(told).rev().peekable();
         loop {
             let next_left = left.peek().map(|(version, _)| *version);
@@ -122,10 +155,11 @@ impl Server {
 
     /// Who hears an event: all of a small namespace, some of a large one.
     fn recipients(&mut self, index: NamespaceIndex) -> Vec<MemberIndex> {
-        let Some(record) = self.namespaces.get_mut(index) else { return Vec::new() };
-        let all = record.members.len();
+        let Some(record) = self.namespaces.get(index) else { return Vec::new() };
+        let members = record.roll.all();
+        let all = members.len();
         if all <= limits::EVENT_MEMBERS {
-            return record.members.clone();
+            return members.to_vec();
         }
         // The first steps of a shuffle of positions: each is drawn at most once.
         let mut positions: Vec<usize> = (0..all).collect();
@@ -133,6 +167,12 @@ impl Server {
             let other = at + (self.rng.next_u64() % (all - at) as u64) as usize;
             positions.swap(at, other);
         }
-        positions[..limits::EVENT_SAMPLE].iter().map(|position| record.members[*position]).collect()
+        positions[..limits::EVENT_SAMPLE].iter().map(|position| members[*position]).collect()
+    }
+
+    /// Those of a namespace that changed after `version`, the oldest change first.
+    fn changed_after(&self, record: &Record, version: u64) -> impl DoubleEndedIterator<Item = &Member> {
+        let changed = record.roll.changed_after(version, |index| self.members.version(index));
+        changed.iter().filter_map(|index| self.members.get(*index))
     }
 }

@@ -4,6 +4,7 @@
 //! comes, so that a keep costs nothing here.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::members::MemberIndex;
@@ -14,20 +15,21 @@ const AT_ONCE: usize = 1024;
 /// That moment.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// A second since the clock's origin. 32 bits are 136 years.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Second(u32);
+/// A second since the clock's origin, but for the very first: so none at all takes no room. 32 bits are 136 years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Second(NonZeroU32);
 
 impl Second {
     /// The first whole second that is not before `at`.
     pub(super) fn after(at: Instant) -> Self {
         let since = at.since_origin();
         let whole = u32::try_from(since.as_secs()).unwrap_or(u32::MAX);
-        Self(whole.saturating_add(u32::from(since.subsec_nanos() > 0)))
+        let second = whole.saturating_add(u32::from(since.subsec_nanos() > 0));
+        Self(NonZeroU32::new(second).unwrap_or(NonZeroU32::MIN))
     }
 
     fn instant(self) -> Instant {
-        Instant::from_origin(Duration::from_secs(self.0.into()))
+        Instant::from_origin(Duration::from_secs(self.0.get().into()))
     }
 
     /// Whether it has come.

@@ -10,7 +10,7 @@ use super::keyed::Keyed;
 use super::source::Source;
 use crate::time::Instant;
 
-/// A burst, and then one each `every`.
+/// A burst, and then one each `every`; of what is counted one by one, or of bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     burst: u32,
@@ -24,6 +24,15 @@ pub(super) const INTROS: Rate = Rate { burst: 64, every: Duration::from_secs(1) 
 /// Knocks to one member.
 pub(super) const KNOCKS: Rate = Rate { burst: 64, every: Duration::from_millis(250) };
 
+/// Bytes of events to one source address, 192 KiB and then 16 kB a second: each of 64 members there hears of fifteen
+/// changes at once, and then of more than one a second.
+pub(super) const EVENT_BYTES: Rate = Rate { burst: 192 * 1024, every: Duration::from_micros(61) };
+/// The same when the events only hint that there is news: they may use what the others leave.
+pub(super) const HINT_BYTES: Rate = Rate { burst: 256 * 1024, every: EVENT_BYTES.every };
+/// Knocks to one source address: of each of a thousand members there four others want something at once, and then a
+/// quarter of them each second. No knock is longer than its intro, so this is for who sits there, not for the server.
+pub(super) const KNOCKS_TO_SOURCE: Rate = Rate { burst: 4096, every: Duration::from_micros(3_906) };
+
 /// How much of one rate is used.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bucket {
@@ -33,12 +42,18 @@ pub(super) struct Bucket {
 impl Bucket {
     /// Takes one, if there is one.
     pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        self.take_many(rate, 1, now)
+    }
+
+    /// Takes so many, if there are as many.
+    fn take_many(&mut self, rate: Rate, count: u32, now: Instant) -> bool {
         let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let now = us(now.since_origin());
         let used = self.full_at_us.max(now);
-        let free = used - now <= us(rate.every) * u64::from(rate.burst - 1);
+        let used = used.saturating_add(us(rate.every) * u64::from(count));
+        let free = used - now <= us(rate.every) * u64::from(rate.burst);
         if free {
-            self.full_at_us = used + us(rate.every);
+            self.full_at_us = used;
         }
         free
     }
@@ -60,8 +75,12 @@ impl SourceBuckets {
     }
 
     pub(super) fn take(&mut self, source: Source, rate: Rate, now: Instant) -> bool {
+        self.take_many(source, rate, 1, now)
+    }
+
+    pub(super) fn take_many(&mut self, source: Source, rate: Rate, count: usize, now: Instant) -> bool {
         let place = self.keyed.hash(&source.bytes()) as usize % Self::PLACES;
-        self.buckets[place].take(rate, now)
+        self.buckets[place].take_many(rate, u32::try_from(count).unwrap_or(u32::MAX), now)
     }
 }
 
@@ -82,5 +101,18 @@ mod tests {
         assert_eq!(taken(&mut bucket, at(10_250)), 1);
         assert_eq!(taken(&mut bucket, at(11_250)), 4);
         assert_eq!(taken(&mut bucket, at(1_000_000)), 64);
+    }
+
+    #[test]
+    fn a_bucket_of_bytes_gives_what_is_there_whole_or_not_at_all() {
+        let mut bucket = Bucket::default();
+        assert!(bucket.take_many(EVENT_BYTES, 196_000, at(1000)));
+        assert!(!bucket.take_many(EVENT_BYTES, 609, at(1000)));
+        assert!(bucket.take_many(EVENT_BYTES, 608, at(1000)));
+        assert!(!bucket.take_many(EVENT_BYTES, 1, at(1000)));
+        assert!(!bucket.take_many(EVENT_BYTES, 16_400, at(2000)));
+        assert!(bucket.take_many(EVENT_BYTES, 16_390, at(2000)));
+        assert!(bucket.take_many(HINT_BYTES, 65_536, at(2000)), "a quarter is for hints alone");
+        assert!(!bucket.take_many(HINT_BYTES, 44, at(2000)));
     }
 }

@@ -1,6 +1,5 @@
-//! Who is registered: each member once, found by its handle, in the order of its changes, or by its place.
+//! Who is registered: each member once, found by its handle or by its place.
 
-use std::collections::BTreeMap;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -9,10 +8,12 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 use rand_core::CryptoRng;
 
+use super::credit::Credit;
 use super::keyed::Keyed;
 use super::leases::Second;
 use super::limits::Bucket;
 use super::namespaces::NamespaceIndex;
+use super::slots;
 use crate::limits;
 use crate::route::Route;
 use crate::time::Instant;
@@ -38,12 +39,10 @@ pub(super) struct Member {
     v6: Reach<16>,
     v4: Reach<4>,
     pub(super) namespace: NamespaceIndex,
+    /// The number of its last register; of one that has told no blob, the second in which it is to.
     pub(super) seq: u32,
-    /// Where it stands in its namespace's list.
-    pub(super) position: u32,
     /// For which second it waits to be looked at.
-    pub(super) look_at: Second,
-    heard_v6: bool,
+    pub(super) look_at: Option<Second>,
 }
 
 /// Where a member is reached in one family.
@@ -51,14 +50,27 @@ pub(super) struct Member {
 struct Reach<const N: usize> {
     ip: [u8; N],
     port: u16,
+    /// What may go there unasked.
+    credit: Credit,
     /// Which of our addresses it speaks to.
     local: u8,
+    /// It was heard here last.
+    is_latest: bool,
     /// Until when; none: it is not reached in this family.
     until: Option<Second>,
 }
 
 impl<const N: usize> Reach<N> {
-    const NOWHERE: Self = Self { ip: [0; N], port: 0, local: Locals::UNKNOWN, until: None };
+    fn nowhere() -> Self {
+        Self {
+            ip: [0; N],
+            port: 0,
+            credit: Credit::default(),
+            local: Locals::UNKNOWN,
+            is_latest: false,
+            until: None,
+        }
+    }
 
     fn addr(&self) -> Option<SocketAddr>
     where
@@ -89,13 +101,11 @@ impl Member {
             intros: Bucket::default(),
             knocks: Bucket::default(),
             blob: Box::default(),
-            v6: Reach::NOWHERE,
-            v4: Reach::NOWHERE,
+            v6: Reach::nowhere(),
+            v4: Reach::nowhere(),
             namespace,
             seq: 0,
-            position: 0,
-            look_at: Second::default(),
-            heard_v6: false,
+            look_at: None,
         }
     }
 
@@ -114,20 +124,35 @@ impl Member {
         self.v4.addr().into_iter().chain(self.v6.addr())
     }
 
-    /// It was heard from `addr`, at our address `local`: it is reached there, and its lease begins anew.
-    pub(super) fn hear(&mut self, addr: SocketAddr, local: u8, now: Instant) {
+    /// A question of so many bytes came from `addr`, at our address `local`: the member is reached there, and its lease
+    /// begins anew.
+    pub(super) fn hear(&mut self, addr: SocketAddr, local: u8, bytes: usize, now: Instant) {
         let (port, until) = (addr.port(), Some(Second::after(now + LEASE)));
-        self.heard_v6 = addr.is_ipv6();
+        // What was earned at one address is not spent at another.
+        let stayed = self.addr_like(addr) == Some(addr);
+        let mut credit = match addr {
+            _ if !stayed => Credit::default(),
+            SocketAddr::V4(_) => self.v4.credit,
+            SocketAddr::V6(_) => self.v6.credit,
+        };
+        credit.earn(bytes);
+        (self.v4.is_latest, self.v6.is_latest) = (false, false);
+        let is_latest = true;
         match addr.ip() {
-            IpAddr::V4(ip) => self.v4 = Reach { ip: ip.octets(), port, local, until },
-            IpAddr::V6(ip) => self.v6 = Reach { ip: ip.octets(), port, local, until },
+            IpAddr::V4(ip) => self.v4 = Reach { ip: ip.octets(), port, credit, local, is_latest, until },
+            IpAddr::V6(ip) => self.v6 = Reach { ip: ip.octets(), port, credit, local, is_latest, until },
         }
+    }
+
+    /// What may go unasked to where it was heard last.
+    pub(super) const fn credit(&mut self) -> &mut Credit {
+        if self.v6.is_latest { &mut self.v6.credit } else { &mut self.v4.credit }
     }
 
     /// The way to where it was heard last.
     pub(super) fn route(&self, locals: &Locals) -> Option<Route> {
         let (v4, v6) = (self.v4.addr(), self.v6.addr());
-        let (remote, local) = if self.heard_v6 { (v6?, self.v6.local) } else { (v4?, self.v4.local) };
+        let (remote, local) = if self.v6.is_latest { (v6?, self.v6.local) } else { (v4?, self.v4.local) };
         Some(Route { local: locals.get(local), ..Route::to(remote) })
     }
 
@@ -148,18 +173,11 @@ pub(super) struct Members {
     free: Vec<MemberIndex>,
     keyed: Keyed,
     by_handle: HashTable<MemberIndex>,
-    by_version: BTreeMap<(NamespaceIndex, u64), MemberIndex>,
 }
 
 impl Members {
     pub(super) fn new(rng: &mut dyn CryptoRng) -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            keyed: Keyed::new(rng),
-            by_handle: HashTable::new(),
-            by_version: BTreeMap::new(),
-        }
+        Self { slots: Vec::new(), free: Vec::new(), keyed: Keyed::new(rng), by_handle: HashTable::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -183,7 +201,7 @@ impl Members {
     pub(super) fn insert(&mut self, member: Member) -> MemberIndex {
         let (namespace, handle) = (member.namespace, member.handle);
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
+            slots::add_one(&mut self.slots);
             MemberIndex(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX))
         });
         self.slots[index.0 as usize] = Some(Box::new(member));
@@ -205,29 +223,13 @@ impl Members {
         if let Ok(place) = self.by_handle.find_entry(hash, |other| *other == index) {
             place.remove();
         }
-        self.by_version.remove(&(member.namespace, member.version));
         self.free.push(index);
         Some(member)
     }
 
-    /// The member changed: it is the latest of its namespace now.
-    pub(super) fn set_version(&mut self, index: MemberIndex, version: u64) {
-        let Some(member) = self.slots.get_mut(index.0 as usize).and_then(Option::as_deref_mut) else {
-            return;
-        };
-        self.by_version.remove(&(member.namespace, member.version));
-        member.version = version;
-        self.by_version.insert((member.namespace, version), index);
-    }
-
-    /// Those of a namespace that changed after `version`, the oldest change first.
-    pub(super) fn changed_after(
-        &self,
-        namespace: NamespaceIndex,
-        version: u64,
-    ) -> impl DoubleEndedIterator<Item = &Member> {
-        let range = (namespace, version.saturating_add(1))..=(namespace, u64::MAX);
-        self.by_version.range(range).filter_map(|(_, index)| self.get(*index))
+    /// The last change of a member; zero: nobody hears of it.
+    pub(super) fn version(&self, index: MemberIndex) -> u64 {
+        self.get(index).map_or(0, |member| member.version)
     }
 
     fn is(&self, index: MemberIndex, namespace: NamespaceIndex, handle: Handle) -> bool {
@@ -279,6 +281,6 @@ mod tests {
 
     #[test]
     fn a_member_is_small() {
-        assert!(size_of::<Member>() <= 128, "{}", size_of::<Member>());
+        assert!(size_of::<Member>() <= 120, "{}", size_of::<Member>());
     }
 }

@@ -2,24 +2,31 @@
 //! a clock, a file or an operating system. The bytes and the rules are in `docs/rendezvous.md`.
 //!
 //! This file dispatches, and knows how a member comes and goes. `questions` answers, `proofs` knows who receives where it
-//! sends from, `namespaces` and `members` remember, `events` tells what changed, `leases` forgets, `limits` says how often.
+//! sends from, `namespaces` (each with its `roll`), `members` and the `census` of sources remember, `events` tells what changed, `leases` forgets, `limits`,
+//! `credit` and `turns` say how much and when.
 //!
 //! The contract is that of [`crate::core`]: equal inputs give equal outputs, inputs may be given in any number before the
 //! outputs are drained, the deadlines that [`Server::poll_timeout`] reports are enough, a datagram that is dropped changes
 //! nothing but counters and buckets. And: no answer is longer than its question; before a cookie was proved nothing is
 //! kept and no public key computed; no address of one member is told to another.
 
+mod census;
 mod counts;
+mod credit;
 mod events;
 mod keyed;
 mod leases;
 mod limits;
 mod members;
+mod moment;
 mod namespaces;
 mod outbox;
 mod proofs;
 mod questions;
+mod roll;
+mod slots;
 mod source;
+mod turns;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -29,14 +36,17 @@ use std::time::Duration;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
+use self::census::Census;
 pub use self::counts::{Counts, Dropped};
 use self::leases::Leases;
 use self::limits::SourceBuckets;
 use self::members::{Locals, Member, MemberIndex, Members};
+use self::moment::Moment;
 use self::namespaces::{NamespaceIndex, Namespaces};
 use self::outbox::Outbox;
 use self::proofs::Proofs;
 use self::source::Source;
+use self::turns::Turns;
 use crate::crypto::namespace::{NamespaceKeys, ServerSecret};
 use crate::id::ServerKey;
 use crate::limits as bounds;
@@ -84,14 +94,17 @@ pub struct Server {
     wall: (Duration, Instant),
     proofs: Proofs,
     registers: SourceBuckets,
-    /// When the next one that is to register again after a restart may.
-    register_turn: Instant,
+    /// What goes unasked to one source: bytes of events, and knocks.
+    events_to: SourceBuckets,
+    knocks_to: SourceBuckets,
+    turns: Turns,
     namespaces: Namespaces,
     members: Members,
+    census: Census,
     locals: Locals,
     leases: Leases,
     /// Which namespaces have an event to tell, and when.
-    events: BTreeSet<(Instant, NamespaceIndex)>,
+    events: BTreeSet<(Moment, NamespaceIndex)>,
     /// Those whose event is due.
     untold: VecDeque<NamespaceIndex>,
     outbox: Outbox,
@@ -122,9 +135,12 @@ impl Server {
             wall: (Duration::ZERO, now),
             proofs: Proofs::new(secrets.tokens, &mut *rng),
             registers: SourceBuckets::new(&mut *rng),
-            register_turn: now,
+            events_to: SourceBuckets::new(&mut *rng),
+            knocks_to: SourceBuckets::new(&mut *rng),
+            turns: Turns::default(),
             namespaces: Namespaces::new(&mut *rng),
             members: Members::new(&mut *rng),
+            census: Census::default(),
             locals: Locals::default(),
             leases: Leases::default(),
             events: BTreeSet::new(),
@@ -195,23 +211,26 @@ impl Server {
     /// Does what is due. A call too early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = self.now.max(now);
-        while let Some((at, namespace)) = self.events.first().copied().filter(|(at, _)| *at <= self.now) {
+        while let Some((at, namespace)) =
+            self.events.first().copied().filter(|(at, _)| at.instant() <= self.now)
+        {
             self.events.remove(&(at, namespace));
             self.untold.push_back(namespace);
         }
         let mut looked_at = 0;
         while let Some((second, index)) = self.leases.pop(self.now, &mut looked_at) {
-            let Some(member) = self.members.get_mut(index).filter(|member| member.look_at == second) else {
+            let Some(member) = self.members.get_mut(index).filter(|member| member.look_at == Some(second))
+            else {
                 continue;
             };
             let (namespace, gone) = (member.namespace, member.expire(self.now));
             let lease = member.lease();
             for addr in gone {
-                self.namespaces.depart(Source::of(addr.ip()), namespace);
+                self.census.depart(Source::of(addr.ip()), namespace);
             }
             match (lease, self.members.get_mut(index)) {
                 (Some(lease), Some(member)) => {
-                    member.look_at = lease;
+                    member.look_at = Some(lease);
                     self.leases.add(lease, index);
                 }
                 _ => self.remove(index),
@@ -237,7 +256,7 @@ impl Server {
     /// When [`Server::handle_timeout`] must be called next, and why. `None`: only an input can make work.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let event = self.events.first().map(|(at, _)| (*at, "event"));
+        let event = self.events.first().map(|(at, _)| (at.instant(), "event"));
         let lease = self.leases.next().map(|at| (at, "lease"));
         event.into_iter().chain(lease).min()
     }
@@ -262,11 +281,17 @@ impl Server {
     /// Makes sure that the namespace and the member are there, if there is room for them.
     fn enter(
         &mut self,
+        asker: Asker,
         there: Option<NamespaceIndex>,
         new_keys: Option<NamespaceKeys>,
         member: Option<MemberIndex>,
         handle: Handle,
     ) -> Result<(NamespaceIndex, MemberIndex), Refusal> {
+        let is_at_source = |member: &Member| member.addrs().any(|addr| Source::of(addr.ip()) == asker.source);
+        let known_there = member.and_then(|index| self.members.get(index)).is_some_and(is_at_source);
+        if !known_there && !self.census.has_room(asker.source, there) {
+            return Err(Refusal::Address);
+        }
         if let (Some(namespace), Some(member)) = (there, member) {
             return Ok((namespace, member));
         }
@@ -275,7 +300,7 @@ impl Server {
         }
         let full = |index| {
             let record = self.namespaces.get(index);
-            record.is_some_and(|record| record.members.len() >= bounds::NAMESPACE_MEMBERS)
+            record.is_some_and(|record| record.roll.all().len() >= bounds::NAMESPACE_MEMBERS)
         };
         if there.is_some_and(full) {
             return Err(Refusal::Namespace);
@@ -287,11 +312,8 @@ impl Server {
             (None, None) => return Err(Refusal::Server),
         };
         let index = self.members.insert(Member::new(handle, namespace));
-        if let (Some(record), Some(member)) =
-            (self.namespaces.get_mut(namespace), self.members.get_mut(index))
-        {
-            member.position = record.members.len() as u32;
-            record.members.push(index);
+        if let Some(record) = self.namespaces.get_mut(namespace) {
+            record.roll.enter(index);
         }
         Ok((namespace, index))
     }
@@ -301,16 +323,15 @@ impl Server {
         let local = self.locals.number(asker.route.local);
         let Some(member) = self.members.get_mut(index) else { return };
         let (namespace, before) = (member.namespace, member.addr_like(asker.addr));
-        member.hear(asker.addr, local, self.now);
-        if member.addrs().count() == 1 && before.is_none() {
-            let lease = member.lease().unwrap_or_default();
-            member.look_at = lease;
+        member.hear(asker.addr, local, asker.length, self.now);
+        if let Some(lease) = member.lease().filter(|_| member.look_at.is_none()) {
+            member.look_at = Some(lease);
             self.leases.add(lease, index);
         }
         if before != Some(asker.addr) {
-            self.namespaces.arrive(asker.source, namespace);
+            self.census.arrive(asker.source, namespace);
             if let Some(before) = before {
-                self.namespaces.depart(Source::of(before.ip()), namespace);
+                self.census.depart(Source::of(before.ip()), namespace);
             }
         }
     }
@@ -321,37 +342,34 @@ impl Server {
         else {
             return;
         };
-        record.listed += usize::from(!member.is_listed());
-        record.version += 1;
         member.boot = register.boot;
         member.seq = register.seq;
         member.blob = register.blob.into();
-        let version = record.version;
-        self.members.set_version(index, version);
+        let before = member.version;
+        record.roll.change(index, before, |index| self.members.version(index));
+        record.version += 1;
+        if let Some(member) = self.members.get_mut(index) {
+            member.version = record.version;
+        }
         self.changed(namespace);
     }
 
     /// The member is gone, and with the last one its namespace.
     fn remove(&mut self, index: MemberIndex) {
+        let Some(member) = self.members.get(index) else { return };
+        if let Some(record) = self.namespaces.get_mut(member.namespace) {
+            record.roll.leave(index, member.version, |index| self.members.version(index));
+        }
         let Some(member) = self.members.remove(index) else { return };
         for addr in member.addrs() {
-            self.namespaces.depart(Source::of(addr.ip()), member.namespace);
+            self.census.depart(Source::of(addr.ip()), member.namespace);
         }
         let Some(record) = self.namespaces.get_mut(member.namespace) else { return };
-        record.members.swap_remove(member.position as usize);
-        if let Some(moved) = record.members.get(member.position as usize)
-            && let Some(moved) = self.members.get_mut(*moved)
-        {
-            moved.position = member.position;
-        }
-        if record.members.is_empty() {
-            if let Some(at) = record.event_at {
-                self.events.remove(&(at, member.namespace));
-            }
+        if record.roll.all().is_empty() {
+            self.events.remove(&(record.quiet_until, member.namespace));
             self.untold.retain(|untold| *untold != member.namespace);
             self.namespaces.remove(member.namespace);
         } else if member.is_listed() {
-            record.listed -= 1;
             record.leave(member.handle);
             self.changed(member.namespace);
         }

@@ -1,6 +1,6 @@
 //! The namespaces that have members: their keys, who is in them, and how often they changed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 
 use hashbrown::HashTable;
@@ -8,11 +8,11 @@ use hashbrown::hash_table::Entry as Slot;
 use rand_core::CryptoRng;
 
 use super::keyed::Keyed;
-use super::members::MemberIndex;
-use super::source::Source;
+use super::moment::Moment;
+use super::roll::Roll;
+use super::slots;
 use crate::crypto::namespace::NamespaceKeys;
 use crate::limits;
-use crate::time::Instant;
 use crate::wire::rendezvous::{Handle, Namespace};
 
 /// By which a namespace is found at once.
@@ -23,47 +23,47 @@ pub(super) struct NamespaceIndex(pub(super) u32);
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) keys: NamespaceKeys,
-    pub(super) members: Vec<MemberIndex>,
-    /// How many of them the others hear of.
-    pub(super) listed: usize,
+    pub(super) roll: Roll,
     pub(super) version: u64,
-    /// The version that the last event told.
+    /// The version that the last event told; if it is not the one of now, the next event is due.
     pub(super) told: u64,
-    /// When the next event is due, if one is.
-    pub(super) event_at: Option<Instant>,
-    /// Not before this: nobody gets too many.
-    pub(super) quiet_until: Instant,
-    /// Who left, and the version that resulted, the oldest first.
-    left: VecDeque<(u64, Handle)>,
+    /// The next event is not told before this: nobody gets too many.
+    pub(super) quiet_until: Moment,
+    /// Most namespaces are small, and nobody has left them.
+    left: Option<Box<Departures>>,
 }
+
+/// Who left, and the version that resulted, the oldest first.
+#[derive(Debug, Default)]
+struct Departures(VecDeque<(u64, Handle)>);
 
 impl Record {
     fn new(keys: NamespaceKeys, version: u64) -> Self {
         Self {
             keys,
-            members: Vec::new(),
-            listed: 0,
+            roll: Roll::default(),
             version,
             told: version,
-            event_at: None,
-            quiet_until: Instant::default(),
-            left: VecDeque::new(),
+            quiet_until: Moment::default(),
+            left: None,
         }
     }
 
     /// Remembers that a member left.
     pub(super) fn leave(&mut self, handle: Handle) {
         self.version += 1;
-        self.left.push_back((self.version, handle));
-        while self.left.len() > self.listed.max(limits::DEPARTURES) {
-            self.left.pop_front();
+        let Departures(left) = &mut **self.left.get_or_insert_default();
+        left.push_back((self.version, handle));
+        while left.len() > self.roll.listed().max(limits::DEPARTURES) {
+            left.pop_front();
         }
     }
 
     /// Who left after `version`, the oldest first.
     pub(super) fn left_after(&self, version: u64) -> impl DoubleEndedIterator<Item = (u64, Handle)> {
-        let start = self.left.partition_point(|(left, _)| *left <= version);
-        self.left.range(start..).copied()
+        let left = self.left.as_deref().map(|Departures(left)| left);
+        let start = left.map_or(0, |left| left.partition_point(|(left, _)| *left <= version));
+        left.into_iter().flat_map(move |left| left.range(start..).copied())
     }
 }
 
@@ -73,19 +73,11 @@ pub(super) struct Namespaces {
     free: Vec<NamespaceIndex>,
     keyed: Keyed,
     by_name: HashTable<NamespaceIndex>,
-    /// How many members of each namespace are at a source.
-    by_source: BTreeMap<(Source, NamespaceIndex), u32>,
 }
 
 impl Namespaces {
     pub(super) fn new(rng: &mut dyn CryptoRng) -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            keyed: Keyed::new(rng),
-            by_name: HashTable::new(),
-            by_source: BTreeMap::new(),
-        }
+        Self { slots: Vec::new(), free: Vec::new(), keyed: Keyed::new(rng), by_name: HashTable::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -109,7 +101,7 @@ impl Namespaces {
     /// Adds one that is not there yet, and is going to have a member.
     pub(super) fn insert(&mut self, keys: NamespaceKeys, version: u64) -> NamespaceIndex {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
+            slots::add_one(&mut self.slots);
             NamespaceIndex(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX))
         });
         let hash = self.keyed.hash(&keys.namespace().0);
@@ -133,29 +125,14 @@ impl Namespaces {
         }
         self.free.push(index);
     }
+}
 
-    /// Whether a member at `source` may be in this namespace (none: one that is not there yet).
-    pub(super) fn admits(&self, source: Source, index: Option<NamespaceIndex>) -> bool {
-        if index.is_some_and(|index| self.by_source.contains_key(&(source, index))) {
-            return true;
-        }
-        let range = (source, NamespaceIndex(0))..=(source, NamespaceIndex(u32::MAX));
-        self.by_source.range(range).take(limits::NAMESPACES_PER_SOURCE).count()
-            < limits::NAMESPACES_PER_SOURCE
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// A member of this namespace is at `source` from now on.
-    pub(super) fn arrive(&mut self, source: Source, index: NamespaceIndex) {
-        *self.by_source.entry((source, index)).or_default() += 1;
-    }
-
-    /// It is not any more.
-    pub(super) fn depart(&mut self, source: Source, index: NamespaceIndex) {
-        if let Some(count) = self.by_source.get_mut(&(source, index)) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_source.remove(&(source, index));
-            }
-        }
+    #[test]
+    fn a_namespace_is_small() {
+        assert!(size_of::<Record>() <= 160, "{}", size_of::<Record>());
     }
 }

@@ -1,12 +1,11 @@
 //! What nodes ask, and what they get: never more bytes than they sent, and nothing kept before they proved that they
 //! receive where they send from.
 
-use std::time::Duration;
-
 use super::counts::Dropped;
-use super::limits::{INTROS, KNOCKS, REGISTERS};
+use super::limits::{INTROS, KNOCKS, KNOCKS_TO_SOURCE, REGISTERS};
 use super::members::{LEASE, MemberIndex};
 use super::namespaces::NamespaceIndex;
+use super::source::Source;
 use super::{Asker, Server};
 use crate::crypto::namespace::NamespaceKeys;
 use crate::wire::rendezvous::{
@@ -14,10 +13,6 @@ use crate::wire::rendezvous::{
     Register, Retry, Token, Welcome, size,
 };
 
-/// After a restart so many are to register again in a second, which takes less than a tenth of a core; and none waits
-/// longer than a minute for its turn.
-const REGISTER_AGAIN_PER_SECOND: u32 = 20_000;
-const REGISTER_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// The usual pause between two keeps: below the 30 s after which the strictest usual translators forget.
 const KEEP_SECONDS: usize = 25;
 /// The longest that the server wishes under load: a lease still has room for a lost one.
@@ -54,8 +49,7 @@ impl Server {
             return Err(Dropped::Cookie);
         }
         let there = self.namespaces.find(&register.namespace);
-        if !self.registers.take(asker.source, REGISTERS, self.now)
-            || !self.namespaces.admits(asker.source, there)
+        if !self.registers.take(asker.source, REGISTERS, self.now) || !self.census.admits(asker.source, there)
         {
             return self.refuse(asker, nonce, Refusal::Address);
         }
@@ -78,7 +72,7 @@ impl Server {
         {
             return Err(Dropped::Repeated);
         }
-        let (namespace, member) = match self.enter(there, new_keys, member, handle) {
+        let (namespace, member) = match self.enter(asker, there, new_keys, member, handle) {
             Ok(entered) => entered,
             Err(refusal) => return self.refuse(asker, nonce, refusal),
         };
@@ -152,10 +146,11 @@ impl Server {
         }
         let target = self.members.find(index, target).filter(|target| *target != member);
         let target = target.and_then(|target| self.members.get_mut(target)).ok_or(Dropped::Nobody)?;
-        if !target.knocks.take(KNOCKS, now) {
+        let to = target.route(&self.locals).ok_or(Dropped::Nobody)?;
+        let source = Source::of(to.remote.ip());
+        if !target.knocks.take(KNOCKS, now) || !self.knocks_to.take(source, KNOCKS_TO_SOURCE, now) {
             return Err(Dropped::OverLimit);
         }
-        let to = target.route(&self.locals).ok_or(Dropped::Nobody)?;
         let knock = Knock { namespace: namespace.tag(), nonce, from: handle, payload };
         self.send(to, &FromServer::Knock(knock), Some(index), asker.length)
     }
@@ -197,10 +192,10 @@ impl Server {
             None if self.registers.take(asker.source, REGISTERS, self.now) => Some(self.keys_of(&namespace)?),
             None => return Err(self.refused(asker, nonce, Refusal::Address)),
         };
-        if known.is_none() && !self.namespaces.admits(asker.source, there) {
+        if known.is_none() && !self.census.admits(asker.source, there) {
             return Err(self.refused(asker, nonce, Refusal::Address));
         }
-        let (index, member) = match self.enter(there, new_keys, member, handle) {
+        let (index, member) = match self.enter(asker, there, new_keys, member, handle) {
             Ok(entered) => entered,
             Err(refusal) => return Err(self.refused(asker, nonce, refusal)),
         };
@@ -210,12 +205,13 @@ impl Server {
 
     /// After how many seconds a member without a blob is to register: when those who came before it have.
     fn register_after(&mut self, member: MemberIndex) -> Option<u16> {
-        self.members.get(member).filter(|member| !member.is_listed())?;
-        let turn = self.register_turn.max(self.now);
-        if turn.since(self.now) < REGISTER_AGAIN_WITHIN {
-            self.register_turn = turn + Duration::from_secs(1) / REGISTER_AGAIN_PER_SECOND;
+        let member = self.members.get_mut(member).filter(|member| !member.is_listed())?;
+        let second = self.now.since_origin().as_secs();
+        // It keeps the turn that it has, so that it takes those of the others by no number of keeps.
+        if u64::from(member.seq) < second {
+            member.seq = u32::try_from(self.turns.take(self.now)).unwrap_or(u32::MAX);
         }
-        u16::try_from(turn.since(self.now).as_secs()).ok()
+        u16::try_from(u64::from(member.seq) - second).ok()
     }
 
     fn keys_of(&self, namespace: &Namespace) -> Result<NamespaceKeys, Dropped> {
@@ -229,7 +225,7 @@ impl Server {
 
     fn version_and_members(&self, index: NamespaceIndex) -> (u64, u16) {
         let of = |record: &super::namespaces::Record| {
-            (record.version, u16::try_from(record.listed).unwrap_or(u16::MAX))
+            (record.version, u16::try_from(record.roll.listed()).unwrap_or(u16::MAX))
         };
         self.namespaces.get(index).map_or((0, 0), of)
     }

@@ -15,8 +15,9 @@ impl Source {
         }
     }
 
+    /// In the order of sources.
     pub(super) const fn bytes(self) -> [u8; 8] {
-        self.0.to_le_bytes()
+        self.0.to_be_bytes()
     }
 }
 

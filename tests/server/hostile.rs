@@ -1,20 +1,22 @@
 //! Strangers: whatever they send, they get less than they give, and nothing is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use allocation_counter::measure;
+use atonce::crypto::namespace::NamespaceKeys;
+use atonce::route::Route;
 use atonce::server::Dropped;
-use atonce::wire::rendezvous::{FromNode, Kind, Namespace, address_bytes, size};
+use atonce::wire::rendezvous::{Cookie, FromNode, Kind, Namespace, address_bytes, size};
 use chacha20::ChaCha20Rng;
 use proptest::prelude::*;
 use rand_core::{Rng, SeedableRng};
 
 use crate::member::{Member, network};
-use crate::world::{World, seconds, v4, v6};
+use crate::world::{DAY, World, seconds, v4, v6};
 
-#[test]
-fn ten_thousand_random_and_replayed_datagrams_bring_no_source_more_than_it_sent_and_leave_nothing() {
-    let mut world = World::new();
+/// Three members of a network, and all that was said between them and the server, in both ways.
+fn recorded(world: &mut World) -> (Vec<Member>, Vec<Vec<u8>>) {
     let network = network(1);
     let mut recorded = Vec::new();
     let mut members: Vec<_> = (0..3).map(|number| world.member(&network, number)).collect();
@@ -23,54 +25,123 @@ fn ten_thousand_random_and_replayed_datagrams_bring_no_source_more_than_it_sent_
         world.ask(member, recorded.last().unwrap());
         recorded.push(member.register(900));
         world.ask(member, recorded.last().unwrap());
-        recorded.extend([
+    }
+    let target = members[0].handle;
+    for member in &mut members {
+        let questions = [
             member.keep(true),
             member.list(1200),
-            member.intro(member.handle, b"x"),
-            member.bye(),
-        ]);
-    }
-    recorded.extend(world.sent.iter().map(|sent| sent.bytes.clone()));
-    for member in &mut members {
-        let bye = member.bye();
-        world.ask(member, &bye);
+            member.intro(target, b"x"),
+            member.register(size::REGISTER),
+        ];
+        for question in questions {
+            world.ask(member, &question);
+            recorded.push(question);
+        }
+        recorded.push(member.bye());
     }
     world.wait(seconds(1));
-    world.sent.clear();
-    assert_eq!(world.server.members(), 0);
-    let due = world.server.poll_timeout();
+    recorded.extend(world.sent.drain(..).map(|sent| sent.bytes));
+    let kinds: BTreeSet<_> = recorded.iter().filter_map(|bytes| Kind::of(bytes)).collect();
+    assert!(kinds.len() >= 12, "{kinds:?}");
+    (members, recorded)
+}
 
+/// What strangers send, ten thousand times from forty addresses: recordings as they are, damaged, cut and longer than
+/// they were, garbage, and registers of namespaces that are nobody's with a cookie that is theirs. None of these
+/// addresses gets more than it sent, nobody else gets anything, and the server keeps nothing.
+fn strangers(world: &mut World, recorded: &[Vec<u8>]) {
     let mut rng = ChaCha20Rng::from_seed([3; 32]);
-    let mut given: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    let sources = |number: u32| if number % 2 == 0 { v4(1000 + number) } else { v6(number) };
+    let mut guests: Vec<_> =
+        (0..40).map(|number| Member::with_keys(keys(9), number, sources(number))).collect();
+    let mut account: BTreeMap<SocketAddr, (usize, usize)> = BTreeMap::new();
+    let due = world.server.poll_timeout();
+    let before = (world.server.members(), world.server.namespaces());
+    let (mut buffer, mut kept) = (Vec::with_capacity(size::MESSAGE_MAX), 0);
     for round in 0..10_000_u32 {
-        let from = if round % 2 == 0 { v4(1000 + round % 20) } else { v6(round % 20) };
+        let guest = &mut guests[rng.next_u32() as usize % 40];
         let mut datagram = recorded[rng.next_u32() as usize % recorded.len()].clone();
-        match round % 3 {
+        match round % 6 {
             0 => {}
             1 => {
                 let at = rng.next_u32() as usize % datagram.len();
                 datagram[at] ^= 1 << (rng.next_u32() % 8);
             }
+            2 => datagram.truncate(rng.next_u32() as usize % datagram.len()),
+            3 => datagram.resize(datagram.len() + rng.next_u32() as usize % 500, round as u8),
+            4 if guest.cookie == Cookie::default() => datagram = guest.hail(),
+            4 => {
+                datagram = guest.register(size::MESSAGE_MAX);
+                rng.fill_bytes(&mut datagram[12..44]);
+            }
             _ => {
                 datagram.resize(rng.next_u32() as usize % 1300, 0);
                 rng.fill_bytes(&mut datagram);
-                let header = [0x40, 0x31, (round % 15) as u8, 1];
+                let header = [0x40, 0x31, (round % 17) as u8, 1];
                 let length = datagram.len().min(4);
                 datagram[..length].copy_from_slice(&header[..length]);
             }
         }
-        *given.entry(from).or_default() += datagram.len();
-        let _ = world.say(from, &datagram);
+        account.entry(guest.addr).or_default().0 += datagram.len();
+        let mut answers = Vec::with_capacity(8);
+        let route = Route::to(guest.addr);
+        let memory = measure(|| {
+            let _ = world.server.handle_datagram(route, &datagram, world.now);
+            while let Some(to) = world.server.poll_transmit(&mut buffer) {
+                answers.push((to.remote, buffer.len()));
+            }
+        });
+        kept += memory.bytes_current;
+        for (to, length) in answers {
+            account.get_mut(&to).unwrap_or_else(|| panic!("{to} did not ask")).1 += length;
+            if Kind::of(&datagram) == Some(Kind::Hail) && length == size::RETRY {
+                guest.hear(&buffer);
+            }
+        }
+        assert_eq!((world.server.members(), world.server.namespaces()), before);
     }
-    let mut got: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-    for sent in &world.sent {
-        *got.entry(sent.to).or_default() += sent.bytes.len();
+    for (addr, (gave, got)) in account {
+        assert!(got <= gave, "{addr}: {got} of {gave}");
     }
-    for (to, bytes) in got {
-        assert!(bytes <= given[&to], "{to}: {bytes} of {}", given[&to]);
-    }
-    assert_eq!((world.server.members(), world.server.namespaces()), (0, 0));
     assert_eq!(world.server.poll_timeout(), due);
+    // A buffer or two that are used again.
+    assert!(kept < 5000, "{kept} bytes were kept");
+    assert!(world.server.counts().dropped(Dropped::Forged) > 500, "{:?}", world.server.counts());
+}
+
+fn keys(number: u64) -> NamespaceKeys {
+    NamespaceKeys::of_day(&network(number), &World::new().server.key(), DAY).unwrap()
+}
+
+#[test]
+fn ten_thousand_random_and_replayed_datagrams_bring_no_source_more_than_it_sent_and_leave_nothing() {
+    let mut world = World::new();
+    let (mut members, recorded) = recorded(&mut world);
+    for member in &mut members {
+        let bye = member.bye();
+        world.ask(member, &bye);
+    }
+    world.wait(seconds(1));
+    assert_eq!(world.server.members(), 0);
+    strangers(&mut world, &recorded);
+}
+
+#[test]
+fn members_do_not_notice_what_is_replayed_from_elsewhere_while_they_are_there() {
+    let mut world = World::new();
+    let (mut members, recorded) = recorded(&mut world);
+    world.wait(seconds(1));
+    for member in &mut members {
+        let list = member.list(size::MESSAGE_MAX);
+        world.ask(member, &list);
+    }
+    strangers(&mut world, &recorded);
+    for member in &mut members {
+        let keep = member.keep(false);
+        assert_eq!(world.ask(member, &keep), [], "nothing is new");
+        assert_eq!((member.others.len(), member.members), (2, 3));
+    }
 }
 
 #[test]

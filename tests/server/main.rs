@@ -14,4 +14,5 @@ mod members;
 mod memory;
 mod restart;
 mod sources;
+mod unasked;
 mod world;
