@@ -241,7 +241,7 @@ pub(crate) mod tests {
             id: NodeId([7; 32]),
             boot: BootId(1),
             flags: Flags(0xff),
-            candidates: vec![(4, addr), (1, addr)],
+            candidates: vec![(CandidateKind::ALL.len() as u8, addr), (1, addr)],
         };
         let read = Presence::parse(&bytes(&fields)).unwrap();
         assert_eq!(read.candidates, [Candidate { kind: CandidateKind::Server, addr }]);
