@@ -97,6 +97,10 @@ pub const NAMESPACES_PER_SOURCE: usize = 64;
 pub const NAMESPACE_MEMBERS_PER_SOURCE: usize = 1024;
 /// Members that one source address may have in all: a few such fleets, and no way to fill the server from a few places.
 pub const MEMBERS_PER_SOURCE: usize = 4096;
+/// Echoes that one source address may wait for: a measurement has one or two on the way, and few homes measure at once.
+pub const ECHOES_PER_SOURCE: usize = 4;
+/// Echoes that a rendezvous server owes, to all together: less than five megabytes.
+pub const ECHOES: usize = 65_536;
 /// Answers of a rendezvous server that wait for the edge; it drains after every batch of inputs.
 pub const ANSWERS_QUEUED: usize = 4096;
 /// Members of a namespace that all hear each event; above that so many at random do, see [`EVENT_SAMPLE`].

@@ -150,7 +150,7 @@ fn main() {
 
 /// One of each message, and what a few members say to a server.
 fn rendezvous() {
-    for (kind, length) in (1_u8..).zip([88, 86, 130, 114, 88, 84, 88, 68, 66, 110, 70, 76, 16]) {
+    for (kind, length) in (1_u8..).zip([88, 86, 130, 114, 88, 84, 88, 68, 66, 110, 70, 76, 16, 32, 30]) {
         let message = [&[0x40, 0x31, kind, 1][..], &vec![0; length - 4]].concat();
         write("rendezvous_messages", &format!("kind-{kind:02}"), &message);
         let said = [&[5, 0][..], &piece(&message)].concat();
@@ -178,6 +178,7 @@ fn rendezvous() {
         act(2, 0, 2),
         repeat,
         damage,
+        act(0, 3, 6),
         act(0, 0, 5),
         wait,
         act(2, 100, 3),

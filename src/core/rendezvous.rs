@@ -302,6 +302,8 @@ impl Node {
             FromServer::Event(event) => self.on_server_event(id, datagram, &event),
             FromServer::Knock(knock) => self.on_knock(id, datagram, &knock),
             FromServer::Nope(nope) => self.on_nope(id, family, &nope),
+            // Nobody here asks for one yet.
+            FromServer::Echo(_) => Err(Dropped::Unexpected),
         }
     }
 

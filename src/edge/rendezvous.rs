@@ -282,6 +282,7 @@ fn page(server: &Server, uptime: Duration) -> String {
     let counts = server.counts();
     one("registrations", "gauge", "Members that are registered now.", &plain(server.members() as u64));
     one("namespaces", "gauge", "Namespaces that have members now.", &plain(server.namespaces() as u64));
+    one("echoes_waiting", "gauge", "Probes that wait for their answer.", &plain(server.echoes() as u64));
     one("uptime_seconds", "gauge", "Time since the start.", &plain(uptime.as_secs()));
     let by_kind = |way: &str, count: &dyn Fn(Kind) -> u64| {
         let line = |kind: Kind| (format!("{{way=\"{way}\",kind=\"{}\"}}", kind.as_str()), count(kind));

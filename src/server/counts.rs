@@ -60,8 +60,8 @@ pub enum Dropped {
     /// Its length does not fit.
     #[error("a message whose length does not fit")]
     Length,
-    /// It has no cookie of ours; it was told how to get one.
-    #[error("a register without a cookie")]
+    /// It has no cookie of ours; if it is a register, it was told how to get one.
+    #[error("a wrong cookie")]
     Cookie,
     /// Its token is none of ours, or of another address; it was told to register again.
     #[error("a wrong token")]

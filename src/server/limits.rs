@@ -19,6 +19,11 @@ pub(super) struct Rate {
 
 /// Registers of one source address.
 pub(super) const REGISTERS: Rate = Rate { burst: 64, every: Duration::from_micros(62_500) };
+/// What a register with a wrong mac costs besides: a member has none, and who guesses gets one key exchange a second.
+pub(super) const FORGED_COST: u32 = 15;
+/// Key exchanges for namespaces that nobody has proved yet, of all together: 40 us each, so a sixth of a core. Members of
+/// namespaces that are there, or that have a token, do not need them.
+pub(super) const KEY_EXCHANGES: Rate = Rate { burst: 4096, every: Duration::from_micros(250) };
 /// Intros of one member.
 pub(super) const INTROS: Rate = Rate { burst: 64, every: Duration::from_secs(1) };
 /// Knocks to one member.
@@ -43,6 +48,13 @@ impl Bucket {
     /// Takes one, if there is one.
     pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         self.take_many(rate, 1, now)
+    }
+
+    /// Takes so many, whether or not they are there: nothing can be taken before they have come.
+    fn owe(&mut self, rate: Rate, count: u32, now: Instant) {
+        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let used = self.full_at_us.max(us(now.since_origin()));
+        self.full_at_us = used.saturating_add(us(rate.every) * u64::from(count));
     }
 
     /// Takes so many, if there are as many.
@@ -76,6 +88,11 @@ impl SourceBuckets {
 
     pub(super) fn take(&mut self, source: Source, rate: Rate, now: Instant) -> bool {
         self.take_many(source, rate, 1, now)
+    }
+
+    pub(super) fn owe(&mut self, source: Source, rate: Rate, count: u32, now: Instant) {
+        let place = self.keyed.hash(&source.bytes()) as usize % Self::PLACES;
+        self.buckets[place].owe(rate, count, now);
     }
 
     pub(super) fn take_many(&mut self, source: Source, rate: Rate, count: usize, now: Instant) -> bool {

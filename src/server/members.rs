@@ -10,10 +10,10 @@ use rand_core::CryptoRng;
 
 use super::credit::Credit;
 use super::keyed::Keyed;
-use super::leases::Second;
 use super::limits::Bucket;
 use super::namespaces::NamespaceIndex;
 use super::slots;
+use super::wheel::Second;
 use crate::limits;
 use crate::route::Route;
 use crate::time::Instant;
@@ -270,7 +270,7 @@ impl Locals {
         u8::try_from(number).unwrap_or(Self::UNKNOWN)
     }
 
-    fn get(&self, number: u8) -> Option<IpAddr> {
+    pub(super) fn get(&self, number: u8) -> Option<IpAddr> {
         self.0.get(usize::from(number)).copied()
     }
 }

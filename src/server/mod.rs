@@ -2,7 +2,7 @@
 //! a clock, a file or an operating system. The bytes and the rules are in `docs/rendezvous.md`.
 //!
 //! This file dispatches, and knows how a member comes and goes. `questions` answers, `proofs` knows who receives where it
-//! sends from, `namespaces` (each with its `roll`), `members` and the `census` of sources remember, `events` tells what changed, `leases` forgets, `limits`,
+//! sends from, `namespaces` (each with its `roll`), `members` and the `census` of sources remember, `events` tells what changed, the `wheel` of seconds forgets, `echoes` wait in another one, `limits`,
 //! `credit` and `turns` say how much and when.
 //!
 //! The contract is that of [`crate::core`]: equal inputs give equal outputs, inputs may be given in any number before the
@@ -13,9 +13,9 @@
 mod census;
 mod counts;
 mod credit;
+mod echoes;
 mod events;
 mod keyed;
-mod leases;
 mod limits;
 mod members;
 mod moment;
@@ -27,6 +27,7 @@ mod roll;
 mod slots;
 mod source;
 mod turns;
+mod wheel;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -38,8 +39,8 @@ use zeroize::Zeroizing;
 
 use self::census::Census;
 pub use self::counts::{Counts, Dropped};
-use self::leases::Leases;
-use self::limits::SourceBuckets;
+use self::echoes::Echoes;
+use self::limits::{Bucket, SourceBuckets};
 use self::members::{Locals, Member, MemberIndex, Members};
 use self::moment::Moment;
 use self::namespaces::{NamespaceIndex, Namespaces};
@@ -47,6 +48,7 @@ use self::outbox::Outbox;
 use self::proofs::Proofs;
 use self::source::Source;
 use self::turns::Turns;
+use self::wheel::Wheel;
 use crate::crypto::namespace::{NamespaceKeys, ServerSecret};
 use crate::id::ServerKey;
 use crate::limits as bounds;
@@ -94,6 +96,7 @@ pub struct Server {
     wall: (Duration, Instant),
     proofs: Proofs,
     registers: SourceBuckets,
+    key_exchanges: Bucket,
     /// What goes unasked to one source: bytes of events, and knocks.
     events_to: SourceBuckets,
     knocks_to: SourceBuckets,
@@ -102,7 +105,10 @@ pub struct Server {
     members: Members,
     census: Census,
     locals: Locals,
-    leases: Leases,
+    /// When to look whether a member is still here. One whose lease began anew meanwhile is put into a later list when
+    /// its second comes, so that a keep costs nothing here.
+    leases: Wheel<MemberIndex>,
+    echoes: Echoes,
     /// Which namespaces have an event to tell, and when.
     events: BTreeSet<(Moment, NamespaceIndex)>,
     /// Those whose event is due.
@@ -135,6 +141,7 @@ impl Server {
             wall: (Duration::ZERO, now),
             proofs: Proofs::new(secrets.tokens, &mut *rng),
             registers: SourceBuckets::new(&mut *rng),
+            key_exchanges: Bucket::default(),
             events_to: SourceBuckets::new(&mut *rng),
             knocks_to: SourceBuckets::new(&mut *rng),
             turns: Turns::default(),
@@ -142,7 +149,8 @@ impl Server {
             members: Members::new(&mut *rng),
             census: Census::default(),
             locals: Locals::default(),
-            leases: Leases::default(),
+            leases: Wheel::default(),
+            echoes: Echoes::default(),
             events: BTreeSet::new(),
             untold: VecDeque::new(),
             outbox: Outbox::default(),
@@ -165,6 +173,11 @@ impl Server {
     /// How many namespaces have members.
     pub fn namespaces(&self) -> usize {
         self.namespaces.len()
+    }
+
+    /// How many probes wait for their answer.
+    pub const fn echoes(&self) -> usize {
+        self.echoes.len()
     }
 
     /// What it did.
@@ -199,6 +212,7 @@ impl Server {
             FromNode::List(list) => self.on_list(asker, list),
             FromNode::Intro(intro) => self.on_intro(asker, &intro),
             FromNode::Bye(bye) => self.on_bye(asker, bye),
+            FromNode::Probe(probe) => self.on_probe(asker, probe),
         }
     }
 
@@ -217,6 +231,7 @@ impl Server {
             self.events.remove(&(at, namespace));
             self.untold.push_back(namespace);
         }
+        self.tell_echoes();
         let mut looked_at = 0;
         while let Some((second, index)) = self.leases.pop(self.now, &mut looked_at) {
             let Some(member) = self.members.get_mut(index).filter(|member| member.look_at == Some(second))
@@ -258,7 +273,8 @@ impl Server {
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let event = self.events.first().map(|(at, _)| (at.instant(), "event"));
         let lease = self.leases.next().map(|at| (at, "lease"));
-        event.into_iter().chain(lease).min()
+        let echo = self.echoes.next().map(|at| (at, "echo"));
+        event.into_iter().chain(lease).chain(echo).min()
     }
 
     /// The time since 1970.
@@ -275,7 +291,9 @@ impl Server {
     /// With which a new namespace begins: higher than it was before a restart.
     fn first_version(&self) -> u64 {
         let wall = self.wall();
-        (wall.as_secs() << 20) | ((u64::from(wall.subsec_nanos()) << 20) / 1_000_000_000)
+        // Whatever the clock says, there is room to count on.
+        let seconds = wall.as_secs().min(u64::MAX >> 21);
+        (seconds << 20) | ((u64::from(wall.subsec_nanos()) << 20) / 1_000_000_000)
     }
 
     /// Makes sure that the namespace and the member are there, if there is room for them.

@@ -1,16 +1,21 @@
 //! What nodes ask, and what they get: never more bytes than they sent, and nothing kept before they proved that they
 //! receive where they send from.
 
+use std::time::Duration;
+
 use super::counts::Dropped;
-use super::limits::{INTROS, KNOCKS, KNOCKS_TO_SOURCE, REGISTERS};
+use super::echoes::Owed;
+use super::limits::{FORGED_COST, INTROS, KEY_EXCHANGES, KNOCKS, KNOCKS_TO_SOURCE, REGISTERS};
 use super::members::{LEASE, MemberIndex};
 use super::namespaces::NamespaceIndex;
 use super::source::Source;
+use super::wheel::Second;
 use super::{Asker, Server};
 use crate::crypto::namespace::NamespaceKeys;
+use crate::route::Route;
 use crate::wire::rendezvous::{
-    Bye, Entries, FromServer, Handle, Intro, Keep, Kept, Knock, List, Namespace, Nonce, Nope, Page, Refusal,
-    Register, Retry, Token, Welcome, size,
+    Bye, Echo, Entries, FromServer, Handle, Intro, Keep, Kept, Knock, List, Namespace, Nonce, Nope,
+    PROBE_SECONDS_MAX, Page, Probe, Refusal, Register, Retry, Token, Welcome, size,
 };
 
 /// The usual pause between two keeps: below the 30 s after which the strictest usual translators forget.
@@ -53,17 +58,7 @@ impl Server {
         {
             return self.refuse(asker, nonce, Refusal::Address);
         }
-        let new_keys = match there.and_then(|index| self.namespaces.get(index)) {
-            Some(record) if record.keys.check_register(asker.addr, datagram) => None,
-            Some(_) => return Err(Dropped::Forged),
-            None => {
-                let keys = self.keys_of(&register.namespace)?;
-                if !keys.check_register(asker.addr, datagram) {
-                    return Err(Dropped::Forged);
-                }
-                Some(keys)
-            }
-        };
+        let new_keys = self.keys_of_register(asker, register, there, datagram)?;
         let member = there.and_then(|index| self.members.find(index, handle));
         if let Some(member) = member.and_then(|index| self.members.get(index))
             && member.is_listed()
@@ -170,6 +165,32 @@ impl Server {
         Ok(())
     }
 
+    pub(super) fn on_probe(&mut self, asker: Asker, probe: Probe) -> Result<(), Dropped> {
+        let Probe { nonce, cookie, after_seconds } = probe;
+        if !self.proofs.check_cookie(cookie, asker.addr, self.now) {
+            // No retry: whoever measures its translator is not to hear of us before the time.
+            return Err(Dropped::Cookie);
+        }
+        if !(1..=PROBE_SECONDS_MAX).contains(&after_seconds) {
+            return Err(Dropped::OverLimit);
+        }
+        let at = Second::after(self.now + Duration::from_secs(after_seconds.into()));
+        let owed = Owed::new(nonce, asker.addr, self.locals.number(asker.route.local));
+        if self.echoes.add(at, owed) { Ok(()) } else { Err(Dropped::OverLimit) }
+    }
+
+    /// Sends the echoes that are due.
+    pub(super) fn tell_echoes(&mut self) {
+        let mut given = 0;
+        while let Some(owed) = self.echoes.pop(self.now, &mut given) {
+            let to = Route { remote: owed.to(), local: self.locals.get(owed.local) };
+            let echo = FromServer::Echo(Echo { nonce: owed.nonce(), seen: owed.to() });
+            if let Err(reason) = self.send(to, &echo, None, size::PROBE) {
+                self.counts.count_dropped(reason);
+            }
+        }
+    }
+
     /// The member that says so and has the token for it; its lease begins anew. One that the server forgot, since it
     /// restarted, is a member again.
     fn member(&mut self, asker: Asker, claim: &Claim) -> Result<(NamespaceIndex, MemberIndex), Dropped> {
@@ -212,6 +233,31 @@ impl Server {
             member.seq = u32::try_from(self.turns.take(self.now)).unwrap_or(u32::MAX);
         }
         u16::try_from(u64::from(member.seq) - second).ok()
+    }
+
+    /// The keys of a namespace that is not there yet, if whoever registers in it knows them; none for one that is there,
+    /// likewise. Both look alike to whoever does not.
+    fn keys_of_register(
+        &mut self,
+        asker: Asker,
+        register: &Register<'_>,
+        there: Option<NamespaceIndex>,
+        datagram: &[u8],
+    ) -> Result<Option<NamespaceKeys>, Dropped> {
+        let new_keys = if there.is_some() {
+            None
+        } else if self.key_exchanges.take(KEY_EXCHANGES, self.now) {
+            Some(self.keys_of(&register.namespace))
+        } else {
+            return Err(Dropped::OverLimit);
+        };
+        let known = there.and_then(|index| self.namespaces.get(index)).map(|record| &record.keys);
+        let keys = known.or_else(|| new_keys.as_ref()?.as_ref().ok());
+        if keys.is_some_and(|keys| keys.check_register(asker.addr, datagram)) {
+            return Ok(new_keys.and_then(Result::ok));
+        }
+        self.registers.owe(asker.source, REGISTERS, FORGED_COST, self.now);
+        Err(Dropped::Forged)
     }
 
     fn keys_of(&self, namespace: &Namespace) -> Result<NamespaceKeys, Dropped> {

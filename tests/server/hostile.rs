@@ -38,12 +38,12 @@ fn recorded(world: &mut World) -> (Vec<Member>, Vec<Vec<u8>>) {
             world.ask(member, &question);
             recorded.push(question);
         }
-        recorded.push(member.bye());
+        recorded.extend([member.bye(), member.probe(3)]);
     }
     world.wait(seconds(1));
     recorded.extend(world.sent.drain(..).map(|sent| sent.bytes));
     let kinds: BTreeSet<_> = recorded.iter().filter_map(|bytes| Kind::of(bytes)).collect();
-    assert!(kinds.len() >= 12, "{kinds:?}");
+    assert!(kinds.len() >= 13, "{kinds:?}");
     (members, recorded)
 }
 
@@ -52,12 +52,12 @@ fn recorded(world: &mut World) -> (Vec<Member>, Vec<Vec<u8>>) {
 /// addresses gets more than it sent, nobody else gets anything, and the server keeps nothing.
 fn strangers(world: &mut World, recorded: &[Vec<u8>]) {
     let mut rng = ChaCha20Rng::from_seed([3; 32]);
-    let sources = |number: u32| if number % 2 == 0 { v4(1000 + number) } else { v6(number) };
+    let sources = |number: u32| if number.is_multiple_of(2) { v4(1000 + number) } else { v6(number) };
     let mut guests: Vec<_> =
         (0..40).map(|number| Member::with_keys(keys(9), number, sources(number))).collect();
     let mut account: BTreeMap<SocketAddr, (usize, usize)> = BTreeMap::new();
     let due = world.server.poll_timeout();
-    let before = (world.server.members(), world.server.namespaces());
+    let before = (world.server.members(), world.server.namespaces(), world.server.echoes());
     let (mut buffer, mut kept) = (Vec::with_capacity(size::MESSAGE_MAX), 0);
     for round in 0..10_000_u32 {
         let guest = &mut guests[rng.next_u32() as usize % 40];
@@ -99,7 +99,7 @@ fn strangers(world: &mut World, recorded: &[Vec<u8>]) {
                 guest.hear(&buffer);
             }
         }
-        assert_eq!((world.server.members(), world.server.namespaces()), before);
+        assert_eq!((world.server.members(), world.server.namespaces(), world.server.echoes()), before);
     }
     for (addr, (gave, got)) in account {
         assert!(got <= gave, "{addr}: {got} of {gave}");
@@ -107,7 +107,7 @@ fn strangers(world: &mut World, recorded: &[Vec<u8>]) {
     assert_eq!(world.server.poll_timeout(), due);
     // A buffer or two that are used again.
     assert!(kept < 5000, "{kept} bytes were kept");
-    assert!(world.server.counts().dropped(Dropped::Forged) > 500, "{:?}", world.server.counts());
+    assert!(world.server.counts().dropped(Dropped::Forged) > 50, "{:?}", world.server.counts());
 }
 
 fn keys(number: u64) -> NamespaceKeys {
@@ -300,7 +300,7 @@ fn the_address_of_one_member_is_in_no_byte_that_another_one_gets() {
 proptest! {
     #[test]
     fn no_datagram_of_any_kind_gets_a_longer_answer_or_leaves_anything(
-        kind in 0_u8..16, mut body in proptest::collection::vec(0_u8.., 0..1300), six: bool,
+        kind in 0_u8..18, mut body in proptest::collection::vec(0_u8.., 0..1300), six: bool,
     ) {
         let mut world = World::new();
         let from = if six { v6(1) } else { v4(1) };

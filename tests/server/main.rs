@@ -7,7 +7,9 @@
     reason = "nobody outside of the tests sees this; a test that cannot go on has failed"
 )]
 
+mod clock;
 mod contract;
+mod echoes;
 mod hostile;
 mod member;
 mod members;

@@ -7,7 +7,7 @@ use atonce::crypto::namespace::NamespaceKeys;
 use atonce::crypto::network::{NetworkKeys, NetworkSecret};
 use atonce::id::ServerKey;
 use atonce::wire::rendezvous::{
-    Bye, Cookie, Day, Entries, FromNode, FromServer, Handle, Intro, Keep, Kind, List, Nonce, Register,
+    Bye, Cookie, Day, Entries, FromNode, FromServer, Handle, Intro, Keep, Kind, List, Nonce, Probe, Register,
     ServerTime, Token, size,
 };
 use chacha20::ChaCha20Rng;
@@ -121,10 +121,15 @@ impl Member {
         written(&FromNode::Bye(Bye { nonce, namespace, handle, token }), 0)
     }
 
+    pub fn probe(&mut self, after_seconds: u16) -> Vec<u8> {
+        let (nonce, cookie) = (self.nonce(), self.cookie);
+        written(&FromNode::Probe(Probe { nonce, cookie, after_seconds }), 0)
+    }
+
     /// Reads what the server says, which must be right, and tells what it was.
     pub fn hear(&mut self, datagram: &[u8]) -> Kind {
         let message = FromServer::parse(datagram).unwrap();
-        let has_mac = !matches!(message, FromServer::Retry(_) | FromServer::Nope(_));
+        let has_mac = !matches!(message, FromServer::Retry(_) | FromServer::Nope(_) | FromServer::Echo(_));
         assert!(!has_mac || self.keys.check(datagram), "{message:?}");
         match message {
             FromServer::Retry(retry) => {
@@ -157,6 +162,7 @@ impl Member {
             }
             FromServer::Knock(knock) => assert_eq!(knock.namespace, self.keys.namespace().tag()),
             FromServer::Nope(_) => {}
+            FromServer::Echo(echo) => assert_eq!(echo.seen, self.addr),
         }
         message.kind()
     }

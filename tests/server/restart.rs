@@ -76,7 +76,7 @@ fn of_a_hundred_thousand_each_is_introduced_within_a_keep_after_a_restart_and_20
     // Half of them come within half a second, since something else made them; the others within their 25 s.
     let began = world.now;
     let total = NETWORKS * EACH;
-    let when = |number: u32| if number % 2 == 0 { number / 200 } else { number / 4 };
+    let when = |number: u32| if number.is_multiple_of(2) { number / 200 } else { number / 4 };
     let mut acts: BTreeSet<_> =
         (0..total).map(|number| (began + ms(when(number).into()), number, Act::Keep)).collect();
     let mut registered = BTreeMap::<u64, u32>::new();

@@ -142,3 +142,84 @@ fn a_member_sends_64_intros_in_a_burst_and_one_a_second_and_gets_four_knocks_a_s
     assert_eq!(knocks(&mut world, &mut members[0]), 8);
     assert_eq!(knocks(&mut world, &mut members[2]), 24);
 }
+
+/// A register of a namespace that is nobody's, with a cookie that is right.
+fn guess(world: &mut World, member: &mut Member, namespace: u32) -> Result<(), Dropped> {
+    let mut register = member.register(size::REGISTER);
+    register[12..16].copy_from_slice(&namespace.to_le_bytes());
+    register[40] = 9;
+    world.say(member.addr, &register)
+}
+
+#[test]
+fn whoever_guesses_namespaces_gets_one_key_exchange_a_second_and_cannot_tell_those_that_are_there() {
+    let mut told = Vec::new();
+    for there in [false, true] {
+        let mut world = World::new();
+        let keys = network(1);
+        if there {
+            world.joined(&keys, 1);
+        }
+        let mut stranger = world.member(&network(2), 2);
+        let hail = stranger.hail();
+        world.ask(&mut stranger, &hail);
+        let namespace = *world.member(&keys, 1).keys.namespace();
+        let mut outcomes = Vec::new();
+        for _ in 0..1000 {
+            let mut register = stranger.register(size::REGISTER);
+            register[12..44].copy_from_slice(&namespace.0);
+            outcomes.push(world.say(stranger.addr, &register));
+            world.wait(ms(10));
+        }
+        let forged = outcomes.iter().filter(|outcome| **outcome == Err(Dropped::Forged)).count();
+        assert!((10..=16).contains(&forged), "{forged} key exchanges in ten seconds");
+        told.push(outcomes);
+    }
+    assert!(told[0] == told[1]);
+}
+
+#[test]
+fn however_many_sources_guess_there_are_4000_key_exchanges_a_second_and_members_do_not_notice() {
+    let mut world = World::new();
+    let network = network(1);
+    let mut members: Vec<_> = (0..2).map(|number| world.joined(&network, number)).collect();
+    world.wait(seconds(2));
+    let mut guesses = 0;
+    for number in 0..6000 {
+        let mut stranger = world.member(&network, 10_000 + number);
+        let hail = stranger.hail();
+        world.ask(&mut stranger, &hail);
+        let from = world.sent.len();
+        let outcome = guess(&mut world, &mut stranger, number);
+        guesses += usize::from(outcome == Err(Dropped::Forged));
+        assert!(matches!(outcome, Err(Dropped::Forged | Dropped::OverLimit)), "{outcome:?}");
+        assert_eq!(world.sent.len(), from, "both are silent, so nobody learns by it what is there");
+    }
+    assert_eq!(guesses, 4096);
+    // Who is there, and who joins those, needs none.
+    for member in &mut members {
+        let keep = member.keep(true);
+        assert_eq!(world.ask(member, &keep), [Kind::Kept]);
+    }
+    world.joined(&network, 77);
+    // A new network gets in as soon as the others have paused.
+    world.wait(ms(1));
+    world.joined(&crate::member::network(2), 78);
+}
+
+#[test]
+fn after_a_restart_tokens_bring_back_more_namespaces_than_strangers_may_try() {
+    let mut world = World::new();
+    let mut members: Vec<_> =
+        (0..6000).map(|number| world.member(&network(u64::from(number)), number)).collect();
+    for member in &mut members {
+        world.join(member);
+        world.wait(ms(1));
+    }
+    world.restart();
+    for member in &mut members {
+        let keep = member.keep(false);
+        assert_eq!(world.ask(member, &keep), [Kind::Kept]);
+    }
+    assert_eq!(world.server.namespaces(), 6000);
+}

@@ -257,7 +257,7 @@ fn one_source_has_1024_members_in_a_namespace_and_4096_in_all_and_the_next_one_i
     first.addr.set_port(60_000);
     world.join(first);
     let keys = first.keys.clone();
-    let mut elsewhere = Member::with_keys(keys.clone(), 9999, v4(2));
+    let mut elsewhere = Member::with_keys(keys, 9999, v4(2));
     world.join(&mut elsewhere);
     // Neither does one come here that was elsewhere, before another one leaves.
     elsewhere.addr = v4(1);

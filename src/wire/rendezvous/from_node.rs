@@ -18,6 +18,8 @@ pub enum FromNode<'a> {
     Intro(Intro<'a>),
     /// I am leaving.
     Bye(Bye),
+    /// Say something to me after some time.
+    Probe(Probe),
 }
 
 /// I am here. A mac follows.
@@ -103,6 +105,17 @@ pub struct Bye {
     pub token: Token,
 }
 
+/// Say something to me after some time: does it still arrive?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Of this question.
+    pub nonce: Nonce,
+    /// From a retry.
+    pub cookie: Cookie,
+    /// After how many seconds: 1 to [`PROBE_SECONDS_MAX`](super::PROBE_SECONDS_MAX).
+    pub after_seconds: u16,
+}
+
 impl<'a> FromNode<'a> {
     /// The message in `datagram`.
     ///
@@ -178,13 +191,22 @@ impl<'a> FromNode<'a> {
                     token: reader.token()?,
                 }))
             }
+            Kind::Probe => {
+                is(length == size::PROBE)?;
+                Ok(Self::Probe(Probe {
+                    nonce: reader.nonce()?,
+                    cookie: reader.cookie()?,
+                    after_seconds: reader.u16()?,
+                }))
+            }
             Kind::Retry
             | Kind::Welcome
             | Kind::Kept
             | Kind::Page
             | Kind::Event
             | Kind::Knock
-            | Kind::Nope => Err(BadMessage::Kind),
+            | Kind::Nope
+            | Kind::Echo => Err(BadMessage::Kind),
         }
     }
 
@@ -197,6 +219,7 @@ impl<'a> FromNode<'a> {
             Self::List(_) => Kind::List,
             Self::Intro(_) => Kind::Intro,
             Self::Bye(_) => Kind::Bye,
+            Self::Probe(_) => Kind::Probe,
         }
     }
 
@@ -227,6 +250,9 @@ impl<'a> FromNode<'a> {
             Self::Bye(it) => {
                 writer.put(&it.nonce.0).put(&it.namespace.0).put(&it.handle.0).put(&it.token.0);
             }
+            Self::Probe(it) => {
+                writer.put(&it.nonce.0).put(&it.cookie.0).u16(it.after_seconds).pad(size::PROBE);
+            }
         }
     }
 }
@@ -241,7 +267,7 @@ mod tests {
 
     use super::*;
 
-    fn messages<'a>(bytes: [u8; 40], number: u64, blob: &'a [u8]) -> [FromNode<'a>; 6] {
+    fn messages<'a>(bytes: [u8; 40], number: u64, blob: &'a [u8]) -> [FromNode<'a>; 7] {
         let [a, b, ..] = bytes;
         let (nonce, namespace) = (Nonce([a; 8]), Namespace([b; 32]));
         let (handle, token) = (Handle(*bytes.first_chunk().unwrap()), Token(*bytes.last_chunk().unwrap()));
@@ -255,6 +281,7 @@ mod tests {
             FromNode::List(List { nonce, namespace, handle, token, known }),
             FromNode::Intro(Intro { nonce, namespace, handle, token, target, payload }),
             FromNode::Bye(Bye { nonce, namespace, handle, token }),
+            FromNode::Probe(Probe { nonce, cookie, after_seconds: number as u16 }),
         ]
     }
 
@@ -277,7 +304,11 @@ mod tests {
                 let least = match message {
                     FromNode::Register(it) => size::REGISTER + it.blob.len(),
                     FromNode::List(_) => size::LIST,
-                    FromNode::Hail(_) | FromNode::Keep(_) | FromNode::Intro(_) | FromNode::Bye(_) => out.len(),
+                    FromNode::Hail(_)
+                    | FromNode::Keep(_)
+                    | FromNode::Intro(_)
+                    | FromNode::Bye(_)
+                    | FromNode::Probe(_) => out.len(),
                 };
                 for end in 0..least {
                     prop_assert!(FromNode::parse(&out[..end]).is_err(), "{:?} {}", message.kind(), end);
@@ -305,7 +336,7 @@ mod tests {
             message.write(0, &mut out);
             out.len()
         });
-        assert_eq!(lengths, [88, 114 - 16, 88, 88, 94, 76]);
+        assert_eq!(lengths, [88, 114 - 16, 88, 88, 94, 76, 32]);
     }
 
     #[test]

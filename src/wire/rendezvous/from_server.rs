@@ -6,7 +6,7 @@ use super::fields::{Reader, Writer};
 use super::{BadMessage, Cookie, Entries, Handle, Kind, NamespaceTag, Nonce, ServerTime, Token, size};
 use crate::id::ServerKey;
 
-/// A message of the server. All but retry and nope end in a mac.
+/// A message of the server. All but retry, nope and echo end in a mac.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromServer<'a> {
     /// So I see you; and ask again with this cookie.
@@ -23,6 +23,8 @@ pub enum FromServer<'a> {
     Knock(Knock<'a>),
     /// Not now.
     Nope(Nope),
+    /// What was asked for by a probe.
+    Echo(Echo),
 }
 
 /// So I see you; and ask again with this cookie.
@@ -138,6 +140,15 @@ pub struct Nope {
     pub again_seconds: u16,
 }
 
+/// What was asked for by a probe, some time ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// Of the probe.
+    pub nonce: Nonce,
+    /// Where it came from, and this goes to.
+    pub seen: SocketAddr,
+}
+
 /// Why a node is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
@@ -182,7 +193,7 @@ impl<'a> FromServer<'a> {
         if datagram.len() > size::MESSAGE_MAX {
             return Err(BadMessage::Length);
         }
-        let has_mac = !matches!(kind, Kind::Retry | Kind::Nope);
+        let has_mac = !matches!(kind, Kind::Retry | Kind::Nope | Kind::Echo);
         let end = datagram.len().checked_sub(if has_mac { size::MAC } else { 0 });
         let body = end.and_then(|end| datagram.get(size::HEADER..end)).ok_or(BadMessage::Length)?;
         let mut reader = Reader::new(body);
@@ -260,7 +271,13 @@ impl<'a> FromServer<'a> {
                 reader.end()?;
                 Ok(Self::Nope(Nope { nonce, refusal, again_seconds }))
             }
-            Kind::Hail | Kind::Register | Kind::Keep | Kind::List | Kind::Intro | Kind::Bye => {
+            Kind::Echo => {
+                let nonce = reader.nonce()?;
+                let echo = Echo { nonce, seen: reader.hidden(nonce)? };
+                reader.end()?;
+                Ok(Self::Echo(echo))
+            }
+            Kind::Hail | Kind::Register | Kind::Keep | Kind::List | Kind::Intro | Kind::Bye | Kind::Probe => {
                 Err(BadMessage::Kind)
             }
         }
@@ -276,6 +293,7 @@ impl<'a> FromServer<'a> {
             Self::Event(_) => Kind::Event,
             Self::Knock(_) => Kind::Knock,
             Self::Nope(_) => Kind::Nope,
+            Self::Echo(_) => Kind::Echo,
         }
     }
 
@@ -311,6 +329,9 @@ impl<'a> FromServer<'a> {
             Self::Nope(it) => {
                 writer.put(&it.nonce.0).put(&[it.refusal.number(), 0]).u16(it.again_seconds);
             }
+            Self::Echo(it) => {
+                writer.put(&it.nonce.0).hidden(it.seen, it.nonce);
+            }
         }
     }
 }
@@ -323,7 +344,7 @@ mod tests {
     use super::super::Entry;
     use super::*;
 
-    fn messages<'a>(byte: u8, number: u64, seen: SocketAddr, entries: &'a [u8]) -> [FromServer<'a>; 7] {
+    fn messages<'a>(byte: u8, number: u64, seen: SocketAddr, entries: &'a [u8]) -> [FromServer<'a>; 8] {
         let (nonce, cookie, token) = (Nonce([byte; 8]), Cookie([byte; 16]), Token([byte; 16]));
         let time = ServerTime { day: Day(number as u32), second: 7 };
         let (lease_seconds, keep_seconds, members) = (number as u16, 25, number as u16);
@@ -361,13 +382,14 @@ mod tests {
             FromServer::Event(Event { namespace, since, upto, entries }),
             FromServer::Knock(Knock { namespace, nonce, from, payload }),
             FromServer::Nope(Nope { nonce, refusal, again_seconds: number as u16 }),
+            FromServer::Echo(Echo { nonce, seen }),
         ]
     }
 
     fn written(message: &FromServer<'_>) -> Vec<u8> {
         let mut out = b"what was before".to_vec();
         message.write(&mut out);
-        if !matches!(message.kind(), Kind::Retry | Kind::Nope) {
+        if !matches!(message.kind(), Kind::Retry | Kind::Nope | Kind::Echo) {
             out.extend([9; size::MAC]);
         }
         out
@@ -417,11 +439,12 @@ mod tests {
     #[test]
     fn the_lengths_are_those_of_the_specification_and_no_answer_is_longer_than_its_question() {
         let lengths = messages(1, 2, ([1, 2, 3, 4], 5).into(), &[]).map(|message| written(&message).len());
-        assert_eq!(lengths, [86, 92, 84, 46, 44, 54, 16]);
+        assert_eq!(lengths, [86, 92, 84, 46, 44, 54, 16, 30]);
         const {
             assert!(size::RETRY <= size::HAIL && size::RETRY <= size::KEEP && size::RETRY <= size::LIST);
             assert!(size::RETRY <= size::INTRO && size::RETRY <= size::REGISTER);
             assert!(size::WELCOME <= size::REGISTER && size::NOPE <= size::REGISTER);
+            assert!(size::ECHO <= size::PROBE);
             assert!(size::KEPT <= size::KEEP && size::PAGE <= size::LIST && size::KNOCK <= size::INTRO);
         }
     }

@@ -19,8 +19,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use thiserror::Error;
 
 pub use self::entry::{Entries, Entry};
-pub use self::from_node::{Bye, FromNode, Intro, Keep, List, Register};
-pub use self::from_server::{Event, FromServer, Kept, Knock, Nope, Page, Refusal, Retry, Welcome};
+pub use self::from_node::{Bye, FromNode, Intro, Keep, List, Probe, Register};
+pub use self::from_server::{Echo, Event, FromServer, Kept, Knock, Nope, Page, Refusal, Retry, Welcome};
 pub use self::named::{BadServer, RendezvousServer, is_host_port};
 
 /// What every message begins with; no packet between nodes does.
@@ -29,6 +29,8 @@ pub const MAGIC: [u8; 2] = [0x40, 0x31];
 pub const VERSION: u8 = 1;
 /// The port of a server whose address names none.
 pub const PORT: u16 = 28283;
+/// The longest time after which a probe is answered: few translators keep a mapping longer, and nobody waits longer.
+pub const PROBE_SECONDS_MAX: u16 = 180;
 /// Seconds of a day.
 pub const DAY_SECONDS: u32 = 86_400;
 
@@ -66,6 +68,10 @@ pub mod size {
     pub const BYE: usize = 76;
     /// Nope.
     pub const NOPE: usize = 16;
+    /// Probe.
+    pub const PROBE: usize = 32;
+    /// Echo.
+    pub const ECHO: usize = 30;
     /// An entry, without its blob.
     pub const ENTRY: usize = 22;
     /// The longest presence blob.
@@ -104,11 +110,15 @@ pub enum Kind {
     Bye = 12,
     /// Not now.
     Nope = 13,
+    /// Say something to me after some time.
+    Probe = 14,
+    /// Now.
+    Echo = 15,
 }
 
 impl Kind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Hail,
         Self::Retry,
         Self::Register,
@@ -122,6 +132,8 @@ impl Kind {
         Self::Knock,
         Self::Bye,
         Self::Nope,
+        Self::Probe,
+        Self::Echo,
     ];
 
     /// Its name.
@@ -140,6 +152,8 @@ impl Kind {
             Self::Knock => "knock",
             Self::Bye => "bye",
             Self::Nope => "nope",
+            Self::Probe => "probe",
+            Self::Echo => "echo",
         }
     }
 
@@ -251,8 +265,8 @@ mod tests {
             assert!(!is_rendezvous(&[kind, 0x31]), "{kind}");
         }
         assert!(!is_rendezvous(&[0x40]) && !is_rendezvous(&[]));
-        assert_eq!(Kind::of(&[0x40, 0x31, 13, 1]), Some(Kind::Nope));
-        for other in [[0x40, 0x31, 14, 1], [0x40, 0x31, 0, 1], [0x40, 0x31, 1, 2], [0x41, 0x31, 1, 1]] {
+        assert_eq!(Kind::of(&[0x40, 0x31, 15, 1]), Some(Kind::Echo));
+        for other in [[0x40, 0x31, 16, 1], [0x40, 0x31, 0, 1], [0x40, 0x31, 1, 2], [0x41, 0x31, 1, 1]] {
             assert_eq!(Kind::of(&other), None, "{other:?}");
         }
         for kind in Kind::ALL {

@@ -50,7 +50,7 @@ pub fn run(data: &[u8]) {
             _ => {
                 let member = &mut members[who % MEMBERS as usize];
                 let room = usize::from(number::<u16>(&mut input)) % (size::MESSAGE_MAX + 1);
-                let message = match number::<u8>(&mut input) % 6 {
+                let message = match number::<u8>(&mut input) % 7 {
                     0 => member.hail(),
                     1 => member.register(room),
                     2 => member.keep(room & 1 == 0),
@@ -59,7 +59,8 @@ pub fn run(data: &[u8]) {
                         handles[room % handles.len()],
                         &[7; size::PAYLOAD_MAX][..room % (1 + size::PAYLOAD_MAX)],
                     ),
-                    _ => member.bye(),
+                    5 => member.bye(),
+                    _ => member.probe(room as u16 % 200),
                 };
                 for answer in rig.say(member.addr, &message) {
                     member.hear(&answer);
@@ -69,7 +70,7 @@ pub fn run(data: &[u8]) {
         assert!(rig.server.members() <= handles.len() && rig.server.namespaces() <= KEYS.len());
     }
     rig.wait(Duration::from_secs(300));
-    assert_eq!((rig.server.members(), rig.server.namespaces()), (0, 0));
+    assert_eq!((rig.server.members(), rig.server.namespaces(), rig.server.echoes()), (0, 0, 0));
 }
 
 struct Rig {
@@ -113,7 +114,7 @@ impl Rig {
             self.now = at;
             self.server.handle_timeout(at);
             for (_, bytes) in self.drain() {
-                assert_eq!(Kind::of(&bytes), Some(Kind::Event));
+                assert!(matches!(Kind::of(&bytes), Some(Kind::Event | Kind::Echo)));
                 assert!(bytes.len() <= size::MESSAGE_MAX);
             }
         }

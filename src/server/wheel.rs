@@ -1,16 +1,12 @@
-//! When to look whether a member is still here: one list for each second, so that nothing is ever scanned as a whole.
-//!
-//! A member stands in one list at a time. One whose lease began anew meanwhile is put into a later list when its second
-//! comes, so that a keep costs nothing here.
+//! What is to be done in which second: one list for each, so that nothing is ever scanned as a whole.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::members::MemberIndex;
 use crate::time::Instant;
 
-/// Looked at in one call; the rest waits a moment, so that a great dying does not hold up the living.
+/// Given in one call; the rest waits a moment, so that a great dying does not hold up the living.
 const AT_ONCE: usize = 1024;
 /// That moment.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -39,40 +35,46 @@ impl Second {
 }
 
 /// All those lists.
-#[derive(Debug, Default)]
-pub(super) struct Leases {
-    lists: BTreeMap<Second, Vec<MemberIndex>>,
+#[derive(Debug)]
+pub(super) struct Wheel<T> {
+    lists: BTreeMap<Second, Vec<T>>,
     not_before: Instant,
 }
 
-impl Leases {
-    pub(super) fn add(&mut self, at: Second, member: MemberIndex) {
-        self.lists.entry(at).or_default().push(member);
+impl<T> Default for Wheel<T> {
+    fn default() -> Self {
+        Self { lists: BTreeMap::new(), not_before: Instant::default() }
+    }
+}
+
+impl<T> Wheel<T> {
+    pub(super) fn add(&mut self, at: Second, item: T) {
+        self.lists.entry(at).or_default().push(item);
     }
 
-    /// The next one to look at, and for which second; none when `looked_at` is as many as may be at once.
-    pub(super) fn pop(&mut self, now: Instant, looked_at: &mut usize) -> Option<(Second, MemberIndex)> {
+    /// The next one that is due, and its second; none when `given` is as many as may be at once.
+    pub(super) fn pop(&mut self, now: Instant, given: &mut usize) -> Option<(Second, T)> {
         loop {
             let mut first = self.lists.first_entry()?;
             if !first.key().is_over(now) || now < self.not_before {
                 return None;
             }
-            if *looked_at >= AT_ONCE {
+            if *given >= AT_ONCE {
                 self.not_before = now + MOMENT;
                 return None;
             }
             let second = *first.key();
             match first.get_mut().pop() {
-                Some(member) => {
-                    *looked_at += 1;
-                    return Some((second, member));
+                Some(item) => {
+                    *given += 1;
+                    return Some((second, item));
                 }
                 None => drop(first.remove()),
             }
         }
     }
 
-    /// When there is one to be looked at.
+    /// When there is one that is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.lists.first_key_value().map(|(second, _)| second.instant().max(self.not_before))
     }
@@ -83,20 +85,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_great_dying_is_looked_at_in_pieces() {
-        let mut leases = Leases::default();
+    fn what_falls_due_together_is_given_in_pieces() {
+        let mut wheel = Wheel::default();
         let mut now = Instant::from_origin(Duration::from_millis(9_500));
-        for member in 0..3000 {
-            leases.add(Second::after(now), MemberIndex(member));
+        for item in 0..3000 {
+            wheel.add(Second::after(now), item);
         }
-        assert_eq!(leases.pop(now, &mut 0), None);
+        assert_eq!(wheel.pop(now, &mut 0), None);
         let mut pieces = Vec::new();
-        while let Some(next) = leases.next() {
+        while let Some(next) = wheel.next() {
             assert!(next > now);
             now = next;
-            let mut looked_at = 0;
-            while leases.pop(now, &mut looked_at).is_some() {}
-            pieces.push(looked_at);
+            let mut given = 0;
+            while wheel.pop(now, &mut given).is_some() {}
+            pieces.push(given);
         }
         assert_eq!(pieces, [1024, 1024, 952]);
     }
