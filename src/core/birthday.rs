@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::core::Node;
 use crate::core::api::{Destination, Event, Route};
-use crate::core::extra_ports::is_far_v4;
+use crate::core::extra_ports::{Use, is_far_v4};
 use crate::core::pace::Pace;
 use crate::core::timers::Timer;
 use crate::id::NodeId;
@@ -225,7 +225,7 @@ impl Node {
         let count = (OPENED - opened).min(A_STEP as u16);
         let Some(packet) = self.first_packet(peer).filter(|_| count > 0) else { return true };
         for _ in 0..count {
-            let Some(port) = self.open_one_of_many(peer) else { break };
+            let Some(port) = self.open_port(Use::OneOfMany(peer)) else { break };
             let Some(opening) = &mut self.birthday.opening else { break };
             opening.opened += 1;
             for addr in opening.to.clone() {

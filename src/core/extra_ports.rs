@@ -52,15 +52,40 @@ pub(crate) struct ExtraPorts {
 /// One of them.
 #[derive(Debug)]
 struct ExtraPort {
-    /// For whom it was opened.
-    peer: NodeId,
+    used: Use,
     opened: Instant,
-    /// What makes it a fresh port, and none of many.
-    fresh: Option<Fresh>,
 }
 
+/// What a port is for.
 #[derive(Debug)]
-struct Fresh {
+pub(super) enum Use {
+    /// A fresh one for a peer.
+    Fresh(NodeId, Fresh),
+    /// One of many for a peer.
+    OneOfMany(NodeId),
+    /// To learn how long a mapping lives; who opened it closes it.
+    Measurement,
+}
+
+impl Use {
+    const fn peer(&self) -> Option<NodeId> {
+        match self {
+            Self::Fresh(peer, _) | Self::OneOfMany(peer) => Some(*peer),
+            Self::Measurement => None,
+        }
+    }
+
+    const fn fresh(&self) -> Option<(NodeId, &Fresh)> {
+        match self {
+            Self::Fresh(peer, fresh) => Some((*peer, fresh)),
+            Self::OneOfMany(_) | Self::Measurement => None,
+        }
+    }
+}
+
+/// What is known of a fresh port.
+#[derive(Debug)]
+pub(super) struct Fresh {
     /// When servers were asked how they see it, and with what.
     asked: Instant,
     nonces: Vec<Nonce>,
@@ -69,11 +94,19 @@ struct Fresh {
 
 impl ExtraPorts {
     fn fresh_of(&self, peer: &NodeId) -> Option<(OwnPort, &Fresh)> {
-        self.open.iter().find_map(|(port, it)| Some((*port, it.fresh.as_ref()?)).filter(|_| it.peer == *peer))
+        let fresh = self.open.iter().filter_map(|(port, it)| Some((*port, it.used.fresh()?)));
+        fresh.filter(|(_, (known, _))| known == peer).map(|(port, (_, fresh))| (port, fresh)).next()
+    }
+
+    fn fresh_mut(&mut self, port: OwnPort) -> Option<(NodeId, &mut Fresh)> {
+        match &mut self.open.get_mut(&port)?.used {
+            Use::Fresh(peer, fresh) => Some((*peer, fresh)),
+            Use::OneOfMany(_) | Use::Measurement => None,
+        }
     }
 
     fn fresh(&self) -> usize {
-        self.open.values().filter(|it| it.fresh.is_some()).count()
+        self.open.values().filter(|it| it.used.fresh().is_some()).count()
     }
 }
 
@@ -98,24 +131,19 @@ impl Node {
             return;
         }
         let fresh = Fresh { asked: now, nonces: Vec::new(), seen: None };
-        if let Some(port) = self.open_port(id, Some(fresh)) {
+        if let Some(port) = self.open_port(Use::Fresh(id, fresh)) {
             self.ask_how_seen(port);
         }
     }
 
-    /// Opens a port that is one of many.
-    pub(super) fn open_one_of_many(&mut self, peer: NodeId) -> Option<OwnPort> {
-        self.open_port(peer, None)
-    }
-
-    fn open_port(&mut self, peer: NodeId, fresh: Option<Fresh>) -> Option<OwnPort> {
+    pub(super) fn open_port(&mut self, used: Use) -> Option<OwnPort> {
         let ports = &mut self.extra_ports;
         let next = (1..=u16::MAX).find_map(|further| {
             let port = OwnPort::extra(NonZeroU16::new(ports.last.wrapping_add(further))?);
             (!ports.open.contains_key(&port)).then_some(port)
         })?;
         ports.last = next.number();
-        ports.open.insert(next, ExtraPort { peer, opened: self.now, fresh });
+        ports.open.insert(next, ExtraPort { used, opened: self.now });
         self.events.push_back(Event::OpenPort(next));
         self.timers.set_sooner(Timer::Punch, self.now + CLOSE_AGAIN);
         Some(next)
@@ -126,8 +154,7 @@ impl Node {
         let (now, servers) = (self.now, self.links_to_servers());
         for addr in servers {
             let nonce = Nonce(self.random());
-            let fresh = self.extra_ports.open.get_mut(&port).and_then(|it| it.fresh.as_mut());
-            let Some(fresh) = fresh else { return };
+            let Some((_, fresh)) = self.extra_ports.fresh_mut(port) else { return };
             fresh.asked = now;
             fresh.nonces.push(nonce);
             let mut bytes = Vec::new();
@@ -137,21 +164,19 @@ impl Node {
     }
 
     /// Where the servers are that answer, in IPv4: translators of IPv6 are none.
-    fn links_to_servers(&self) -> Vec<SocketAddr> {
+    pub(super) fn links_to_servers(&self) -> Vec<SocketAddr> {
         let links = self.rendezvous.servers.values().map(|server| server.link(Family::V4));
         links.filter(|link| link.seen.is_some()).filter_map(|link| link.addr).collect()
     }
 
     /// What came to an extra port from a server, or from somebody who poses as one.
     pub(super) fn on_rendezvous_at_extra_port(&mut self, via: Route, datagram: &[u8]) -> Result<(), Dropped> {
-        let FromServer::Retry(retry) = FromServer::parse(datagram).map_err(|_| Dropped::Malformed)? else {
-            return Err(Dropped::Unexpected);
+        let message = FromServer::parse(datagram).map_err(|_| Dropped::Malformed)?;
+        let Some((peer, fresh)) = self.extra_ports.fresh_mut(via.port) else {
+            return self.on_measured(via, &message);
         };
-        let extra = self.extra_ports.open.get_mut(&via.port).ok_or(Dropped::Unexpected)?;
-        let peer = extra.peer;
-        let fresh = extra.fresh.as_mut().filter(|fresh| fresh.nonces.contains(&retry.nonce));
-        let fresh = fresh.ok_or(Dropped::Unexpected)?;
-        if fresh.seen.is_some() || !is_far_v4(retry.seen) {
+        let FromServer::Retry(retry) = message else { return Err(Dropped::Unexpected) };
+        if !fresh.nonces.contains(&retry.nonce) || fresh.seen.is_some() || !is_far_v4(retry.seen) {
             return Err(Dropped::Unexpected);
         }
         fresh.seen = Some(retry.seen);
@@ -207,10 +232,11 @@ impl Node {
         let now = self.now;
         let used: Vec<_> = self.peers.iter().filter_map(|(_, peer)| Some(peer.path?.port)).collect();
         let idle = |(port, it): &(&OwnPort, &ExtraPort)| {
+            let Some(peer) = it.used.peer() else { return false };
             !used.contains(port)
                 && now.since(it.opened) >= YOUNG
-                && !self.is_meeting(&it.peer)
-                && !self.is_having_birthday_with(&it.peer)
+                && !self.is_meeting(&peer)
+                && !self.is_having_birthday_with(&peer)
         };
         let idle: Vec<_> = self.extra_ports.open.iter().filter(idle).map(|(port, _)| *port).collect();
         self.close_ports(idle);
@@ -225,20 +251,21 @@ impl Node {
     pub(super) fn close_many_of(&mut self, peer: NodeId) {
         let path = self.peers.get(&peer).and_then(|known| known.path).map(|path| path.port);
         let many = |(port, it): &(&OwnPort, &ExtraPort)| {
-            it.peer == peer && it.fresh.is_none() && Some(**port) != path
+            matches!(it.used, Use::OneOfMany(of) if of == peer) && Some(**port) != path
         };
         let many = self.extra_ports.open.iter().filter(many).map(|(port, _)| *port).collect();
         self.close_ports(many);
     }
 
-    fn close_ports(&mut self, ports: Vec<OwnPort>) {
+    pub(super) fn close_ports(&mut self, ports: Vec<OwnPort>) {
         for port in ports {
             let Some(closed) = self.extra_ports.open.remove(&port) else { continue };
             self.events.push_back(Event::ClosePort(port));
-            if let Some(peer) = self.peers.get_mut(&closed.peer) {
+            let Some(id) = closed.used.peer() else { continue };
+            if let Some(peer) = self.peers.get_mut(&id) {
                 peer.candidates.forget(|candidate| candidate.route.port == port);
             }
-            if let Some(candidates) = self.candidates_of_prospect(&closed.peer) {
+            if let Some(candidates) = self.candidates_of_prospect(&id) {
                 candidates.forget(|candidate| candidate.route.port == port);
             }
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::core::Node;
 use crate::core::api::Route;
 use crate::core::introductions::is_public;
+use crate::core::mapping_life::UNKNOWN;
 use crate::core::paths::Question;
 use crate::core::peers::Peer;
 use crate::core::prospects::KNOCK_PAUSE;
@@ -51,9 +52,6 @@ const DOUBT: Duration = Duration::from_millis(250);
 const DOUBT_MAX: Duration = Duration::from_secs(2);
 /// So many of the messages under way go by a second way at once when that happens; the others wait behind them.
 pub(crate) const HURRIED: usize = 8;
-/// A peer across the internet is asked after this much silence: less than half of what the most forgetful translators
-/// keep a mapping for.
-const KEEP_WARM: Duration = Duration::from_secs(25);
 /// The one of two with the smaller id asks so much later: not at all, since it is asked before.
 const WARM_TURN: Duration = Duration::from_secs(2);
 /// Of so many such peers, the latest.
@@ -217,6 +215,8 @@ impl Node {
 
     /// Paths came or went: finds anew which of those across the internet are kept open.
     pub(crate) fn choose_warm(&mut self) {
+        // Less than what our translator keeps a mapping for.
+        let pause = self.mapping_life.pause().unwrap_or(UNKNOWN);
         let far = |peer: &crate::core::peers::Peer| {
             peer.path.is_some_and(|path| is_public(path.remote.ip()) || is_relayed(path.remote.ip()))
         };
@@ -226,10 +226,10 @@ impl Node {
         let warm: Vec<_> = far.into_iter().rev().take(KEPT_WARM).map(|(_, _, id)| id).collect();
         for (id, peer) in self.peers.iter_mut() {
             let turn = if self.id < *id { WARM_TURN } else { Duration::ZERO };
-            peer.liveness.warm = warm.contains(id).then_some(KEEP_WARM + turn);
+            peer.liveness.warm = warm.contains(id).then_some(pause + turn);
         }
         for id in warm {
-            self.timers.set_sooner(Timer::Liveness(id), self.now + KEEP_WARM);
+            self.timers.set_sooner(Timer::Liveness(id), self.now + pause);
         }
     }
 

@@ -31,6 +31,7 @@ mod inbox;
 mod introductions;
 mod lan;
 mod liveness;
+mod mapping_life;
 mod messages;
 mod names;
 mod network;
@@ -72,6 +73,7 @@ use self::handshakes::Handshakes;
 use self::heard::Heard;
 use self::introductions::Introductions;
 use self::lan::Lan;
+use self::mapping_life::MappingLife;
 use self::outbox::Outbox;
 use self::paths::Links;
 use self::peers::Peers;
@@ -112,6 +114,7 @@ pub struct Node {
     rendezvous: Rendezvous,
     introductions: Introductions,
     extra_ports: ExtraPorts,
+    mapping_life: MappingLife,
     birthday: Birthday,
     relays: Relays,
     relaying: Relaying,
@@ -165,6 +168,7 @@ impl Node {
             rendezvous: Rendezvous::default(),
             introductions: Introductions::default(),
             extra_ports: ExtraPorts::default(),
+            mapping_life: MappingLife::default(),
             birthday: Birthday::default(),
             relays: Relays::default(),
             relaying: Relaying::default(),
@@ -362,6 +366,7 @@ impl Node {
                 Timer::NewDay => self.update_registrations(),
                 Timer::Meet(peer) => self.on_meet_timer(peer),
                 Timer::Punch => self.on_punch_timer(),
+                Timer::MappingLife => self.on_mapping_life_timer(),
             }
         }
     }

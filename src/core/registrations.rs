@@ -17,6 +17,7 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::Dropped;
 use crate::core::introductions::News;
+use crate::core::mapping_life::UNKNOWN as KEEP;
 use crate::core::pace::Pace;
 use crate::core::rendezvous::{Family, ServerId};
 use crate::core::timers::Timer;
@@ -43,8 +44,6 @@ const LISTS_A_SECOND: u32 = 20;
 const KEEP_SECONDS: RangeInclusive<u16> = 5..=60;
 const AGAIN_SECONDS: RangeInclusive<u16> = 1..=600;
 const REGISTER_AFTER_SECONDS_MAX: u16 = 120;
-/// Until a server says how often it wants to hear of us: half of the shortest mapping that home routers keep.
-const KEEP: Duration = Duration::from_secs(25);
 /// Each so many keeps an answer is wanted, so that a server that is gone is noticed. One that wishes longer pauses than
 /// [`KEEP`] has half a million members and more: it has other work, and every other keep only holds the translator's mapping.
 const ANSWER_EVERY: u32 = 1;
@@ -335,15 +334,18 @@ impl Node {
         lease.doubted = false;
         lease.keeps += 1;
         lease.last_keep = Some(nonce);
-        let mut pause = lease.keep.unwrap_or(KEEP);
+        let wished = lease.keep;
+        let again = answer.then(|| AGAIN[AGAIN.len().min(lease.unanswered as usize + 1) - 1]);
         if answer {
-            pause = AGAIN[AGAIN.len().min(lease.unanswered as usize + 1) - 1];
             lease.unanswered += 1;
             lease.nonce = Some(nonce);
         }
         let message = Keep { nonce, namespace, handle, token, known: known_version, answer };
         self.ask_server(server, family, &FromNode::Keep(message));
-        let again = self.a_little_off(pause);
+        let again = match again {
+            Some(again) => self.a_little_off(again),
+            None => self.keep_pause(wished),
+        };
         self.timers.set(Timer::Lease(id, family), self.now + again);
     }
 
@@ -370,6 +372,12 @@ impl Node {
         for timer in asking {
             self.timers.set(timer, now);
         }
+    }
+
+    /// Until the next keep: what our translator bears, if that was measured, or what the server wishes.
+    fn keep_pause(&mut self, wished: Option<Duration>) -> Duration {
+        let pause = self.mapping_life.pause().or(wished).unwrap_or(KEEP);
+        self.a_little_off(pause)
     }
 
     pub(super) fn ask_server(&mut self, server: ServerId, family: Family, message: &FromNode<'_>) {
@@ -411,7 +419,7 @@ impl Node {
         let first = !known.is_kept() && known.version == 0;
         let lease = &mut known.leases[family as usize];
         *lease = Lease { token: Some(welcome.token), keep: Some(keep), keeps: 1, ..Lease::default() };
-        let pause = self.a_little_off(keep);
+        let pause = self.keep_pause(Some(keep));
         self.timers.set(Timer::Lease(id, family), self.now + pause);
         self.server_answers(server);
         // The others hear of us as well; a large namespace tells only some.
@@ -444,7 +452,7 @@ impl Node {
                 lease.token = None;
                 Duration::from_secs(u64::from(seconds.min(REGISTER_AFTER_SECONDS_MAX)))
             }
-            None => self.a_little_off(keep),
+            None => self.keep_pause(Some(keep)),
         };
         self.timers.set(Timer::Lease(id, family), now + pause);
         self.server_answers(server);

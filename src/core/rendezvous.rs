@@ -372,7 +372,9 @@ impl Node {
     pub(super) fn note_seen(&mut self, id: ServerId, family: Family, seen: SocketAddr) {
         let Some(server) = self.rendezvous.servers.get_mut(&id) else { return };
         let link = server.link_mut(family);
-        if link.seen.replace(seen) != Some(seen) {
+        let is_new = link.seen.replace(seen) != Some(seen);
+        self.note_outside(seen.ip());
+        if is_new {
             debug!(addr = %seen, "a rendezvous server sees us there");
             self.tell_whereabouts();
         }

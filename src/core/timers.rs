@@ -53,6 +53,8 @@ pub(crate) enum Timer {
     Meet(NodeId),
     /// Open the next ports, guess the next ones of others, or close those that nobody needs.
     Punch,
+    /// Measure how long a mapping lives, or take an echo for lost.
+    MappingLife,
 }
 
 impl Timer {
@@ -80,6 +82,7 @@ impl Timer {
             Self::NewDay => "new-day",
             Self::Meet(_) => "meet",
             Self::Punch => "punch",
+            Self::MappingLife => "mapping-life",
         }
     }
 }

@@ -183,7 +183,7 @@ impl Server {
     pub(super) fn tell_echoes(&mut self) {
         let mut given = 0;
         while let Some(owed) = self.echoes.pop(self.now, &mut given) {
-            let to = Route { remote: owed.to(), local: self.locals.get(owed.local) };
+            let to = Route { local: self.locals.get(owed.local), ..Route::to(owed.to()) };
             let echo = FromServer::Echo(Echo { nonce: owed.nonce(), seen: owed.to() });
             if let Err(reason) = self.send(to, &echo, None, size::PROBE) {
                 self.counts.count_dropped(reason);

@@ -97,7 +97,7 @@ fn sixty_five_thousand_wait_in_less_than_80_bytes_each_and_the_next_one_does_not
     let (last, probe) = probes.pop().unwrap();
     let held = measure(|| {
         for (remote, probe) in &probes {
-            let route = Route { remote: *remote, local: None };
+            let route = Route::to(*remote);
             assert_eq!(world.server.handle_datagram(route, probe, world.now), Ok(()));
         }
     });

@@ -3,13 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use atonce::crypto::identity::Identity;
 use atonce::crypto::namespace::NamespaceKeys;
 use atonce::crypto::network::NetworkKeys;
 use atonce::id::{BootId, ServerKey};
 use atonce::wire::presence::{Candidate, CandidateKind, Flags, Presence};
-use atonce::wire::rendezvous::{FromNode, FromServer, Handle, Nonce, Register};
+use atonce::wire::rendezvous::{FromNode, FromServer, Handle, Kind as Message, Nonce, Register};
 
 use serde_json::{Value, json};
 
@@ -168,6 +169,10 @@ fn a_server_that_is_gone_is_noticed_within_one_and_a_half_keeps_and_by_no_peer()
         // At any time between two keeps.
         for phase in 0..12 {
             let (mut world, hosts, watcher) = met(30 + phase, [Kind::HOME, Kind::HOME]);
+            // Routers that want a keep every 25 s.
+            for router in [1, 2] {
+                world.internet.routers.get_mut(&router).unwrap().nat.life = seconds(35);
+            }
             world.run(seconds(200 + phase * 3));
             let before = peers(&mut world, hosts[0]);
             assert_eq!(complaints(&mut world, hosts[0]), [""; 0]);
@@ -199,7 +204,7 @@ fn a_server_that_is_gone_is_noticed_within_one_and_a_half_keeps_and_by_no_peer()
 }
 
 #[test]
-fn a_member_and_its_server_exchange_no_more_than_a_keep_and_its_answer_each_25_s() {
+fn a_member_and_its_server_exchange_no_more_than_a_keep_and_its_answer_each_50_s() {
     let (mut world, _, _) = met(50, [Kind::HOME, Kind::HOME]);
     world.run(seconds(600));
     let count =
@@ -207,9 +212,9 @@ fn a_member_and_its_server_exchange_no_more_than_a_keep_and_its_answer_each_25_s
     let before = count(&world);
     world.run(seconds(3600));
     let after = count(&world);
-    // Two members, each with 144 keeps an hour.
+    // Two members, each with 72 keeps an hour.
     for count in [after.0 - before.0, after.1 - before.1] {
-        assert!((270..310).contains(&count), "{count}");
+        assert!((135..155).contains(&count), "{count}");
     }
 }
 
@@ -270,5 +275,45 @@ impl io::Write for Log {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// From one keep to the next of a host whose router forgets after `life`, once that was measured.
+fn pauses(seed: u64, life: Duration, loss: u64) -> Vec<Duration> {
+    let (mut world, [one, _]) = apart(seed, [Kind::HOME, Kind::HOME]);
+    world.internet.routers.get_mut(&1).unwrap().nat.life = life;
+    world.weather.loss = loss;
+    world.start(one);
+    world.run(seconds(1200));
+    let keeps = |world: &World| {
+        let received = &world.internet.servers[0].received;
+        received.iter().filter(|(_, bytes)| Message::of(bytes) == Some(Message::Keep)).count()
+    };
+    let mut times = Vec::new();
+    while times.len() < 6 {
+        let before = keeps(&world);
+        assert!(world.run_for(seconds(100), |world| keeps(world) > before));
+        times.push(world.now);
+    }
+    assert_eq!(world.hosts[one].ports.len(), 0, "what was opened to measure is closed");
+    times.windows(2).map(|pair| pair[1].since(pair[0])).collect()
+}
+
+#[test]
+fn a_node_keeps_its_way_open_as_often_as_its_router_needs_it() {
+    for (life, expected) in [(12, 5), (22, 15), (35, 25), (50, 40), (130, 50), (1000, 50)] {
+        for pause in pauses(life, seconds(life), 0) {
+            // A tenth off, and counted from the answer to the one before.
+            let (least, most) = (seconds(expected) * 9 / 10, seconds(expected) * 11 / 10 + milliseconds(200));
+            assert!(least <= pause && pause <= most, "{life} s: {pause:?}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_echo_is_no_short_life() {
+    for seed in 0..5 {
+        let longest = pauses(seed, seconds(1000), 50).into_iter().max().unwrap();
+        assert!(longest >= seconds(40), "{seed}: {longest:?}");
     }
 }
