@@ -19,8 +19,9 @@ pub(super) struct Rate {
 
 /// Registers of one source address.
 pub(super) const REGISTERS: Rate = Rate { burst: 64, every: Duration::from_micros(62_500) };
-/// What a register with a wrong mac costs besides: a member has none, and who guesses gets one key exchange a second.
-pub(super) const FORGED_COST: u32 = 15;
+/// Registers of one source address that cost a key exchange and had a wrong mac: a member has none. Only who registers in
+/// an unknown namespace is asked for this one, so that no number of sources that guess keeps members out.
+pub(super) const GUESSES: Rate = Rate { burst: 4, every: Duration::from_secs(1) };
 /// Key exchanges for namespaces that nobody has proved yet, of all together: 40 us each, so a sixth of a core. Members of
 /// namespaces that are there, or that have a token, do not need them.
 pub(super) const KEY_EXCHANGES: Rate = Rate { burst: 4096, every: Duration::from_micros(250) };
@@ -50,11 +51,11 @@ impl Bucket {
         self.take_many(rate, 1, now)
     }
 
-    /// Takes so many, whether or not they are there: nothing can be taken before they have come.
-    fn owe(&mut self, rate: Rate, count: u32, now: Instant) {
-        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let used = self.full_at_us.max(us(now.since_origin()));
-        self.full_at_us = used.saturating_add(us(rate.every) * u64::from(count));
+    /// Whether there is one.
+    fn has(self, rate: Rate, now: Instant) -> bool {
+        // It is a copy from which it is taken.
+        let mut copy = self;
+        copy.take(rate, now)
     }
 
     /// Takes so many, if there are as many.
@@ -90,9 +91,9 @@ impl SourceBuckets {
         self.take_many(source, rate, 1, now)
     }
 
-    pub(super) fn owe(&mut self, source: Source, rate: Rate, count: u32, now: Instant) {
+    pub(super) fn has(&self, source: Source, rate: Rate, now: Instant) -> bool {
         let place = self.keyed.hash(&source.bytes()) as usize % Self::PLACES;
-        self.buckets[place].owe(rate, count, now);
+        self.buckets[place].has(rate, now)
     }
 
     pub(super) fn take_many(&mut self, source: Source, rate: Rate, count: usize, now: Instant) -> bool {

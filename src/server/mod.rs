@@ -96,6 +96,7 @@ pub struct Server {
     wall: (Duration, Instant),
     proofs: Proofs,
     registers: SourceBuckets,
+    guesses: SourceBuckets,
     key_exchanges: Bucket,
     /// What goes unasked to one source: bytes of events, and knocks.
     events_to: SourceBuckets,
@@ -141,6 +142,7 @@ impl Server {
             wall: (Duration::ZERO, now),
             proofs: Proofs::new(secrets.tokens, &mut *rng),
             registers: SourceBuckets::new(&mut *rng),
+            guesses: SourceBuckets::new(&mut *rng),
             key_exchanges: Bucket::default(),
             events_to: SourceBuckets::new(&mut *rng),
             knocks_to: SourceBuckets::new(&mut *rng),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::counts::Dropped;
 use super::echoes::Owed;
-use super::limits::{FORGED_COST, INTROS, KEY_EXCHANGES, KNOCKS, KNOCKS_TO_SOURCE, REGISTERS};
+use super::limits::{GUESSES, INTROS, KEY_EXCHANGES, KNOCKS, KNOCKS_TO_SOURCE, REGISTERS};
 use super::members::{LEASE, MemberIndex};
 use super::namespaces::NamespaceIndex;
 use super::source::Source;
@@ -246,7 +246,9 @@ impl Server {
     ) -> Result<Option<NamespaceKeys>, Dropped> {
         let new_keys = if there.is_some() {
             None
-        } else if self.key_exchanges.take(KEY_EXCHANGES, self.now) {
+        } else if self.guesses.has(asker.source, GUESSES, self.now)
+            && self.key_exchanges.take(KEY_EXCHANGES, self.now)
+        {
             Some(self.keys_of(&register.namespace))
         } else {
             return Err(Dropped::OverLimit);
@@ -256,7 +258,9 @@ impl Server {
         if keys.is_some_and(|keys| keys.check_register(asker.addr, datagram)) {
             return Ok(new_keys.and_then(Result::ok));
         }
-        self.registers.owe(asker.source, REGISTERS, FORGED_COST, self.now);
+        if there.is_none() {
+            self.guesses.take(asker.source, GUESSES, self.now);
+        }
         Err(Dropped::Forged)
     }
 
