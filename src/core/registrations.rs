@@ -110,7 +110,7 @@ impl Lease {
     fn wants_answer(&self) -> bool {
         let is_busy = self.keep.is_some_and(|keep| keep > KEEP);
         let every = if is_busy { ANSWER_EVERY_OF_BUSY } else { ANSWER_EVERY };
-        self.nonce.is_some() || self.doubted || self.keeps % every == 0
+        self.nonce.is_some() || self.doubted || self.keeps.is_multiple_of(every)
     }
 
     /// Whether `nonce` is that of the question that waits, or of a keep since which we asked nothing.
