@@ -3,7 +3,7 @@
 //! `cargo bench --bench nat` prints a table in Markdown: `direct` and the time from the start of the second daemon until
 //! both sides said `enter`; or `relay` and the same time from the start of a third member in the open, after both sides
 //! alone had told why they are apart. Below it are times of 20 runs in milliseconds. `cargo bench --bench nat -- table`
-//! measures only that. The lab's internet takes no time, so what is measured is what the programs add to it.
+//! measures only that; `-- cases` prints another table, of the cases beside the routers. The lab's internet takes no time, so what is measured is what the programs add to it.
 #![allow(
     missing_docs,
     dead_code,
@@ -13,6 +13,7 @@
     reason = "a bench that cannot go on has failed, and tells; the lab has more than it needs"
 )]
 
+mod cases;
 #[path = "../../tests/lab/homes.rs"]
 mod homes;
 #[path = "../../tests/lab/internet.rs"]
@@ -27,6 +28,8 @@ mod recipes;
 mod seen;
 #[path = "../../tests/lab/table.rs"]
 mod table;
+#[path = "../../tests/lab/talk.rs"]
+mod talk;
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +47,8 @@ const TALK: Duration = Duration::from_millis(20);
 const QUIET: Duration = Duration::from_millis(300);
 
 type Section = (&'static str, fn(&Lab));
-const SECTIONS: [Section; 3] = [("table", print_table), ("homes", homes), ("dead", dead)];
+const SECTIONS: [Section; 4] =
+    [("table", print_table), ("cases", cases::print), ("homes", homes), ("dead", dead)];
 
 fn main() {
     let words: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();

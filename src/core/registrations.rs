@@ -91,6 +91,8 @@ struct Lease {
     nonce: Option<Nonce>,
     /// Of the latest keep: a server that has news answers it whether we wanted that or not.
     last_keep: Option<Nonce>,
+    /// Of the latest introduction: that its token is refused is the first that we hear of our router's new address.
+    last_intro: Option<Nonce>,
     /// Questions without an answer.
     unanswered: u32,
     keeps: u32,
@@ -107,7 +109,7 @@ impl Lease {
     fn wants_answer(&self) -> bool {
         let is_busy = self.keep.is_some_and(|keep| keep > KEEP);
         let every = if is_busy { ANSWER_EVERY_OF_BUSY } else { ANSWER_EVERY };
-        self.nonce.is_some() || self.doubted || self.keeps % every == 0
+        self.nonce.is_some() || self.doubted || self.keeps.is_multiple_of(every)
     }
 
     /// Whether `nonce` is that of the question that waits, or of a keep since which we asked nothing.
@@ -127,21 +129,22 @@ impl Registration {
         self.members.len()
     }
 
-    /// Whether `nonce` is that of a question of ours.
+    /// Whether `nonce` is that of a question of ours, or of the latest list or introduction: those may be refused too.
     pub(super) fn asked(&self, family: Family, nonce: Nonce) -> bool {
-        self.leases[family as usize].asked(nonce)
+        let lease = &self.leases[family as usize];
+        lease.asked(nonce) || lease.last_intro == Some(nonce) || self.listing == Some(nonce)
     }
 
     /// The server answered the question with `nonce` by a retry: our token is worth nothing any more. A refused register
     /// is repeated at its time, as if there had been no answer: a translator that changes our port with every packet
     /// would make us and the server talk without a pause.
     pub(super) fn refused(&mut self, family: Family, nonce: Nonce) {
-        let lease = &mut self.leases[family as usize];
-        if lease.asked(nonce) {
+        if self.asked(family, nonce) {
+            let lease = &mut self.leases[family as usize];
             if lease.token.take().is_some() {
                 lease.unanswered = 0;
             }
-            (lease.nonce, lease.last_keep) = (None, None);
+            (lease.nonce, lease.last_keep, lease.last_intro) = (None, None, None);
         }
     }
 
@@ -381,9 +384,14 @@ impl Node {
     }
 
     pub(super) fn ask_server(&mut self, server: ServerId, family: Family, message: &FromNode<'_>) {
-        let Some(addr) = self.rendezvous.servers.get(&server).and_then(|it| it.link(family).addr) else {
-            return;
-        };
+        let Some(known) = self.rendezvous.servers.get_mut(&server) else { return };
+        let Some(addr) = known.link(family).addr else { return };
+        if let FromNode::Intro(intro) = message
+            && let Some(known) =
+                known.registrations.iter_mut().find(|it| *it.keys.namespace() == intro.namespace)
+        {
+            known.leases[family as usize].last_intro = Some(intro.nonce);
+        }
         let mut bytes = Vec::new();
         message.write(size::MESSAGE_MAX, &mut bytes);
         self.send_to_server(addr, &bytes);

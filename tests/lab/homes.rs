@@ -36,7 +36,9 @@ impl<'lab> Homes<'lab> {
     }
 
     pub(crate) fn daemon(&self, number: usize) -> Daemon {
-        self.sites[number].daemon(self.hosts[number], &self.secret, self.server(), &[])
+        // The lab's carriers tell their customers apart by these.
+        let port = ["28282", "28284"][number];
+        self.sites[number].daemon(self.hosts[number], &self.secret, self.server(), &["--port", port])
     }
 
     /// The same, with this name.

@@ -178,6 +178,15 @@ impl<'lab> Internet<'lab> {
         (host, addr)
     }
 
+    /// The same, with an address of either family.
+    pub(crate) fn dual_host(&self, side: Side, name: &'static str) -> Host {
+        let (host, _) = self.host(side, name);
+        let (addr, gateway) =
+            (format!("{}:ffff::{}", side.v6(), self.next_site()), format!("{}:ffff::254", side.v6()));
+        host.sh(&format!("ip address add {addr}/64 dev eth0 nodad && ip route add default via {gateway}"));
+        host
+    }
+
     /// Starts the server: with the same key each time.
     pub(crate) fn start_server(&self) -> Server {
         self.start_server_number(0)

@@ -126,3 +126,23 @@ fn members_on_one_lan_without_multicast_find_each_other_there_by_the_server() {
         talk(&pair[0], &pair[1]);
     });
 }
+
+#[test]
+fn a_member_of_ipv6_alone_and_one_of_ipv4_alone_are_relayed_by_one_that_has_both() {
+    Lab::run(
+        "meeting::a_member_of_ipv6_alone_and_one_of_ipv4_alone_are_relayed_by_one_that_has_both",
+        |lab| {
+            let internet = Internet::new(lab);
+            let sites = [internet.site_v6(Side::West), internet.site(Side::East, Kind::HOME)];
+            let third = internet.dual_host(Side::East, "garage");
+            let homes = Homes::at(internet, sites);
+            let [v4, v6] = &homes.server().lines;
+            let args = ["--network-secret-file", &homes.secret, "--rendezvous", v4, "--rendezvous", v6];
+            let third = third.daemon(&args);
+            let pair = meet(&homes, "relay");
+            for daemon in &pair {
+                await_path([daemon, &third], "direct");
+            }
+        },
+    );
+}

@@ -256,6 +256,22 @@ fn the_networks_word_that_a_server_is_gone_draws_one_question_and_no_more() {
     assert_eq!(complaints(&mut world, one), ["203.0.113.1:28283 does not answer"]);
 }
 
+#[test]
+fn a_router_with_another_address_is_noticed_by_the_first_introduction_and_nobody_is_said_to_leave() {
+    for phase in 0..8 {
+        let (mut world, hosts, watcher) = met(60 + phase, [Kind::HOME, Kind::HOME]);
+        // At any time between two keeps, and with either side as the one who speaks.
+        world.run(seconds(60 + phase * 3));
+        let (from, to) = if phase % 2 == 0 { (0, 1) } else { (1, 0) };
+        talk(&mut world, [hosts[from], hosts[to]], "before", 3);
+        world.router(1, Kind::HOME, "198.51.100.77", None);
+        let longest = talk(&mut world, [hosts[from], hosts[to]], "after", 20);
+        assert!(longest < milliseconds(2500), "{phase}: {longest:?}");
+        assert!(world.heard(hosts[0], watcher, "exit").is_empty(), "{phase}");
+        assert_eq!(world.status(hosts[0])["rendezvous"][0]["reflexive"], "198.51.100.77:28282");
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
