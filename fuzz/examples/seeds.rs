@@ -205,6 +205,10 @@ fn rendezvous_client() {
     write("rendezvous_client", "birthday", &[varying.concat(), knock(4, 1, 6), waits(140)].concat());
     let steady = [retry(0, 0), welcome(0), waits(3), knock(2, 4, 7), waits(10), knock(10, 1, 8), waits(120)];
     write("rendezvous_client", "guessing", &steady.concat());
+    let minute = [0, 1, 5].repeat(13);
+    let measuring =
+        [retry(0, 0), welcome(0), minute, retry(0, 0), [0, 1, 5].repeat(6), says(0, 8, 0, &[0], &[])];
+    write("rendezvous_client", "measuring", &[measuring.concat(), [0, 1, 5].repeat(40)].concat());
     let others = [
         says(0, 3, 0, &[0], &[0, 0]),
         says(0, 4, 1, &member, &[1, 0]),

@@ -107,7 +107,7 @@ impl Member {
     }
 
     fn flags(&self) -> Flags {
-        self.told.first().map_or(Flags::default(), |told| told.flags)
+        self.told.first().map(|told| told.flags).unwrap_or_default()
     }
 }
 
@@ -247,7 +247,7 @@ impl Node {
 
     /// What a member said of itself last.
     pub(super) fn flags_of_member(&self, id: &NodeId) -> Flags {
-        self.introductions.members.get(id).map_or(Flags::default(), Member::flags)
+        self.introductions.members.get(id).map(Member::flags).unwrap_or_default()
     }
 
     /// Where a member is on the internet of IPv4, each address once.

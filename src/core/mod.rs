@@ -30,6 +30,7 @@ mod heard;
 mod inbox;
 mod introductions;
 mod lan;
+mod leases;
 mod liveness;
 mod mapping_life;
 mod messages;

@@ -12,8 +12,8 @@ use atonce::crypto::namespace::{Meeting, NamespaceKeys, ServerSecret};
 use atonce::id::{BootId, NodeId};
 use atonce::wire::presence::{Candidate, CandidateKind, Flags, Introduction, Presence, Step};
 use atonce::wire::rendezvous::{
-    Cookie, Day, Entries, Entry, Event, FromNode, FromServer, Handle, Kept, Knock, Namespace, Nonce, Nope,
-    Page, Refusal, Retry, ServerTime, Token, Welcome, is_rendezvous,
+    Cookie, Day, Echo, Entries, Entry, Event, FromNode, FromServer, Handle, Kept, Kind, Knock, Namespace,
+    Nonce, Nope, Page, Refusal, Retry, ServerTime, Token, Welcome, is_rendezvous,
 };
 
 use super::rig::{ADDR, IDENTITIES, OWN, Rig, Sent, number, pause, piece, private};
@@ -53,8 +53,8 @@ pub fn run(data: &[u8]) {
     world.keep(&sent, &rig);
     while !input.is_empty() {
         let which = usize::from(number::<u8>(&mut input)) % SERVERS.len();
-        let (datagram, port) = match number::<u8>(&mut input) % 12 {
-            0 => (Some(piece(&mut input, 1300).to_vec()), OwnPort::USUAL),
+        let made = match number::<u8>(&mut input) % 12 {
+            0 => Some((piece(&mut input, 1300).to_vec(), OwnPort::USUAL)),
             1 => {
                 let sent = rig.wait(pause(&mut input));
                 world.keep(&sent, &rig);
@@ -64,19 +64,16 @@ pub fn run(data: &[u8]) {
                 rig.node.handle_battery(number(&mut input), rig.now);
                 continue;
             }
-            3 => (world.said.get(usize::from(number::<u8>(&mut input))).cloned(), world.port(&mut input)),
-            4 => {
+            change @ (3 | 4) => {
                 let mut said = world.said.get(usize::from(number::<u8>(&mut input))).cloned();
-                if let Some(byte) =
-                    said.as_mut().and_then(|it| it.get_mut(usize::from(number::<u16>(&mut input))))
-                {
-                    *byte ^= number::<u8>(&mut input);
-                }
-                (said, world.port(&mut input))
+                let at = usize::from(number::<u16>(&mut input));
+                let byte = said.as_mut().and_then(|said| said.get_mut(at)).filter(|_| change == 4);
+                byte.into_iter().for_each(|byte| *byte ^= number::<u8>(&mut input));
+                said.map(|said| (said, world.port(&mut input)))
             }
             _ => world.make(&mut input, which),
         };
-        let Some(mut datagram) = datagram else { continue };
+        let Some((mut datagram, port)) = made else { continue };
         world.said.insert(0, datagram.clone());
         world.said.truncate(64);
         let from: SocketAddr =
@@ -109,16 +106,17 @@ impl World {
         self.ports.iter().nth(at).copied().unwrap_or(OwnPort::USUAL)
     }
 
-    /// The latest question of a kind to a server.
-    fn question<T>(&self, which: usize, wanted: impl Fn(FromNode<'_>) -> Option<T>) -> Option<(OwnPort, T)> {
-        let there = self.asked.iter().filter(|(to, _)| SERVERS[which].parse() == Ok(to.remote));
-        there
-            .map(|(to, asked)| (to.port, asked))
-            .find_map(|(port, asked)| Some((port, wanted(FromNode::parse(asked).ok()?)?)))
+    /// By which port the latest question of a kind was asked of a server, and its nonce.
+    fn question(&self, which: usize, kind: Kind) -> Option<(OwnPort, Nonce)> {
+        let there = |(to, asked): &&(Route, Vec<u8>)| {
+            SERVERS[which].parse() == Ok(to.remote) && Kind::of(asked) == Some(kind)
+        };
+        let (to, asked) = self.asked.iter().find(there)?;
+        Some((to.port, Nonce(asked[4..12].try_into().unwrap())))
     }
 
     /// What a server says that knows what it does.
-    fn make(&mut self, input: &mut Unstructured<'_>, which: usize) -> (Option<Vec<u8>>, OwnPort) {
+    fn make(&self, input: &mut Unstructured<'_>, which: usize) -> Option<(Vec<u8>, OwnPort)> {
         let usual = OwnPort::USUAL;
         let day = Day(20_000 + u32::from(number::<u8>(input) % 3));
         let time = ServerTime { day, second: number::<u32>(input) % 90_000 };
@@ -127,25 +125,15 @@ impl World {
         let token = Token([which as u8; 16]);
         let mut out = Vec::new();
         let entries = self.entries(input, which);
-        let Ok(entries) = Entries::parse(&entries) else { return (None, usual) };
-        let (port, message) = match number::<u8>(input) % 8 {
+        let entries = Entries::parse(&entries).ok()?;
+        let (port, message) = match number::<u8>(input) % 9 {
             0 | 1 => {
-                let Some((port, nonce)) = self.question(which, |asked| match asked {
-                    FromNode::Hail(nonce) => Some(nonce),
-                    _ => None,
-                }) else {
-                    return (None, usual);
-                };
+                let (port, nonce) = self.question(which, Kind::Hail)?;
                 let server = SECRETS[which].public();
                 (port, FromServer::Retry(Retry { nonce, cookie: Cookie([3; 16]), seen, server, time }))
             }
             2 => {
-                let Some((port, nonce)) = self.question(which, |asked| match asked {
-                    FromNode::Register(register) => Some(register.nonce),
-                    _ => None,
-                }) else {
-                    return (None, usual);
-                };
+                let (port, nonce) = self.question(which, Kind::Register)?;
                 let (upto, members) = (version, number(input));
                 let welcome = Welcome {
                     nonce,
@@ -162,12 +150,7 @@ impl World {
                 (port, FromServer::Welcome(welcome))
             }
             3 => {
-                let Some((port, nonce)) = self.question(which, |asked| match asked {
-                    FromNode::Keep(keep) => Some(keep.nonce),
-                    _ => None,
-                }) else {
-                    return (None, usual);
-                };
+                let (port, nonce) = self.question(which, Kind::Keep)?;
                 let register_after_seconds = number::<u16>(input).checked_sub(1);
                 let kept = Kept {
                     nonce,
@@ -182,27 +165,20 @@ impl World {
                 (port, FromServer::Kept(kept))
             }
             4 => {
-                let Some((port, nonce)) = self.question(which, |asked| match asked {
-                    FromNode::List(list) => Some(list.nonce),
-                    _ => None,
-                }) else {
-                    return (None, usual);
-                };
+                let (port, nonce) = self.question(which, Kind::List)?;
                 (
                     port,
                     FromServer::Page(Page { nonce, version, upto: version, members: number(input), entries }),
                 )
             }
             5 => {
-                let Some((namespace, _)) = self.registered[which] else { return (None, usual) };
+                let (namespace, _) = self.registered[which]?;
                 let since = number::<u8>(input).into();
                 let event = Event { namespace: namespace.tag(), since, upto: version, entries };
                 (usual, FromServer::Event(event))
             }
             6 => {
-                let Some((namespace, target)) = self.registered[which] else {
-                    return (None, usual);
-                };
+                let (namespace, target) = self.registered[which]?;
                 let (nonce, from) = (Nonce(number(input)), Handle([number::<u8>(input) % 8; 16]));
                 let step = if number(input) { Step::Meet } else { Step::Sending };
                 let introduction = Introduction {
@@ -218,26 +194,26 @@ impl World {
                 let knock = Knock { namespace: namespace.tag(), nonce, from, payload: &payload };
                 FromServer::Knock(knock).write(&mut out);
                 self.finish(&mut out, which, namespace);
-                return (Some(out), usual);
+                return Some((out, usual));
+            }
+            8 => {
+                let (port, nonce) = self.question(which, Kind::Probe)?;
+                (port, FromServer::Echo(Echo { nonce, seen }))
             }
             _ => {
-                let Some((port, nonce)) = self.question(which, |asked| match asked {
-                    FromNode::Register(register) => Some(register.nonce),
-                    _ => None,
-                }) else {
-                    return (None, usual);
-                };
+                let (port, nonce) = self.question(which, Kind::Register)?;
                 let refusal = Refusal::Namespace;
                 (port, FromServer::Nope(Nope { nonce, refusal, again_seconds: number(input) }))
             }
         };
         message.write(&mut out);
-        if let (Some((namespace, _)), false) =
-            (self.registered[which], matches!(message, FromServer::Retry(_) | FromServer::Nope(_)))
-        {
+        if let (Some((namespace, _)), false) = (
+            self.registered[which],
+            matches!(message, FromServer::Retry(_) | FromServer::Nope(_) | FromServer::Echo(_)),
+        ) {
             self.finish(&mut out, which, namespace);
         }
-        (Some(out), port)
+        Some((out, port))
     }
 
     fn finish(&self, out: &mut Vec<u8>, which: usize, namespace: Namespace) {
@@ -259,7 +235,7 @@ impl World {
                 candidates: candidates(input),
             };
             let blob = private().seal_presence(&presence, &namespace, handle, seq, [8; 24]);
-            let left = number::<u8>(input) % 8 == 0;
+            let left = number::<u8>(input).is_multiple_of(8);
             Entry { handle, seq, blob: Some(&blob[..]).filter(|_| !left) }.push(&mut out);
         }
         out
