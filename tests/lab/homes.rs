@@ -36,9 +36,16 @@ impl<'lab> Homes<'lab> {
     }
 
     pub(crate) fn daemon(&self, number: usize) -> Daemon {
-        // The lab's carriers tell their customers apart by these.
+        self.sites[number].daemon(self.hosts[number], &self.secret, self.server(), &[])
+    }
+
+    /// The same, with a port of its own: by these the lab's carriers tell their customers apart.
+    pub(crate) fn customer(&self, number: usize) -> Daemon {
         let port = ["28282", "28284"][number];
-        self.sites[number].daemon(self.hosts[number], &self.secret, self.server(), &["--port", port])
+        let daemon =
+            self.sites[number].daemon(self.hosts[number], &self.secret, self.server(), &["--port", port]);
+        await_registered(&daemon);
+        daemon
     }
 
     /// The same, with this name.

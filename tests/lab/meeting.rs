@@ -52,7 +52,10 @@ fn every_other_pair_is_told_why_it_is_apart_and_is_relayed_when_a_third_member_c
 
 /// Both sides meet in this way, and talk.
 fn meet(homes: &Homes<'_>, kind: &str) -> [Daemon; 2] {
-    let pair = homes.pair();
+    meet_as(homes.pair(), kind)
+}
+
+fn meet_as(pair: [Daemon; 2], kind: &str) -> [Daemon; 2] {
     await_path(pair.each_ref(), kind);
     talk(&pair[0], &pair[1]);
     pair
@@ -87,7 +90,8 @@ fn neighbours(lab: &Lab, hairpin: bool) -> Homes<'_> {
 #[test]
 fn two_homes_behind_one_carrier_meet_directly_around_its_corner() {
     Lab::run("meeting::two_homes_behind_one_carrier_meet_directly_around_its_corner", |lab| {
-        meet(&neighbours(lab, true), "direct");
+        let homes = neighbours(lab, true);
+        meet_as([0, 1].map(|number| homes.customer(number)), "direct");
     });
 }
 
@@ -96,7 +100,7 @@ fn two_homes_behind_one_carrier_that_does_not_turn_packets_around_are_relayed() 
     Lab::run("meeting::two_homes_behind_one_carrier_that_does_not_turn_packets_around_are_relayed", |lab| {
         let homes = neighbours(lab, false);
         let _third = homes.third(Kind::OPEN);
-        meet(&homes, "relay");
+        meet_as([0, 1].map(|number| homes.customer(number)), "relay");
     });
 }
 
@@ -134,7 +138,7 @@ fn a_member_of_ipv6_alone_and_one_of_ipv4_alone_are_relayed_by_one_that_has_both
         |lab| {
             let internet = Internet::new(lab);
             let sites = [internet.site_v6(Side::West), internet.site(Side::East, Kind::HOME)];
-            let third = internet.dual_host(Side::East, "garage");
+            let third = internet.dual_host(Side::West, "garage");
             let homes = Homes::at(internet, sites);
             let [v4, v6] = &homes.server().lines;
             let args = ["--network-secret-file", &homes.secret, "--rendezvous", v4, "--rendezvous", v6];
