@@ -28,6 +28,7 @@ mod heard;
 mod inbox;
 mod introductions;
 mod lan;
+mod lease;
 mod liveness;
 mod messages;
 mod names;

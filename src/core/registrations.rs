@@ -8,7 +8,6 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::Dropped;
 use crate::core::introductions::News;
+use crate::core::lease::{KEEP, Lease};
 use crate::core::pace::Pace;
 use crate::core::rendezvous::{Family, ServerId};
 use crate::core::timers::Timer;
@@ -24,7 +24,6 @@ use crate::crypto::namespace::NamespaceKeys;
 use crate::crypto::network::{NetworkKeys, NetworkTag};
 use crate::id::NodeId;
 use crate::limits;
-use crate::time::Instant;
 use crate::wire::presence::{Flags, Presence};
 use crate::wire::rendezvous::{
     Bye, Day, Entries, Event, FromNode, Handle, Keep, Kept, List, NamespaceTag, Nonce, Nope, Page, Register,
@@ -43,14 +42,6 @@ const LISTS_A_SECOND: u32 = 20;
 const KEEP_SECONDS: RangeInclusive<u16> = 5..=60;
 const AGAIN_SECONDS: RangeInclusive<u16> = 1..=600;
 const REGISTER_AFTER_SECONDS_MAX: u16 = 120;
-/// Until a server says how often it wants to hear of us: half of the shortest mapping that home routers keep.
-const KEEP: Duration = Duration::from_secs(25);
-/// Each so many keeps an answer is wanted, so that a server that is gone is noticed. One that wishes longer pauses than
-/// [`KEEP`] has half a million members and more: it has other work, and every other keep only holds the translator's mapping.
-const ANSWER_EVERY: u32 = 1;
-const ANSWER_EVERY_OF_BUSY: u32 = 2;
-/// The network's word that nobody is at a server's address makes us ask no more often than so: anybody can forge it.
-const ASK_REFUSED_AGAIN: Duration = Duration::from_secs(5);
 /// Knocks remembered, so that a repeated one counts once.
 const KNOCKS: usize = 64;
 
@@ -80,43 +71,8 @@ pub(crate) struct Registration {
     listing: Option<Nonce>,
     lists: Pace,
     members: BTreeMap<Handle, NodeId>,
-    leases: [Lease; 2],
+    pub(super) leases: [Lease; 2],
     knocks: VecDeque<Nonce>,
-}
-
-/// A registration in one address family.
-#[derive(Debug, Default)]
-struct Lease {
-    token: Option<Token>,
-    /// Of the question that waits for its answer.
-    nonce: Option<Nonce>,
-    /// Of the latest keep: a server that has news answers it whether we wanted that or not.
-    last_keep: Option<Nonce>,
-    /// Of the latest introduction: that its token is refused is the first that we hear of our router's new address.
-    last_intro: Option<Nonce>,
-    /// Questions without an answer.
-    unanswered: u32,
-    keeps: u32,
-    /// The pause that the server wishes.
-    keep: Option<Duration>,
-    /// The network says that nobody is at the server's address: the next keep wants an answer.
-    doubted: bool,
-    /// When it said so and we asked.
-    refused: Option<Instant>,
-}
-
-impl Lease {
-    /// Whether the next keep wants an answer.
-    fn wants_answer(&self) -> bool {
-        let is_busy = self.keep.is_some_and(|keep| keep > KEEP);
-        let every = if is_busy { ANSWER_EVERY_OF_BUSY } else { ANSWER_EVERY };
-        self.nonce.is_some() || self.doubted || self.keeps.is_multiple_of(every)
-    }
-
-    /// Whether `nonce` is that of the question that waits, or of a keep since which we asked nothing.
-    fn asked(&self, nonce: Nonce) -> bool {
-        self.nonce.or(self.last_keep) == Some(nonce)
-    }
 }
 
 impl Registration {
@@ -348,31 +304,6 @@ impl Node {
         self.ask_server(server, family, &FromNode::Keep(message));
         let again = self.a_little_off(pause);
         self.timers.set(Timer::Lease(id, family), self.now + again);
-    }
-
-    /// The network says that nobody is at `addr`. If that is a server's, what we have there is asked for at once: a hint, as
-    /// any that nobody signed.
-    pub(crate) fn server_refused(&mut self, addr: SocketAddr) {
-        let now = self.now;
-        let mut asking = Vec::new();
-        for known in self.rendezvous.servers.values_mut() {
-            for family in Family::ALL {
-                if known.link(family).addr != Some(addr) {
-                    continue;
-                }
-                for registration in &mut known.registrations {
-                    let lease = &mut registration.leases[family as usize];
-                    let recently = lease.refused.is_some_and(|at| now.since(at) < ASK_REFUSED_AGAIN);
-                    if lease.token.is_some() && lease.nonce.is_none() && !recently {
-                        (lease.doubted, lease.refused) = (true, Some(now));
-                        asking.push(Timer::Lease(registration.id, family));
-                    }
-                }
-            }
-        }
-        for timer in asking {
-            self.timers.set(timer, now);
-        }
     }
 
     pub(super) fn ask_server(&mut self, server: ServerId, family: Family, message: &FromNode<'_>) {
@@ -612,26 +543,4 @@ impl Registration {
 
 fn within(seconds: u16, range: &RangeInclusive<u16>) -> Duration {
     Duration::from_secs(u64::from(seconds.clamp(*range.start(), *range.end())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Which of the next four keeps want an answer.
-    fn wanted(keep: u64) -> Vec<bool> {
-        let mut lease = Lease { keep: Some(Duration::from_secs(keep)), keeps: 1, ..Lease::default() };
-        let mut next = || {
-            let wanted = lease.wants_answer();
-            lease.keeps += 1;
-            wanted
-        };
-        (0..4).map(|_| next()).collect()
-    }
-
-    #[test]
-    fn every_keep_wants_an_answer_and_every_other_one_of_a_busy_server() {
-        assert_eq!(wanted(25), [true; 4]);
-        assert_eq!(wanted(50), [false, true, false, true]);
-    }
 }
