@@ -489,8 +489,17 @@ impl Node {
         if self.prospects.meeting(id).is_some_and(young) {
             return "a rendezvous server introduces us";
         }
-        let theirs = self.flags_of_member(id).has(Flags::VARYING_PORT);
-        match (self.has_varying_port(), theirs) {
+        if !self.shares_a_family(id) {
+            return "it has addresses of IPv6 only and we of IPv4 only, or the other way round, and no peer that has both \
+                    relays between us";
+        }
+        let flags = self.flags_of_member(id);
+        let guesses = flags.has(Flags::GUESSES) && self.has_birthdays();
+        match (self.has_varying_port(), flags.has(Flags::VARYING_PORT)) {
+            (true, false) | (false, true) if !guesses => {
+                "one of our routers gives each destination another port, which is not guessed because one of us is on a \
+                 battery or a metered network or has no_birthday_punch, and no peer of both relays between us"
+            }
             (true, true) => {
                 "its router and ours give each destination another port, and no peer of both relays between us"
             }
@@ -507,6 +516,17 @@ impl Node {
                  relays between us"
             }
         }
+    }
+
+    /// Whether a member has an address of a family in which we have one, or tells none.
+    fn shares_a_family(&self, id: &NodeId) -> bool {
+        let theirs = self.member(id).unwrap_or_default();
+        let ours = self.own_candidates();
+        let is_common = |theirs: &Candidate| {
+            let v4 = theirs.addr.ip().to_canonical().is_ipv4();
+            ours.iter().any(|ours| ours.addr.ip().to_canonical().is_ipv4() == v4)
+        };
+        theirs.is_empty() || ours.is_empty() || theirs.iter().any(is_common)
     }
 
     /// `id` was reached.

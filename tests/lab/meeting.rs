@@ -132,9 +132,9 @@ fn members_on_one_lan_without_multicast_find_each_other_there_by_the_server() {
 }
 
 #[test]
-fn a_member_of_ipv6_alone_and_one_of_ipv4_alone_are_relayed_by_one_that_has_both() {
+fn a_member_of_ipv6_alone_and_one_of_ipv4_alone_say_so_and_are_relayed_by_one_that_has_both() {
     Lab::run(
-        "meeting::a_member_of_ipv6_alone_and_one_of_ipv4_alone_are_relayed_by_one_that_has_both",
+        "meeting::a_member_of_ipv6_alone_and_one_of_ipv4_alone_say_so_and_are_relayed_by_one_that_has_both",
         |lab| {
             let internet = Internet::new(lab);
             let sites = [internet.site_v6(Side::West), internet.site(Side::East, Kind::HOME)];
@@ -142,8 +142,18 @@ fn a_member_of_ipv6_alone_and_one_of_ipv4_alone_are_relayed_by_one_that_has_both
             let homes = Homes::at(internet, sites);
             let [v4, v6] = &homes.server().lines;
             let args = ["--network-secret-file", &homes.secret, "--rendezvous", v4, "--rendezvous", v6];
+            let pair = homes.pair();
+            for daemon in &pair {
+                daemon.await_answer(&["peers", "--all"], |peers| {
+                    peers
+                        .iter()
+                        .any(|peer| peer["why"].as_str().is_some_and(|why| why.contains("IPv6")))
+                        .then_some(())
+                });
+            }
             let third = third.daemon(&args);
-            let pair = meet(&homes, "relay");
+            await_path(pair.each_ref(), "relay");
+            talk(&pair[0], &pair[1]);
             for daemon in &pair {
                 await_path([daemon, &third], "direct");
             }

@@ -138,6 +138,14 @@ fn no_birthday_is_had_on_a_battery_on_a_metered_network_or_where_the_user_says_n
             assert!(met.is_none());
             assert!(open <= 1, "a fresh port is no birthday: {open}");
         }
+        let (mut world, hosts) = apart_with(2, [Kind::HOME, Kind::RANDOM], 2);
+        world.hosts[hosts[who]].on_battery = true;
+        hosts.into_iter().for_each(|host| world.start(host));
+        world.run(seconds(20));
+        for host in hosts {
+            let why = peers(&mut world, host)[0]["why"].as_str().unwrap().to_owned();
+            assert!(why.contains("battery"), "{why}");
+        }
     }
 }
 
