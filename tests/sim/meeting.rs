@@ -232,6 +232,8 @@ fn of_two_ways_of_one_kind_the_faster_one_is_taken_and_nothing_is_lost_or_double
         world.start(host);
     }
     assert!(world.run_for(seconds(20), |world| world.online(a) == 2 && world.online(b) == 2));
+    // How long the slow way takes is known, so that no message is taken for lost on it.
+    talk(&mut world, [a, b], "s", 20);
     world.router(4, Kind::OPEN, &World::wan(4).to_string(), None);
     let fast = world.add_at("fast", 4, "198.18.4.1".parse().unwrap());
     world.hosts[fast].secret = world.hosts[a].secret;
