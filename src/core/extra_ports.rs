@@ -157,10 +157,15 @@ impl Node {
             let Some((_, fresh)) = self.extra_ports.fresh_mut(port) else { return };
             fresh.asked = now;
             fresh.nonces.push(nonce);
-            let mut bytes = Vec::new();
-            FromNode::Hail(nonce).write(crate::wire::rendezvous::size::MESSAGE_MAX, &mut bytes);
-            self.outbox.push(Destination::One(Route { port, ..Route::to(addr) }), &bytes);
+            self.ask_server_by(Route { port, ..Route::to(addr) }, &FromNode::Hail(nonce));
         }
+    }
+
+    /// Asks a server something by an extra port.
+    pub(super) fn ask_server_by(&mut self, route: Route, question: &FromNode<'_>) {
+        let mut bytes = Vec::new();
+        question.write(0, &mut bytes);
+        self.outbox.push(Destination::One(route), &bytes);
     }
 
     /// Where the servers are that answer, in IPv4: translators of IPv6 are none.
@@ -227,8 +232,8 @@ impl Node {
         }
     }
 
-    /// Closes what nothing needs; says whether anything is open still.
-    pub(super) fn close_idle_ports(&mut self) -> bool {
+    /// Closes what nothing needs.
+    pub(super) fn close_idle_ports(&mut self) {
         let now = self.now;
         let used: Vec<_> = self.peers.iter().filter_map(|(_, peer)| Some(peer.path?.port)).collect();
         let idle = |(port, it): &(&OwnPort, &ExtraPort)| {
@@ -240,11 +245,9 @@ impl Node {
         };
         let idle: Vec<_> = self.extra_ports.open.iter().filter(idle).map(|(port, _)| *port).collect();
         self.close_ports(idle);
-        if self.extra_ports.open.is_empty() {
-            return false;
+        if !self.extra_ports.open.is_empty() {
+            self.timers.set_sooner(Timer::Punch, now + CLOSE_AGAIN);
         }
-        self.timers.set_sooner(Timer::Punch, now + CLOSE_AGAIN);
-        true
     }
 
     /// Closes those of many that were opened for `peer`, but the one that was met.

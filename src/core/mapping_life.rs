@@ -14,9 +14,10 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::core::Node;
-use crate::core::api::{Destination, Dropped, OwnPort, Route};
+use crate::core::api::{Dropped, OwnPort, Route};
 use crate::core::extra_ports::Use;
 use crate::core::timers::Timer;
+use crate::time::Instant;
 use crate::wire::rendezvous::{FromNode, FromServer, Nonce, Probe};
 
 /// Where routers differ: 30 s after one packet, 60 s and more in those that follow RFC 4787, 120 s in Linux.
@@ -66,8 +67,8 @@ struct Trial {
 enum Step {
     /// A server is to say that it is there, and to give a cookie; it was asked so often.
     Hailed(u32),
-    /// It will answer once more.
-    Probed,
+    /// It will answer once more; it was asked to at this time.
+    Probed(Instant),
 }
 
 impl MappingLife {
@@ -98,7 +99,7 @@ impl Node {
         match trial.step {
             Step::Hailed(HAILS) => return self.end_measurement(LATER),
             Step::Hailed(_) => return self.hail_for_echo(),
-            Step::Probed => {}
+            Step::Probed(_) => {}
         }
         let (server, silences, misses) = (trial.server, trial.silences, trial.misses + 1);
         let too_long = silences.first().is_some_and(|seconds| *seconds > LONGER[0]);
@@ -106,7 +107,11 @@ impl Node {
             _ if misses < MISSES => self.try_silence(server, silences, misses),
             [] => self.end_measurement(AGAIN),
             _ if too_long => self.end_measurement(AGAIN),
-            _ if silences == LONGER => self.try_silence(server, &SHORTER, 0),
+            _ if silences == LONGER => {
+                // Nor is what was proved yesterday true any more.
+                self.mapping_life.proved = None;
+                self.try_silence(server, &SHORTER, 0);
+            }
             [_, rest @ ..] => self.try_silence(server, rest, 0),
         }
     }
@@ -128,7 +133,7 @@ impl Node {
         }
         let (route, hail) =
             (Route { port: trial.port, ..Route::to(trial.server) }, FromNode::Hail(trial.nonce));
-        self.send_to_server_by(route, &hail);
+        self.ask_server_by(route, &hail);
         self.timers.set(Timer::MappingLife, self.now + HAIL_AGAIN);
     }
 
@@ -140,14 +145,18 @@ impl Node {
         let [seconds, rest @ ..] = trial.silences else { return Err(Dropped::Unexpected) };
         match (trial.step, message) {
             (Step::Hailed(_), FromServer::Retry(retry)) if retry.nonce == trial.nonce => {
-                (trial.step, trial.nonce) = (Step::Probed, nonce);
+                (trial.step, trial.nonce) = (Step::Probed(now), nonce);
                 let probe = Probe { nonce, cookie: retry.cookie, after_seconds: *seconds };
                 let silence = Duration::from_secs((*seconds).into());
-                self.send_to_server_by(via, &FromNode::Probe(probe));
+                self.ask_server_by(via, &FromNode::Probe(probe));
                 self.timers.set(Timer::MappingLife, now + silence + ON_THE_WAY);
             }
-            (Step::Probed, FromServer::Echo(echo)) if echo.nonce == trial.nonce => {
+            (Step::Probed(at), FromServer::Echo(echo)) if echo.nonce == trial.nonce => {
                 let proved = Duration::from_secs((*seconds).into());
+                if now.since(at) < proved {
+                    // It says nothing of so long a silence.
+                    return Err(Dropped::Unexpected);
+                }
                 let (server, longer) = (trial.server, if *seconds < LONGER[0] { &[] } else { rest });
                 debug!(?proved, "a mapping lives so long");
                 self.mapping_life.proved = Some(proved);
@@ -169,11 +178,5 @@ impl Node {
         if let Some(trial) = self.mapping_life.trial.take() {
             self.close_ports(vec![trial.port]);
         }
-    }
-
-    fn send_to_server_by(&mut self, route: Route, message: &FromNode<'_>) {
-        let mut bytes = Vec::new();
-        message.write(0, &mut bytes);
-        self.outbox.push(Destination::One(route), &bytes);
     }
 }

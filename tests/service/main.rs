@@ -202,7 +202,10 @@ fn it_reads_its_credential_and_its_configuration_and_reads_that_again_when_told(
         machine.sh("echo \"peer = 7\" >/etc/atonce/atonce.toml");
         assert_ne!(machine.try_sh("systemctl reload atonced.service").0, Some(0));
         let journal = machine.journal();
-        assert!(journal.contains("/etc/atonce/atonce.toml:1: `peer` is 7, and should be a list"), "{journal}");
+        assert!(
+            journal.contains("/etc/atonce/atonce.toml:1: `peer` is 7, and should be a list"),
+            "{journal}"
+        );
         assert_eq!(machine.property("MainPID"), pid);
         assert_eq!(machine.property("ActiveState"), "active");
 

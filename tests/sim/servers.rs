@@ -10,7 +10,7 @@ use atonce::crypto::namespace::NamespaceKeys;
 use atonce::crypto::network::NetworkKeys;
 use atonce::id::{BootId, ServerKey};
 use atonce::wire::presence::{Candidate, CandidateKind, Flags, Presence};
-use atonce::wire::rendezvous::{FromNode, FromServer, Handle, Kind as Message, Nonce, Register};
+use atonce::wire::rendezvous::{Echo, FromNode, FromServer, Handle, Kind as Message, Nonce, Register};
 
 use serde_json::{Value, json};
 
@@ -332,4 +332,32 @@ fn a_lost_echo_is_no_short_life() {
         let longest = pauses(seed, seconds(1000), 50).into_iter().max().unwrap();
         assert!(longest >= seconds(40), "{seed}: {longest:?}");
     }
+}
+
+#[test]
+fn an_echo_that_comes_early_proves_no_long_silence() {
+    let (mut world, [one, _]) = apart(60, [Kind::HOME, Kind::HOME]);
+    // What is kept for ten seconds only is proved by no echo that waited longer.
+    world.internet.routers.get_mut(&1).unwrap().nat.life = seconds(12);
+    world.start(one);
+    let server = world.internet.servers[0].addr;
+    let mut answered = 0;
+    for _ in 0..12_000 {
+        world.run(milliseconds(50));
+        let received = world.internet.servers[0].received.split_off(0);
+        for (from, bytes) in &received {
+            let Ok(FromNode::Probe(probe)) = FromNode::parse(bytes) else { continue };
+            let mut echo = Vec::new();
+            FromServer::Echo(Echo { nonce: probe.nonce, seen: *from }).write(&mut echo);
+            let (to, hops) = (*from, 64);
+            world.carry(Stop::In(1), Parcel { from: server, to, hops, bytes: echo }, milliseconds(1));
+            answered += 1;
+        }
+    }
+    assert!(answered >= 3, "{answered}");
+    let before = world.internet.servers[0].received.len();
+    world.run(seconds(60));
+    let keeps = world.internet.servers[0].received[before..].iter();
+    let keeps = keeps.filter(|(_, bytes)| Message::of(bytes) == Some(Message::Keep)).count();
+    assert!(keeps >= 10, "a keep each 5 s: {keeps}");
 }
