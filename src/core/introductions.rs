@@ -6,6 +6,7 @@
 //! Until we know that the other one sends too, ours go only far enough to open our own translator: some routers, when
 //! they are hit before their own side has sent, give it another port afterwards.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -484,38 +485,41 @@ impl Node {
     }
 
     /// Why a member has not been reached, as far as it is known.
-    pub(super) fn why_apart(&self, id: &NodeId) -> &'static str {
+    pub(super) fn why_apart(&self, id: &NodeId) -> Cow<'static, str> {
         let young = |meeting: &Meeting| self.now.since(meeting.begun) < MEETING_HARD;
         if self.prospects.meeting(id).is_some_and(young) {
-            return "a rendezvous server introduces us";
-        }
-        if !self.shares_a_family(id) {
-            return "it has addresses of IPv6 only and we of IPv4 only, or the other way round, and no peer that has both \
-                    relays between us";
+            return "a rendezvous server introduces us".into();
         }
         let flags = self.flags_of_member(id);
+        let relays = flags.has(Flags::RELAY) || !self.may_meet(id);
         let guesses = flags.has(Flags::GUESSES) && self.has_birthdays();
-        match (self.has_varying_port(), flags.has(Flags::VARYING_PORT)) {
+        let cause = match (self.has_varying_port(), flags.has(Flags::VARYING_PORT)) {
+            _ if !self.shares_a_family(id) => {
+                "it has addresses of IPv6 only and we of IPv4 only, or the other way round"
+            }
             (true, false) | (false, true) if !guesses => {
                 "one of our routers gives each destination another port, which is not guessed because one of us is on a \
-                 battery or a metered network or has no_birthday_punch, and no peer of both relays between us"
+                 battery or a metered network or has no_birthday_punch"
             }
-            (true, true) => {
-                "its router and ours give each destination another port, and no peer of both relays between us"
-            }
+            (true, true) => "its router and ours give each destination another port",
             (true, false) => {
-                "our router gives each destination another port, which its router or firewall does not let in, and no \
-                 peer of both relays between us"
+                "our router gives each destination another port, which its router or firewall does not let in"
             }
             (false, true) => {
-                "its router gives each destination another port, which ours or a firewall does not let in, and no peer \
-                 of both relays between us"
+                "its router gives each destination another port, which ours or a firewall does not let in"
             }
             (false, false) => {
-                "no answer at any address that it has: a router or firewall on the way drops it, and no peer of both \
-                 relays between us"
+                "no answer at any address that it has: a router or firewall on the way drops it"
             }
-        }
+        };
+        let relay = if !self.config.relay {
+            "this node uses no relay (no_relay)"
+        } else if !relays {
+            "it uses no relay (no_relay)"
+        } else {
+            "no peer of both relays between us"
+        };
+        format!("{cause}, and {relay}").into()
     }
 
     /// Whether a member has an address of a family in which we have one, or tells none.

@@ -317,8 +317,13 @@ impl Node {
     }
 
     pub(super) fn flags(&self) -> Flags {
-        let varying = if self.has_varying_port() { Flags::VARYING_PORT } else { Flags::default() };
-        if self.has_birthdays() { varying.with(Flags::GUESSES) } else { varying }
+        let all = [
+            (self.config.relay, Flags::RELAY),
+            (self.has_varying_port(), Flags::VARYING_PORT),
+            (self.has_birthdays(), Flags::GUESSES),
+        ];
+        let none = Flags::default();
+        all.into_iter().fold(none, |flags, (is, flag)| if is { flags.with(flag) } else { flags })
     }
 
     fn leave_registration(&mut self, id: RegistrationId) {

@@ -68,7 +68,7 @@ impl Node {
             state,
             why: match state {
                 PeerState::Online => None,
-                PeerState::Connecting if self.is_meeting(&id) => Some(self.why_apart(&id).into()),
+                PeerState::Connecting if self.is_meeting(&id) => Some(self.why_apart(&id)),
                 PeerState::Connecting | PeerState::Offline => Some(Cow::Borrowed(peer.why)),
             },
             path,
@@ -86,7 +86,7 @@ impl Node {
             id,
             name: Cow::Owned(short_name(&id).to_string()),
             state: if meeting { PeerState::Connecting } else { PeerState::Offline },
-            why: Some(self.why_apart(&id).into()),
+            why: Some(self.why_apart(&id)),
             path: None,
             rtt_us: None,
             last_seen: None,

@@ -64,7 +64,7 @@ pub enum Step {
 pub struct Flags(pub u8);
 
 impl Flags {
-    /// It may relay for others.
+    /// It goes through relays if it has to.
     pub const RELAY: Self = Self(1);
     /// Its address translator gives each destination another port.
     pub const VARYING_PORT: Self = Self(2);

@@ -276,6 +276,21 @@ fn a_pair_that_cannot_meet_is_told_as_connecting_with_the_reason_and_then_as_off
     assert_eq!(told(&mut world).0, "offline");
 }
 
+#[test]
+fn who_wants_no_relay_is_told_as_the_reason_on_both_sides() {
+    let (mut world, [a, b]) = apart(8, [Kind::RANDOM, Kind::RANDOM]);
+    world.hosts[a].relay = false;
+    world.start(a);
+    world.start(b);
+    world.run(seconds(17));
+    for (host, expected) in
+        [(a, "and this node uses no relay (no_relay)"), (b, "and it uses no relay (no_relay)")]
+    {
+        let why = peers(&mut world, host)[0]["why"].as_str().unwrap().to_owned();
+        assert!(why.ends_with(expected), "{why}");
+    }
+}
+
 /// Both hosts run and have met; the first one watches the second.
 pub fn met(seed: u64, kinds: [Kind; 2]) -> (World, [HostId; 2], ClientId) {
     let (mut world, hosts) = apart(seed, kinds);
