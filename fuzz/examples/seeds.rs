@@ -205,6 +205,11 @@ fn rendezvous_client() {
     write("rendezvous_client", "birthday", &[varying.concat(), knock(4, 1, 6), waits(140)].concat());
     let steady = [retry(0, 0), welcome(0), waits(3), knock(2, 4, 7), waits(10), knock(10, 1, 8), waits(120)];
     write("rendezvous_client", "guessing", &steady.concat());
+    let elsewhere = [says(0, 2, 0, &[0], &[1, 0]), says(0, 2, 3, &[0], &[1, 0])].concat().repeat(300);
+    write("rendezvous_client", "seen-elsewhere-each-time", &[retry(0, 0), elsewhere].concat());
+    let on_day = |day: u8| [vec![0, 5, day], says(0, 2, 0, &[0], &[1, 0])[3..].to_vec()].concat();
+    let days = [on_day(1), on_day(2), on_day(0)].concat().repeat(200);
+    write("rendezvous_client", "another-day-each-time", &[retry(0, 0), days].concat());
     let minute = [0, 1, 5].repeat(13);
     let measuring =
         [retry(0, 0), welcome(0), minute, retry(0, 0), [0, 1, 5].repeat(6), says(0, 8, 0, &[0], &[])];

@@ -5,10 +5,9 @@
 //! ones are met by 1024 tries in 98 of 100 times.
 //!
 //! It costs two translators a thousand entries for a moment, so it is done for one peer at a time, twice in ten minutes
-//! with the same one, not where a user says no, and not on a battery or a metered network.
+//! towards one address, not where a user says no, and not on a battery or a metered network.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tracing::debug;
@@ -19,7 +18,6 @@ use crate::core::extra_ports::{Use, is_far_v4};
 use crate::core::pace::Pace;
 use crate::core::timers::Timer;
 use crate::id::NodeId;
-use crate::limits;
 use crate::time::Instant;
 use crate::wire::presence::{CandidateKind, Flags};
 
@@ -28,13 +26,17 @@ const AFTER: usize = 6;
 /// Ports that are opened, and ports that are tried.
 const OPENED: u16 = 256;
 const GUESSED: u32 = 1024;
+/// Of what counts in all only.
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Both happen at this pace, a hundred a second: routers at home lose others' mappings when thousands come at once.
 const STEP: Duration = Duration::from_millis(100);
 const A_STEP: u32 = 10;
 /// From its beginning until the last port was tried, and a little more for the way.
 const LIFE: Duration = Duration::from_secs(13);
-/// With one peer it is tried so often in [`REMEMBERED`].
+/// To one address, and in all, it is tried so often in [`REMEMBERED`]: who asks may be anybody of the network, by any name,
+/// and means any address.
 const TIMES: usize = 2;
+const TIMES_IN_ALL: usize = 20;
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// Whether we are on a battery is not asked more often.
 const ASK_BATTERY_AGAIN: Duration = Duration::from_secs(60);
@@ -48,8 +50,8 @@ const PORTS: std::ops::RangeInclusive<u16> = 1024..=u16::MAX;
 pub(crate) struct Birthday {
     opening: Option<Opening>,
     guessing: Option<Guessing>,
-    /// When it was begun with whom.
-    tried: BTreeMap<NodeId, Vec<Instant>>,
+    /// When it was begun towards which address.
+    tried: Vec<(Instant, IpAddr)>,
     /// Of guesses near a port that was told.
     pace: Pace,
     on_battery: bool,
@@ -79,7 +81,7 @@ struct Guessing {
 impl Default for Birthday {
     fn default() -> Self {
         let pace = Pace::new(44, 44);
-        let tried = BTreeMap::new();
+        let tried = Vec::new();
         Self { opening: None, guessing: None, tried, pace, on_battery: false, asked_battery: None }
     }
 }
@@ -145,11 +147,14 @@ impl Node {
             || !self.has_varying_port()
             || theirs.has(Flags::VARYING_PORT)
             || !theirs.has(Flags::GUESSES)
+            // A server answers, and so does whom it is for: neither the network nor the member is gone.
+            || self.fresh_port_for(&id).is_none()
+            || !self.has_knocked(&id)
         {
             return;
         }
         let to: Vec<_> = self.far_addrs_of_member(&id).take(ADDRS).collect();
-        if to.is_empty() || !self.may_try(id) {
+        if to.first().is_none_or(|addr| !self.may_try(addr.ip())) {
             return;
         }
         debug!(peer = ?id, "many ports");
@@ -177,7 +182,7 @@ impl Node {
             SocketAddr::V6(_) => None,
         });
         let Some(ip) = seen else { return };
-        if !self.may_try(id) {
+        if !self.may_try(ip.into()) {
             return;
         }
         debug!(peer = ?id, "guessing its ports");
@@ -186,23 +191,22 @@ impl Node {
         self.timers.set_sooner(Timer::Punch, self.now);
     }
 
-    /// Whether it may be begun with `id` once more; then that counts.
-    fn may_try(&mut self, id: NodeId) -> bool {
+    /// Whether it may be begun towards `ip` once more; then that counts.
+    fn may_try(&mut self, ip: IpAddr) -> bool {
         let (now, allowed) = (self.now, self.has_birthdays());
         let tried = &mut self.birthday.tried;
-        tried.retain(|_, times| {
-            times.retain(|at| now.since(*at) < REMEMBERED);
-            !times.is_empty()
-        });
-        if !allowed || tried.len() >= limits::PEERS {
-            return false;
-        }
-        let times = tried.entry(id).or_default();
-        let may = times.len() < TIMES;
+        tried.retain(|(at, _)| now.since(*at) < REMEMBERED);
+        let there = tried.iter().filter(|(_, known)| *known == ip).count();
+        let may = allowed && there < TIMES && tried.len() < TIMES_IN_ALL;
         if may {
-            times.push(now);
+            tried.push((now, ip));
         }
         may
+    }
+
+    /// Others see us elsewhere: what was tried in vain was tried behind another translator.
+    pub(super) fn forget_birthdays(&mut self) {
+        self.birthday.tried.iter_mut().for_each(|(_, ip)| *ip = ANY);
     }
 
     pub(crate) fn on_punch_timer(&mut self) {
@@ -259,8 +263,12 @@ impl Node {
         self.close_many_of(peer);
     }
 
-    /// `id` was met: nothing more is to be opened or tried for it.
+    /// `id` was met: nothing more is to be opened or tried for it, and what was counts no more.
     pub(super) fn end_birthday(&mut self, id: NodeId) {
+        if let Some(path) = self.peers.get(&id).and_then(|peer| peer.path) {
+            let there = self.birthday.tried.iter_mut().filter(|(_, ip)| *ip == path.remote.ip());
+            there.for_each(|(_, ip)| *ip = ANY);
+        }
         if self.is_having_birthday_with(&id) {
             self.end_opening(id);
         }

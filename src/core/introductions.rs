@@ -64,6 +64,8 @@ const MEET_AGAIN_MAX: Duration = Duration::from_secs(600);
 const MEET_SOON: Duration = Duration::from_millis(300);
 /// Answers to the introductions of one member are no closer together.
 const ANSWER_GAP: Duration = Duration::from_millis(250);
+/// Who introduced itself within this time is there. It does so again and again while it is being met, ever less often.
+const JUST_KNOCKED: Duration = Duration::from_secs(10);
 /// Registrations in which one member is known: two servers, two days.
 const PLACES: usize = 4;
 
@@ -79,8 +81,11 @@ pub(crate) struct Introductions {
 #[derive(Debug)]
 struct Member {
     network: NetworkTag,
+    since: Instant,
     /// One for each place, the newest first: any member could describe another one, and must not silence it by that.
     told: Vec<Description>,
+    /// When it introduced itself last.
+    knocked: Option<Instant>,
     /// When we answered an introduction of its last, and followed one to ports that only guessing finds.
     answered: Option<Instant>,
     tried_near: Option<Instant>,
@@ -321,9 +326,13 @@ impl Node {
         }
         debug!(peer = ?id, ?step, "introduced");
         let place = Place { registration, handle: knock.from };
+        if !self.note_handle(place, id) {
+            return Err(Dropped::OverLimit);
+        }
         self.note_member(Presence { id, boot, flags, candidates }, network, Some(place));
         let now = self.now;
         let Some(member) = self.introductions.members.get_mut(&id) else { return Err(Dropped::OverLimit) };
+        member.knocked = Some(now);
         let answer = step == Step::Meet && member.answered.is_none_or(|at| now.since(at) >= ANSWER_GAP);
         if answer {
             member.answered = Some(now);
@@ -373,11 +382,24 @@ impl Node {
 
     fn note_member(&mut self, presence: Presence, network: NetworkTag, place: Option<Place>) {
         let Presence { id, boot: _, flags, candidates } = presence;
+        let now = self.now;
         let members = &mut self.introductions.members;
         if members.len() >= limits::PEERS && !members.contains_key(&id) {
-            return;
+            // Made-up members must not keep true ones out, who come later.
+            let unmet = members.iter().filter(|(known, _)| self.peers.get(known).is_none());
+            let Some(oldest) = unmet.min_by_key(|(_, it)| it.since).map(|(known, _)| *known) else { return };
+            self.forget_member(oldest);
         }
-        let new = Member { network, told: Vec::new(), answered: None, tried_near: None, failures: 0 };
+        let members = &mut self.introductions.members;
+        let new = Member {
+            network,
+            since: now,
+            told: Vec::new(),
+            answered: None,
+            knocked: None,
+            tried_near: None,
+            failures: 0,
+        };
         let member = members.entry(id).or_insert(new);
         member.network = network;
         member.told.retain(|told| told.place != place);
@@ -398,10 +420,28 @@ impl Node {
         if let Some(member) = self.introductions.members.get_mut(&id) {
             member.told.retain(|told| told.place.is_some_and(|known| known != place));
             if member.told.is_empty() {
-                self.introductions.members.remove(&id);
-                self.timers.clear(Timer::Meet(id));
+                self.forget_member(id);
             }
         }
+    }
+
+    fn forget_member(&mut self, id: NodeId) {
+        self.introductions.members.remove(&id);
+        self.timers.clear(Timer::Meet(id));
+        if self.peers.get(&id).is_none() && self.is_meeting(&id) {
+            self.give_up(id, "it left");
+        }
+    }
+
+    /// Whether `id` introduced itself just now: it is there, and no memory of a server.
+    pub(super) fn has_knocked(&self, id: &NodeId) -> bool {
+        let knocked = self.introductions.members.get(id).and_then(|member| member.knocked);
+        knocked.is_some_and(|at| self.now.since(at) < JUST_KNOCKED)
+    }
+
+    /// Whether `id` is reached without a relay, as far as we know: then nothing more is to be tried for it.
+    pub(super) fn is_met(&self, id: &NodeId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.is_near() && !peer.liveness.is_suspect())
     }
 
     /// A meeting came to nothing: the next one is later.
@@ -457,6 +497,7 @@ impl Node {
         self.note_member(Presence { id: from, boot, flags, candidates }, network, None);
         let now = self.now;
         let Some(member) = self.introductions.members.get_mut(&from) else { return };
+        member.knocked = Some(now);
         if step == Step::Meet && member.answered.is_none_or(|at| now.since(at) >= ANSWER_GAP) {
             member.answered = Some(now);
             self.tell_meeting(from, Step::Sending);

@@ -8,7 +8,7 @@
 //! The longest silence that was proved, less a little, is the pause between the packets that keep our ways open. Until it
 //! is known, and where nothing answers, that is half of what the most forgetful usual routers keep.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tracing::debug;
@@ -44,8 +44,6 @@ const MISSES: u32 = 2;
 /// What is known, and what is being tried.
 #[derive(Debug, Default)]
 pub(crate) struct MappingLife {
-    /// Where servers see us: behind another address there is another translator.
-    outside: Option<IpAddr>,
     proved: Option<Duration>,
     trial: Option<Trial>,
 }
@@ -79,13 +77,12 @@ impl MappingLife {
 }
 
 impl Node {
-    /// A server sees us at `outside`: if that is elsewhere than before, it is measured soon.
-    pub(super) fn note_outside(&mut self, outside: IpAddr) {
-        if outside.is_ipv4() && self.mapping_life.outside != Some(outside) {
-            self.end_trial();
-            self.mapping_life = MappingLife { outside: Some(outside), ..MappingLife::default() };
-            self.timers.set(Timer::MappingLife, self.now + FIRST);
-        }
+    /// A server sees us at another address than before: behind it there may be another translator.
+    pub(super) fn is_elsewhere(&mut self) {
+        self.end_trial();
+        self.forget_birthdays();
+        self.mapping_life = MappingLife::default();
+        self.timers.set(Timer::MappingLife, self.now + FIRST);
     }
 
     pub(crate) fn on_mapping_life_timer(&mut self) {

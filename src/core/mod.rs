@@ -367,6 +367,7 @@ impl Node {
                 Timer::NewDay => self.update_registrations(),
                 Timer::Meet(peer) => self.on_meet_timer(peer),
                 Timer::Punch => self.on_punch_timer(),
+                Timer::Whereabouts => self.tell_whereabouts(),
                 Timer::MappingLife => self.on_mapping_life_timer(),
             }
         }

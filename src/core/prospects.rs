@@ -314,8 +314,10 @@ impl Node {
         }
         if meeting.is_some() {
             self.introduce_again(id);
-            self.try_fresh_port(id, attempts);
-            self.try_birthday(id, attempts);
+            if !self.is_met(&id) {
+                self.try_fresh_port(id, attempts);
+                self.try_birthday(id, attempts);
+            }
         }
         let unreached = !self.peers.get(&id).is_some_and(|peer| peer.is_online());
         if unreached && attempts >= if meeting.is_some() { RELAY_AFTER_MEETING } else { RELAY_AFTER } {

@@ -23,6 +23,10 @@ use crate::wire::rendezvous::{
 /// Lists that leave at once and a second: a server may not make us ask without end.
 const LISTS_AT_ONCE: u32 = 64;
 const LISTS_A_SECOND: u32 = 20;
+/// That we are elsewhere than before is told so often at once, and then once a second: a server may say it with every answer.
+pub(super) const TOLD_AT_ONCE: u32 = 4;
+pub(super) const TOLD_A_SECOND: u32 = 1;
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Knocks remembered, so that a repeated one counts once.
 const KNOCKS: usize = 64;
 
@@ -191,8 +195,12 @@ impl Node {
         }
     }
 
-    /// Says in what we have registered where we are now, since that is not what it was.
+    /// Says in what we have registered where we are now, since that is not what it was; soon, if that was said just now.
     pub(crate) fn tell_whereabouts(&mut self) {
+        if !self.rendezvous.told.take(self.now) {
+            return self.timers.set_sooner(Timer::Whereabouts, self.now + TELL_AGAIN);
+        }
+        self.timers.clear(Timer::Whereabouts);
         let all = self.rendezvous.servers.values().flat_map(|server| &server.registrations);
         let ids: Vec<_> = all.filter_map(|it| Some((it.id, it.token()?.0))).collect();
         for (id, family) in ids {
@@ -302,13 +310,23 @@ impl Node {
                 continue;
             };
             let place = Place { registration: id, handle: entry.handle };
-            let Some((_, known)) = self.registration_mut(id) else { return };
-            if known.members.len() >= limits::PEERS && !known.members.contains_key(&entry.handle) {
-                continue;
+            if self.note_handle(place, presence.id) {
+                self.heard_of_member(presence, network, place, news);
             }
-            known.members.insert(entry.handle, presence.id);
-            self.heard_of_member(presence, network, place, news);
         }
+    }
+
+    /// In this place is `id`, and nobody else any more; says whether there is room for it.
+    pub(super) fn note_handle(&mut self, place: Place, id: NodeId) -> bool {
+        let Some((_, known)) = self.registration_mut(place.registration) else { return false };
+        if known.members.len() >= limits::PEERS && !known.members.contains_key(&place.handle) {
+            return false;
+        }
+        // One handle with ever other names would fill our memory with them.
+        if let Some(before) = known.members.insert(place.handle, id).filter(|before| *before != id) {
+            self.member_left(before, place);
+        }
+        true
     }
 
     /// What the others are to know of us.

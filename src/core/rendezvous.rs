@@ -18,7 +18,8 @@ use tracing::{debug, info, warn};
 
 use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Event, OwnPort, RendezvousServer, Route};
-use crate::core::registrations::Registration;
+use crate::core::pace::Pace;
+use crate::core::registrations::{Registration, TOLD_A_SECOND, TOLD_AT_ONCE};
 use crate::core::timers::Timer;
 use crate::crypto::hash;
 use crate::crypto::network::{NetworkKeys, NetworkKind};
@@ -50,6 +51,8 @@ const LOOK_UP_AGAIN: Duration = Duration::from_secs(60);
 const WRONG_KEY_PAUSE: Duration = Duration::from_secs(600);
 /// On how many servers a network is registered, of those that are configured.
 const SERVERS_USED: usize = 2;
+/// However often its day changes, we follow no more often: each time all is registered anew.
+const NEW_DAY_AGAIN: Duration = Duration::from_secs(60);
 /// Before and after midnight the neighbour day counts too.
 const DAY_EDGE_SECONDS: u32 = 3600;
 
@@ -73,11 +76,20 @@ impl Family {
 }
 
 /// All servers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rendezvous {
     pub(super) servers: BTreeMap<ServerId, Server>,
     next: u32,
     pub(super) next_registration: u32,
+    /// Of registers that say where we are now.
+    pub(super) told: Pace,
+}
+
+impl Default for Rendezvous {
+    fn default() -> Self {
+        let told = Pace::new(TOLD_AT_ONCE, TOLD_A_SECOND);
+        Self { servers: BTreeMap::new(), next: 0, next_registration: 0, told }
+    }
 }
 
 /// One server.
@@ -92,6 +104,8 @@ pub(crate) struct Server {
     silent: bool,
     /// Its clock, and when it said so.
     time: Option<(ServerTime, Instant)>,
+    /// When that was another day than before.
+    new_day: Option<Instant>,
     links: [Link; 2],
     pub(super) registrations: Vec<Registration>,
 }
@@ -146,8 +160,19 @@ impl Server {
         (days.into_iter().flatten().collect(), Duration::from_secs(u64::from(until - second)))
     }
 
-    pub(super) fn set_time(&mut self, time: ServerTime, now: Instant) {
+    /// Takes its time, but not a new day again and again; says whether members are to be found elsewhere now.
+    fn set_time(&mut self, time: ServerTime, now: Instant) -> bool {
+        let before = (self.time, self.days(now).0);
         self.time = Some((time, now));
+        let changed = self.days(now).0 != before.1;
+        if changed && before.0.is_some() && self.new_day.is_some_and(|at| now.since(at) < NEW_DAY_AGAIN) {
+            self.time = before.0;
+            return false;
+        }
+        if changed {
+            self.new_day = Some(now);
+        }
+        changed
     }
 }
 
@@ -181,6 +206,7 @@ impl Node {
                 stranger: None,
                 silent: false,
                 time: None,
+                new_day: None,
                 links: Default::default(),
                 registrations: Vec::new(),
             };
@@ -348,9 +374,7 @@ impl Node {
     pub(super) fn note_time(&mut self, id: ServerId, time: ServerTime) {
         let now = self.now;
         let Some(server) = self.rendezvous.servers.get_mut(&id).filter(|_| is_a_time(time)) else { return };
-        let before = server.days(now).0;
-        server.set_time(time, now);
-        if server.days(now).0 != before {
+        if server.set_time(time, now) {
             self.update_registrations();
         }
     }
@@ -372,9 +396,11 @@ impl Node {
     pub(super) fn note_seen(&mut self, id: ServerId, family: Family, seen: SocketAddr) {
         let Some(server) = self.rendezvous.servers.get_mut(&id) else { return };
         let link = server.link_mut(family);
-        let is_new = link.seen.replace(seen) != Some(seen);
-        self.note_outside(seen.ip());
-        if is_new {
+        let before = link.seen.replace(seen);
+        if before.map(|before| before.ip()) != Some(seen.ip()) && seen.is_ipv4() {
+            self.is_elsewhere();
+        }
+        if before != Some(seen) {
             debug!(addr = %seen, "a rendezvous server sees us there");
             self.tell_whereabouts();
         }

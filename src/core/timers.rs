@@ -53,6 +53,8 @@ pub(crate) enum Timer {
     Meet(NodeId),
     /// Open the next ports, guess the next ones of others, or close those that nobody needs.
     Punch,
+    /// Say in what we have registered where we are now.
+    Whereabouts,
     /// Measure how long a mapping lives, or take an echo for lost.
     MappingLife,
 }
@@ -82,6 +84,7 @@ impl Timer {
             Self::NewDay => "new-day",
             Self::Meet(_) => "meet",
             Self::Punch => "punch",
+            Self::Whereabouts => "whereabouts",
             Self::MappingLife => "mapping-life",
         }
     }

@@ -32,6 +32,8 @@ pub struct Udp {
     sessions: Vec<Socket>,
     /// Ports that the node opened beside the usual one.
     extra: BTreeMap<OwnPort, Socket>,
+    /// It was told that one could not be opened.
+    told_lack: bool,
     hellos: Vec<Socket>,
     hello_port: u16,
     interfaces: Vec<InterfaceAddr>,
@@ -83,6 +85,7 @@ impl Udp {
         Ok(Self {
             sessions: bound?,
             extra: BTreeMap::new(),
+            told_lack: false,
             hellos: Vec::new(),
             hello_port: HELLO_PORT,
             interfaces: Vec::new(),
@@ -109,6 +112,9 @@ impl Udp {
         let Some(usual) = usual else { return };
         match Socket::bind(SocketAddr::new(usual.ip(), 0), Purpose::Extra) {
             Ok(socket) => drop(self.extra.insert(port, socket)),
+            Err(error) if !std::mem::replace(&mut self.told_lack, true) => {
+                tracing::warn!(reason = %error, "no more UDP port can be opened: some routers will not be met directly");
+            }
             Err(error) => tracing::debug!(reason = %error, "one more port cannot be opened"),
         }
     }

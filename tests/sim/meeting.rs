@@ -126,6 +126,25 @@ fn a_router_with_random_ports_is_met_by_many_ports_and_only_the_one_that_was_met
 }
 
 #[test]
+fn an_outage_does_not_use_up_the_birthdays_that_are_allowed() {
+    for seed in 0..5 {
+        let (mut world, hosts) = apart_with(seed, [Kind::HOME, Kind::RANDOM], 2);
+        hosts.into_iter().for_each(|host| world.start(host));
+        let both = |world: &mut World| hosts.iter().all(|host| world.online(*host) == 1);
+        assert!(world.run_for(seconds(40), both), "{seed}");
+        for _ in 0..2 {
+            world.internet.routers.get_mut(&2).unwrap().nat.kind.blocked = true;
+            // They look for each other meanwhile, again and again.
+            world.run(seconds(60));
+            world.internet.routers.get_mut(&2).unwrap().nat.kind.blocked = false;
+            world.reboot_router(2);
+            // A server is hailed once a minute by then.
+            assert!(world.run_for(seconds(150), both), "{seed} {:#}", world.status(hosts[0]));
+        }
+    }
+}
+
+#[test]
 fn no_birthday_is_had_on_a_battery_on_a_metered_network_or_where_the_user_says_no() {
     for who in [0, 1] {
         let unwilling: [fn(&mut World, HostId); 3] = [

@@ -69,15 +69,11 @@ fn a_server_with_another_key_than_the_configured_one_is_left_alone() {
     assert_eq!(world.status(one)["rendezvous"][0]["state"], "wrong-key");
 }
 
-#[test]
-fn a_member_that_lies_about_where_it_is_draws_few_packets_to_its_victims() {
-    let (mut world, [one, _]) = apart(24, [Kind::HOME, Kind::HOME]);
-    world.start(one);
-    world.run(seconds(5));
-    let victims: Vec<SocketAddr> = (0..8).map(|n| SocketAddr::from(([192, 0, 2, 1 + n], 443))).collect();
-    let keys = NetworkKeys::private(&secret_of(world.hosts[one].secret.unwrap()));
-    let server = world.hosts[one].rendezvous[0].key.unwrap();
-    let (address, liar) = (SocketAddr::from(([203, 0, 113, 200], 1)), Identity::from_secret([66; 32]).id());
+/// A member of the network of `host` registers again and again by one handle, each second as whom it says.
+fn lie(world: &mut World, host: HostId, presences: impl IntoIterator<Item = Presence>) {
+    let keys = NetworkKeys::private(&secret_of(world.hosts[host].secret.unwrap()));
+    let server = world.hosts[host].rendezvous[0].key.unwrap();
+    let address = SocketAddr::from(([203, 0, 113, 200], 1));
     let say = |world: &mut World, bytes: Vec<u8>| {
         let to = world.internet.servers[0].addr;
         world.at_stop(Stop::Server(0), Parcel { from: address, to, hops: 64, bytes });
@@ -85,19 +81,10 @@ fn a_member_that_lies_about_where_it_is_draws_few_packets_to_its_victims() {
     };
     let mut bytes = Vec::new();
     FromNode::Hail(Nonce([1; 8])).write(0, &mut bytes);
-    let answer = say(&mut world, bytes.clone());
+    let answer = say(world, bytes.clone());
     let Ok(FromServer::Retry(retry)) = FromServer::parse(&answer) else { panic!("no retry") };
     let namespace = NamespaceKeys::of_day(&keys, &server, retry.time.day).unwrap();
-    world.capture = Some(Vec::new());
-    // It says so again and again.
-    for seq in 1..=40_u32 {
-        let candidates = victims.iter().map(|addr| Candidate { kind: CandidateKind::Server, addr: *addr });
-        let presence = Presence {
-            id: liar,
-            boot: BootId(seq.into()),
-            flags: Flags::default(),
-            candidates: candidates.collect(),
-        };
+    for (seq, presence) in (1..).zip(presences) {
         let handle = Handle([5; 16]);
         let blob = keys.seal_presence(&presence, namespace.namespace(), handle, seq, [7; 24]);
         let register = Register {
@@ -112,9 +99,43 @@ fn a_member_that_lies_about_where_it_is_draws_few_packets_to_its_victims() {
         };
         FromNode::Register(register).write(0, &mut bytes);
         namespace.finish_register(address, &mut bytes);
-        say(&mut world, bytes.clone());
+        say(world, bytes.clone());
         world.run(seconds(1));
     }
+}
+
+/// Who is at these addresses, it says.
+fn presence(id: u8, boot: u64, addrs: &[SocketAddr]) -> Presence {
+    let candidates = addrs.iter().map(|addr| Candidate { kind: CandidateKind::Server, addr: *addr });
+    Presence {
+        id: Identity::from_secret([id; 32]).id(),
+        boot: BootId(boot),
+        flags: Flags::default(),
+        candidates: candidates.collect(),
+    }
+}
+
+#[test]
+fn one_member_is_one_whatever_names_it_makes_up() {
+    let (mut world, [one, _]) = apart(26, [Kind::HOME, Kind::HOME]);
+    world.start(one);
+    world.run(seconds(5));
+    let victim = SocketAddr::from(([192, 0, 2, 1], 443));
+    lie(&mut world, one, (100..160).map(|id| presence(id, 1, &[victim])));
+    let app = world.connect(one);
+    world.say(one, app, r#"{"op":"peers","all":true,"id":1}"#);
+    assert_eq!(world.heard(one, app, "peer").len(), 1);
+}
+
+#[test]
+fn a_member_that_lies_about_where_it_is_draws_few_packets_to_its_victims() {
+    let (mut world, [one, _]) = apart(24, [Kind::HOME, Kind::HOME]);
+    world.start(one);
+    world.run(seconds(5));
+    let victims: Vec<SocketAddr> = (0..8).map(|n| SocketAddr::from(([192, 0, 2, 1 + n], 443))).collect();
+    world.capture = Some(Vec::new());
+    // It says so again and again.
+    lie(&mut world, one, (1..=40).map(|boot| presence(66, boot, &victims)));
     let to = |victim: &SocketAddr| {
         let sent = world.capture.as_ref().unwrap().iter();
         sent.filter(

@@ -40,6 +40,9 @@ const PORTS: usize = 32 + 256;
 /// What may leave in a burst, and a second: first messages, guesses near a port and at random, and openings.
 const BURST: usize = 1500;
 const A_SECOND: usize = 400;
+/// The same to servers: what is registered, kept and listed, and hails of fresh ports.
+const SERVER_BURST: usize = 400;
+const SERVER_A_SECOND: usize = 60;
 
 pub fn run(data: &[u8]) {
     let mut input = Unstructured::new(data);
@@ -98,6 +101,7 @@ struct World {
     /// Where it registered last with each server, and as whom.
     registered: [Option<(Namespace, Handle)>; 2],
     to_others: usize,
+    to_servers: usize,
 }
 
 impl World {
@@ -248,6 +252,7 @@ impl World {
         for Sent { to, bytes } in sent {
             let Destination::One(route) = to else { continue };
             if is_rendezvous(bytes) {
+                self.to_servers += 1;
                 assert!(SERVERS.iter().any(|server| server.parse() == Ok(route.remote)));
                 if let Ok(FromNode::Register(register)) = FromNode::parse(bytes) {
                     let which = SERVERS.iter().position(|server| server.parse() == Ok(route.remote)).unwrap();
@@ -264,6 +269,11 @@ impl World {
             self.to_others += 1;
         }
         let seconds = rig.now.since(rig.started).as_secs() as usize + 1;
+        assert!(
+            self.to_servers <= SERVER_BURST + SERVER_A_SECOND * seconds,
+            "{} to servers in {seconds} s",
+            self.to_servers
+        );
         assert!(self.to_others <= BURST + A_SECOND * seconds, "{} in {seconds} s", self.to_others);
     }
 }
