@@ -358,6 +358,13 @@ fn an_invitation_brings_the_secret_and_the_servers_over_in_one_line() {
     assert_eq!(left["network"].get("servers"), None);
     assert!(!stored.exists());
     assert_eq!(std::fs::read_to_string(guest.join("state/rendezvous.pins")).unwrap(), "");
+    // Without servers it is known to be whole too.
+    asked(guest, &join(&secret));
+    let line = asked(guest, "\"invite\"")["line"].as_str().unwrap().to_owned();
+    assert!(line.starts_with("atonce-invite-") && line.contains('~') && !line.contains('@'), "{line}");
+    assert_eq!(asked(guest, &join(&line))["network"]["kind"], "private");
+    let mistyped = asked(guest, &join(&line.replacen("bbb", "bcb", 1)));
+    assert!(mistyped["message"].as_str().unwrap().contains("cut or changed"), "{mistyped}");
 }
 
 #[test]

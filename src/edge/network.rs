@@ -75,7 +75,7 @@ impl Network {
     /// The line that makes another node a member that finds us at `servers`; the open network has none.
     pub(super) fn invitation(&self, servers: Vec<RendezvousServer>) -> Option<Zeroizing<String>> {
         let secret = self.secrets.as_ref()?.current.secret.clone();
-        Some(Invitation { secret, servers }.to_line())
+        Some(Invitation { secret, servers }.to_invite())
     }
 }
 
