@@ -335,6 +335,43 @@ fn a_ping_until_direct_ends_with_the_first_answer_that_came_without_a_relay() {
     assert!(never.stderr.contains("through another peer only"), "{}", never.stderr);
 }
 
+/// The peers, of which pi-attic has gone if `gone`.
+fn peers_later(request: &Value, gone: bool) -> Vec<Value> {
+    let mut lines = fake::peers(request);
+    if gone {
+        (lines[0]["state"], lines[0]["why"], lines[0]["path"]) =
+            (json!("offline"), json!("it said goodbye"), Value::Null);
+    }
+    lines
+}
+
+#[test]
+fn a_ping_until_direct_ends_with_its_timeout_and_tells_the_reason_of_then() {
+    let mut gone = false;
+    let fake = Fake::new(move |session| {
+        while let Some(request) = session.request() {
+            if request["op"] == "peers" {
+                peers_later(&request, gone).iter().for_each(|line| session.tell(line));
+                continue;
+            }
+            gone = true;
+            assert!(request["timeout_ms"].as_u64().unwrap() <= 1000, "{request}");
+            let id = &request["id"];
+            session.tell(&json!({"ev": "pong", "id": id, "seq": 1, "error": "unreachable"}));
+            session.tell(
+                &json!({"ev": "result", "id": id, "peer": node("pi-attic", 2), "sent": 1, "received": 0,
+                "rtt_us": null}),
+            );
+        }
+    });
+    let ended = against(fake, &["--timeout", "1s", "ping", "pi-attic", "--until-direct"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(5), ""));
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!(lines[0], "atonce: no answer from pi-attic within 1s");
+    assert!(lines[1].starts_with("  it is offline, ") && lines[1].ends_with("it said goodbye"), "{lines:?}");
+    assert_eq!(lines[2..], ["  try: atonce peers --all"]);
+}
+
 #[test]
 fn peers_are_a_table_with_the_same_columns_always() {
     let ended = against(Fake::answering(ok), &["peers"]);
