@@ -387,6 +387,13 @@ fn a_server_with_another_key_is_refused_after_a_restart_until_the_configuration_
     let (_server, _, other) = rendezvous(dirs[1].path(), &addr);
     let _daemon = Daemon::start(dir, &args);
     await_server(dir, "wrong-key");
+    let status = asked(dir, "\"status\"");
+    let health = status["status"]["health"].as_array().unwrap();
+    let check = health.iter().find(|health| health["check"] == "rendezvous").unwrap();
+    assert!(
+        check["fix"].as_str().unwrap().contains("atonce network join, with a line of atonce invite"),
+        "{check}"
+    );
     std::fs::write(&config, format!("{named}rendezvous = [\"{addr}#{other}\"]\n")).unwrap();
     let reloaded = serde_json::json!({"changed": ["rendezvous"], "restart": []});
     assert_eq!(asked(dir, "\"reload\"")["reload"], reloaded);
