@@ -269,6 +269,7 @@ fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
     }
     let refused = ask(&mut daemons, 0, r#""network","action":"settle""#);
     assert!(refused["message"].as_str().unwrap().contains("/secret: change it there"), "{refused}");
+    assert_eq!(refused["hint"], "change that file, then: atonce reload");
     std::fs::write(&file, secret("c")).unwrap();
     assert_eq!(ask(&mut daemons, 0, "\"reload\"")["reload"]["changed"][0], "network_secret_file");
     for n in [1, 2] {

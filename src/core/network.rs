@@ -72,7 +72,8 @@ impl Node {
         self.tell_output(client);
     }
 
-    /// What came of an [`NodeEvent::Network`]: the keys to use from now on and where their secret stands, or why not.
+    /// What came of an [`NodeEvent::Network`]: the keys to use from now on and where their secret stands, or why not, and
+    /// behind `try:`, on a line of its own, what to do.
     pub fn handle_network(
         &mut self,
         client: ClientId,
@@ -87,8 +88,8 @@ impl Node {
             }
             Err(reason) => {
                 self.advance(now);
-                let hint = "the network is as it was before";
-                self.refuse(client, id, ErrorCode::Internal, complaint::one_line(&reason).into(), hint);
+                let (reason, hint) = reason.split_once("\ntry: ").unwrap_or((&reason, "atonce status"));
+                self.refuse(client, id, ErrorCode::Internal, complaint::one_line(reason).into(), hint);
             }
         }
         self.tell_output(client);

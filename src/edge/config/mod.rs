@@ -276,6 +276,11 @@ impl Settings {
         Ok(self.given.describe(|key| self.default_of(key)))
     }
 
+    /// Whether the service manager passed the network secret: its file is a copy that nobody can change.
+    pub fn secret_is_passed(&self) -> bool {
+        self.given.origin("network_secret_file") == Origin::Credential
+    }
+
     /// The keys whose values are not those of `other`.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let differ = |key: &&str| self.given.value(key) != other.given.value(key);
