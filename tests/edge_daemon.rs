@@ -142,6 +142,32 @@ fn a_flag_goes_before_the_environment_the_credential_the_drop_ins_and_the_file()
 }
 
 #[test]
+fn a_variable_is_complained_of_by_its_name_and_a_misspelt_one_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = |set: &[(&str, &str)], args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atonced"));
+        command.env_clear().arg("--check").arg("--state-dir").arg(dir.path()).args(args);
+        let ended = command.envs(set.iter().copied()).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, text) = told(&[("ATONCE_NAME", "")], &[]);
+    assert!(code == Some(2) && text.contains("'$ATONCE_NAME'") && !text.contains("'--name"), "{text}");
+    let (code, text) = told(&[("ATONCE_PORT", "x")], &["--name", "a"]);
+    assert!(code == Some(2) && text.contains("'$ATONCE_PORT'"), "{text}");
+    // What was given by the flag is the flag's.
+    let (code, text) = told(&[("ATONCE_PORT", "1")], &["--port=x"]);
+    assert!(code == Some(2) && text.contains("'--port <N>'"), "{text}");
+    let (code, text) = told(&[("ATONCE_PROT", "1")], &[]);
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(1), "atonced: $ATONCE_PROT: unknown variable, did you mean ATONCE_PORT?\n")
+    );
+    let of_others =
+        [("ATONCE_RENDEZVOUS_BIND", "x"), ("ATONCE_SOCKET", "/x"), ("ATONCE", "x"), ("XATONCE_A", "x")];
+    assert_eq!(told(&of_others, &[]), (Some(0), String::new()));
+}
+
+#[test]
 fn a_reload_follows_what_can_change_and_tells_what_needs_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (config, secret) = (dir.path().join("a.toml"), dir.path().join("secret"));

@@ -164,6 +164,7 @@ impl OptionSet for Options {
     const KEYS: &'static [&'static str] = &KEYS;
     const FILES: Files = Files { main: "atonce.toml", drop_ins: "conf.d" };
     const VARIABLES: &'static str = "ATONCE_";
+    const VARIABLES_OF_OTHERS: Option<&'static str> = Some("ATONCE_RENDEZVOUS_");
     type Settings = Settings;
 
     fn config(&self) -> Option<&Path> {
