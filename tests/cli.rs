@@ -395,6 +395,34 @@ fn peers_are_a_table_with_the_same_columns_always() {
     assert_eq!(object, fake::peers(&Value::Null)[0]);
 }
 
+#[test]
+fn that_nobody_is_online_is_told_with_how_many_are_not() {
+    let fake = Fake::new(|session| {
+        let request = session.expect("peers");
+        fake::peers(&request)[2..].iter().for_each(|line| session.tell(line));
+    });
+    let note = "atonce: no peers are online; atonce peers --all shows 1 offline\n";
+    assert_eq!(against(fake, &["peers"]).stderr, note);
+    let other = against(Fake::answering(ok), &["peers", "--topic", "chat"]);
+    assert_eq!(other.stderr, "atonce: no peer that is online listens to chat\n");
+}
+
+#[test]
+fn a_relay_is_told_by_its_name_or_by_its_short_id_if_that_is_not_known() {
+    let relayed = |via: String| {
+        let fake = Fake::new(move |session| {
+            let request = session.expect("peers");
+            let mut lines = fake::peers(&request);
+            lines[0]["path"] = json!({"kind": "relay", "addr": "192.0.2.1:28282", "via": via});
+            lines.iter().for_each(|line| session.tell(line));
+        });
+        against(fake, &["peers"]).stdout
+    };
+    let (known, unknown) = (relayed(id(3)), relayed(id(9)));
+    assert!(known.contains("relay 192.0.2.1:28282 via pi-cellar "), "{known}");
+    assert!(unknown.contains(&format!("relay 192.0.2.1:28282 via {} ", &id(9)[..8])), "{unknown}");
+}
+
 fn status(request: &Value, health: &Value) -> Vec<Value> {
     let status = json!({"v": 1, "name": "here", "id": id(1), "network": "open", "version": "0.1.0", "uptime_s": 11520,
         "udp": ["0.0.0.0:28282"], "interfaces": [{"name": "eth0", "addrs": ["192.168.1.40", "fe80::1"]}], "rendezvous": [],
@@ -419,6 +447,25 @@ fn the_status_is_a_line_for_each_thing_and_trouble_comes_with_what_mends_it() {
     let ill = Fake::answering(move |request| status(request, &ill));
     let trouble = format!("{head}{STATUS}warn  mdns: port 5353 is taken\n               try: stop avahi\n");
     against(ill, &["status"]).expect(0, &trouble, "");
+}
+
+#[test]
+fn the_status_of_a_private_network_tells_its_fingerprint_and_counts_one_as_one() {
+    let fake = || {
+        Fake::answering(|request| {
+            let mut lines = status(request, &json!([]));
+            let status = &mut lines[0]["status"];
+            (status["network"], status["fingerprint"]) = (json!("private"), json!("uzm4scxl"));
+            status["rendezvous"] =
+                json!([{"server": "a.example:1", "state": "registered", "reflexive": null, "members": 1}]);
+            lines
+        })
+    };
+    let text = against(fake(), &["status"]).stdout;
+    assert!(text.lines().next().unwrap().ends_with("   network private (uzm4scxl)"), "{text}");
+    assert!(text.contains("\nrendezvous     a.example:1 registered, 1 other\n"), "{text}");
+    let object: Value = serde_json::from_str(&against(fake(), &["status", "--json"]).stdout).unwrap();
+    assert_eq!(object["fingerprint"], "uzm4scxl");
 }
 
 #[test]

@@ -139,11 +139,12 @@ impl Node {
             let with = |peer: &crate::core::peers::Peer| peer.is_online() && peer.network == Some(tag);
             self.peers.iter().filter(|(_, peer)| with(peer)).count()
         };
+        let online = state(current.tag());
         let why = format!(
-            "two network secrets are valid: {} with {} peers online, and {} of before with {}; who has only that one is \
+            "two network secrets are valid: {} with {online} {} online, and {} of before with {}; who has only that one is \
              still a member",
             current.fingerprint(),
-            state(current.tag()),
+            if online == 1 { "peer" } else { "peers" },
             before.fingerprint(),
             state(before.tag())
         );

@@ -88,7 +88,7 @@ fn show(info: &NetworkInfo<'_>, output: &Output) -> io::Result<()> {
     if let Some(also) = &info.also {
         row("also valid", also)?;
     }
-    row("secret from", info.source.as_deref().unwrap_or("-"))?;
+    row("secret from", info.source.as_deref().unwrap_or("none"))?;
     info.servers.iter().try_for_each(|server| row("rendezvous", server))
 }
 
@@ -102,7 +102,9 @@ pub(crate) async fn read_secret(options: &Join, output: &Output) -> Result<Zeroi
         }
         Some(path) => {
             let failed = |error: io::Error| {
-                Failure::new(Exit::Other, format!("cannot read {}: {error}", path.display()))
+                let is_directory = error.kind() == io::ErrorKind::IsADirectory;
+                let why = if is_directory { "it is a directory".to_owned() } else { error.to_string() };
+                Failure::new(Exit::Other, format!("cannot read {}: {why}", path.display()))
                     .try_this("a file with the line, or none: then it is asked for")
             };
             let file = File::open(path).map_err(failed)?;
