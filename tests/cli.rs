@@ -702,6 +702,11 @@ fn a_secret_is_read_from_a_file_or_standard_input_and_never_from_the_command_lin
     fed(&keeping, &["network", "join", "--keep-old"], b"atonce-secret-abc\n").expect(0, shown, "");
     keeping.finish();
     let settling = Fake::answering(|request| {
+        if request["action"] == "show" {
+            let network =
+                json!({"kind": "private", "fingerprint": "abcdefgh", "also": "bcdefghi", "source": null});
+            return vec![json!({"ev": "ok", "id": request["id"], "network": network})];
+        }
         assert_eq!(request["action"], "settle");
         error(request, "denied")
     });
@@ -780,6 +785,81 @@ fn the_servers_of_a_network_are_shown_and_steer_no_terminal() {
     let shown = "network        private\nfingerprint    abcdefgh\nsecret from    state\n\
                  rendezvous     a.example:1\nrendezvous     b\\u{1b}[2J:2\n";
     against(fake, &["network", "show"]).expect(0, shown, "");
+}
+
+/// Answers `show` with two secrets that count or one, and `settle`; the peers with the numbers of `behind` have only the
+/// old one.
+fn changing(two: bool, behind: &'static [u8]) -> Fake {
+    Fake::new(move |session| {
+        while let Some(request) = session.request() {
+            if request["op"] == "peers" {
+                for mut line in fake::peers(&request) {
+                    if behind.iter().any(|number| line["id"] == id(*number)) {
+                        line["old_secret"] = json!(true);
+                    }
+                    session.tell(&line);
+                }
+                continue;
+            }
+            let mut network = json!({"kind": "private", "fingerprint": "abcdefgh", "source": "state"});
+            if request["action"] == "show" && two {
+                network["also"] = json!("bcdefghi");
+            }
+            assert!(request["action"] == "show" || two, "nothing is settled that is settled: {request}");
+            session.tell(&json!({"ev": "ok", "id": request["id"], "network": network}));
+        }
+    })
+}
+
+#[test]
+fn settling_is_refused_with_who_would_be_lost_by_it_unless_it_is_forced() {
+    let shown = "network        private\nfingerprint    abcdefgh\nsecret from    state\n";
+    let refused = format!(
+        "atonce: 2 peers online have the old secret only, and would be lost\n  pi-attic  {}\n  pi-cellar  {}\n  \
+         try: atonce network join --keep-old there; or, if they are to be lost, atonce network settle --force\n",
+        id(2),
+        id(3)
+    );
+    against(changing(true, &[2, 3]), &["network", "settle"]).expect(8, "", &refused);
+    against(changing(true, &[2, 3]), &["network", "settle", "--force"]).expect(0, shown, "");
+    against(changing(true, &[]), &["network", "settle"]).expect(0, shown, "");
+    let nothing = "atonce: there is nothing to settle: one secret counts here\n";
+    against(changing(false, &[]), &["network", "settle"]).expect(0, shown, nothing);
+}
+
+#[test]
+fn nothing_of_the_open_network_is_kept_and_that_is_told() {
+    let fake = Fake::answering(|request| {
+        let open = request["action"] == "show";
+        assert!(open || request.get("keep").is_none(), "{request}");
+        let network = if open {
+            json!({"kind": "open", "fingerprint": "bcdefghi", "source": null})
+        } else {
+            json!({"kind": "private", "fingerprint": "abcdefgh", "source": "state"})
+        };
+        vec![json!({"ev": "ok", "id": request["id"], "network": network})]
+    });
+    let shown = "network        private\nfingerprint    abcdefgh\nsecret from    state\n";
+    let note = "atonce: there is nothing to keep: this node was in the open network\n";
+    fed(&fake, &["network", "join", "--keep-old"], b"atonce-secret-abc\n").expect(0, shown, note);
+    fake.finish();
+}
+
+#[test]
+fn the_open_network_has_its_secret_from_nowhere() {
+    let network = json!({"kind": "open", "fingerprint": "bcdefghi", "source": null});
+    let fake =
+        Fake::answering(move |request| vec![json!({"ev": "ok", "id": request["id"], "network": network})]);
+    let shown = "network        open\nfingerprint    bcdefghi\nsecret from    none\n";
+    against(fake, &["network", "show"]).expect(0, shown, "");
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_secret_is_called_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let ended = run(Path::new("/nonexistent"), &["network", "join", directory.path().to_str().unwrap()]);
+    let what = format!("atonce: cannot read {}: it is a directory\n", directory.path().display());
+    assert!(ended.stderr.starts_with(&what), "{}", ended.stderr);
 }
 
 #[test]

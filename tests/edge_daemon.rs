@@ -275,6 +275,9 @@ fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
     let mut shown = Vec::new();
     for n in [1, 2] {
         everybody(&mut daemons);
+        if n == 2 {
+            await_old_secrets(dirs[1].path(), 1);
+        }
         shown.push(ask(&mut daemons, n, &join("c", true))["network"].clone());
     }
     assert!(shown[0]["also"].is_string() && shown[0] == shown[1], "{shown:?}");
@@ -311,6 +314,23 @@ fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
     let told: Vec<_> =
         std::iter::repeat_with(|| line(&mut watched)).take_while(|told| told["id"] != 9).collect();
     assert!(told.iter().all(|told| told["ev"] != "exit"), "{told:?}");
+}
+
+/// Until so many peers are there by the old secret alone.
+#[track_caller]
+fn await_old_secrets(dir: &Path, count: usize) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let (mut app, mut answers) = connect(dir);
+        writeln!(app, r#"{{"op":"peers","id":1}}"#).unwrap();
+        let listed = std::iter::repeat_with(|| line(&mut answers)).take_while(|told| told["ev"] == "peer");
+        let listed: Vec<_> = listed.collect();
+        if listed.iter().filter(|peer| peer["old_secret"] == true).count() == count {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "not {count}: {listed:?}");
+        std::thread::yield_now();
+    }
 }
 
 /// A rendezvous server, and the address and key that it printed.

@@ -77,6 +77,8 @@ impl Node {
             last_seen,
             topics: peer.topics.names().map(|topic| Cow::Owned(topic.to_string())).collect(),
             conflict: !peer.pinned,
+            old_secret: peer.is_online()
+                && self.config.network.before().is_some_and(|before| peer.network == Some(before.tag())),
         }
     }
 
@@ -93,6 +95,7 @@ impl Node {
             last_seen: None,
             topics: Vec::new(),
             conflict: false,
+            old_secret: false,
         }
     }
 

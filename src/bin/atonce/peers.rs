@@ -167,6 +167,7 @@ mod tests {
             last_seen: None,
             topics: vec![],
             conflict: false,
+            old_secret: false,
         }
     }
 
