@@ -335,6 +335,43 @@ fn a_ping_until_direct_ends_with_the_first_answer_that_came_without_a_relay() {
     assert!(never.stderr.contains("through another peer only"), "{}", never.stderr);
 }
 
+/// The peers, of which pi-attic has gone if `gone`.
+fn peers_later(request: &Value, gone: bool) -> Vec<Value> {
+    let mut lines = fake::peers(request);
+    if gone {
+        (lines[0]["state"], lines[0]["why"], lines[0]["path"]) =
+            (json!("offline"), json!("it said goodbye"), Value::Null);
+    }
+    lines
+}
+
+#[test]
+fn a_ping_until_direct_ends_with_its_timeout_and_tells_the_reason_of_then() {
+    let mut gone = false;
+    let fake = Fake::new(move |session| {
+        while let Some(request) = session.request() {
+            if request["op"] == "peers" {
+                peers_later(&request, gone).iter().for_each(|line| session.tell(line));
+                continue;
+            }
+            gone = true;
+            assert!(request["timeout_ms"].as_u64().unwrap() <= 1000, "{request}");
+            let id = &request["id"];
+            session.tell(&json!({"ev": "pong", "id": id, "seq": 1, "error": "unreachable"}));
+            session.tell(
+                &json!({"ev": "result", "id": id, "peer": node("pi-attic", 2), "sent": 1, "received": 0,
+                "rtt_us": null}),
+            );
+        }
+    });
+    let ended = against(fake, &["--timeout", "1s", "ping", "pi-attic", "--until-direct"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(5), ""));
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!(lines[0], "atonce: no answer from pi-attic within 1s");
+    assert!(lines[1].starts_with("  it is offline, ") && lines[1].ends_with("it said goodbye"), "{lines:?}");
+    assert_eq!(lines[2..], ["  try: atonce peers --all"]);
+}
+
 #[test]
 fn peers_are_a_table_with_the_same_columns_always() {
     let ended = against(Fake::answering(ok), &["peers"]);
@@ -356,6 +393,34 @@ fn peers_are_a_table_with_the_same_columns_always() {
     let listening = against(Fake::answering(ok), &["peers", "--all", "--topic", "sensor", "--json"]);
     let object: Value = serde_json::from_str(&listening.stdout).unwrap();
     assert_eq!(object, fake::peers(&Value::Null)[0]);
+}
+
+#[test]
+fn that_nobody_is_online_is_told_with_how_many_are_not() {
+    let fake = Fake::new(|session| {
+        let request = session.expect("peers");
+        fake::peers(&request)[2..].iter().for_each(|line| session.tell(line));
+    });
+    let note = "atonce: no peers are online; atonce peers --all shows 1 offline\n";
+    assert_eq!(against(fake, &["peers"]).stderr, note);
+    let other = against(Fake::answering(ok), &["peers", "--topic", "chat"]);
+    assert_eq!(other.stderr, "atonce: no peer that is online listens to chat\n");
+}
+
+#[test]
+fn a_relay_is_told_by_its_name_or_by_its_short_id_if_that_is_not_known() {
+    let relayed = |via: String| {
+        let fake = Fake::new(move |session| {
+            let request = session.expect("peers");
+            let mut lines = fake::peers(&request);
+            lines[0]["path"] = json!({"kind": "relay", "addr": "192.0.2.1:28282", "via": via});
+            lines.iter().for_each(|line| session.tell(line));
+        });
+        against(fake, &["peers"]).stdout
+    };
+    let (known, unknown) = (relayed(id(3)), relayed(id(9)));
+    assert!(known.contains("relay 192.0.2.1:28282 via pi-cellar "), "{known}");
+    assert!(unknown.contains(&format!("relay 192.0.2.1:28282 via {} ", &id(9)[..8])), "{unknown}");
 }
 
 fn status(request: &Value, health: &Value) -> Vec<Value> {
@@ -382,6 +447,25 @@ fn the_status_is_a_line_for_each_thing_and_trouble_comes_with_what_mends_it() {
     let ill = Fake::answering(move |request| status(request, &ill));
     let trouble = format!("{head}{STATUS}warn  mdns: port 5353 is taken\n               try: stop avahi\n");
     against(ill, &["status"]).expect(0, &trouble, "");
+}
+
+#[test]
+fn the_status_of_a_private_network_tells_its_fingerprint_and_counts_one_as_one() {
+    let fake = || {
+        Fake::answering(|request| {
+            let mut lines = status(request, &json!([]));
+            let status = &mut lines[0]["status"];
+            (status["network"], status["fingerprint"]) = (json!("private"), json!("uzm4scxl"));
+            status["rendezvous"] =
+                json!([{"server": "a.example:1", "state": "registered", "reflexive": null, "members": 1}]);
+            lines
+        })
+    };
+    let text = against(fake(), &["status"]).stdout;
+    assert!(text.lines().next().unwrap().ends_with("   network private (uzm4scxl)"), "{text}");
+    assert!(text.contains("\nrendezvous     a.example:1 registered, 1 other\n"), "{text}");
+    let object: Value = serde_json::from_str(&against(fake(), &["status", "--json"]).stdout).unwrap();
+    assert_eq!(object["fingerprint"], "uzm4scxl");
 }
 
 #[test]
@@ -618,6 +702,11 @@ fn a_secret_is_read_from_a_file_or_standard_input_and_never_from_the_command_lin
     fed(&keeping, &["network", "join", "--keep-old"], b"atonce-secret-abc\n").expect(0, shown, "");
     keeping.finish();
     let settling = Fake::answering(|request| {
+        if request["action"] == "show" {
+            let network =
+                json!({"kind": "private", "fingerprint": "abcdefgh", "also": "bcdefghi", "source": null});
+            return vec![json!({"ev": "ok", "id": request["id"], "network": network})];
+        }
         assert_eq!(request["action"], "settle");
         error(request, "denied")
     });
@@ -696,6 +785,81 @@ fn the_servers_of_a_network_are_shown_and_steer_no_terminal() {
     let shown = "network        private\nfingerprint    abcdefgh\nsecret from    state\n\
                  rendezvous     a.example:1\nrendezvous     b\\u{1b}[2J:2\n";
     against(fake, &["network", "show"]).expect(0, shown, "");
+}
+
+/// Answers `show` with two secrets that count or one, and `settle`; the peers with the numbers of `behind` have only the
+/// old one.
+fn changing(two: bool, behind: &'static [u8]) -> Fake {
+    Fake::new(move |session| {
+        while let Some(request) = session.request() {
+            if request["op"] == "peers" {
+                for mut line in fake::peers(&request) {
+                    if behind.iter().any(|number| line["id"] == id(*number)) {
+                        line["old_secret"] = json!(true);
+                    }
+                    session.tell(&line);
+                }
+                continue;
+            }
+            let mut network = json!({"kind": "private", "fingerprint": "abcdefgh", "source": "state"});
+            if request["action"] == "show" && two {
+                network["also"] = json!("bcdefghi");
+            }
+            assert!(request["action"] == "show" || two, "nothing is settled that is settled: {request}");
+            session.tell(&json!({"ev": "ok", "id": request["id"], "network": network}));
+        }
+    })
+}
+
+#[test]
+fn settling_is_refused_with_who_would_be_lost_by_it_unless_it_is_forced() {
+    let shown = "network        private\nfingerprint    abcdefgh\nsecret from    state\n";
+    let refused = format!(
+        "atonce: 2 peers online have the old secret only, and would be lost\n  pi-attic  {}\n  pi-cellar  {}\n  \
+         try: atonce network join --keep-old there; or, if they are to be lost, atonce network settle --force\n",
+        id(2),
+        id(3)
+    );
+    against(changing(true, &[2, 3]), &["network", "settle"]).expect(8, "", &refused);
+    against(changing(true, &[2, 3]), &["network", "settle", "--force"]).expect(0, shown, "");
+    against(changing(true, &[]), &["network", "settle"]).expect(0, shown, "");
+    let nothing = "atonce: there is nothing to settle: one secret counts here\n";
+    against(changing(false, &[]), &["network", "settle"]).expect(0, shown, nothing);
+}
+
+#[test]
+fn nothing_of_the_open_network_is_kept_and_that_is_told() {
+    let fake = Fake::answering(|request| {
+        let open = request["action"] == "show";
+        assert!(open || request.get("keep").is_none(), "{request}");
+        let network = if open {
+            json!({"kind": "open", "fingerprint": "bcdefghi", "source": null})
+        } else {
+            json!({"kind": "private", "fingerprint": "abcdefgh", "source": "state"})
+        };
+        vec![json!({"ev": "ok", "id": request["id"], "network": network})]
+    });
+    let shown = "network        private\nfingerprint    abcdefgh\nsecret from    state\n";
+    let note = "atonce: there is nothing to keep: this node was in the open network\n";
+    fed(&fake, &["network", "join", "--keep-old"], b"atonce-secret-abc\n").expect(0, shown, note);
+    fake.finish();
+}
+
+#[test]
+fn the_open_network_has_its_secret_from_nowhere() {
+    let network = json!({"kind": "open", "fingerprint": "bcdefghi", "source": null});
+    let fake =
+        Fake::answering(move |request| vec![json!({"ev": "ok", "id": request["id"], "network": network})]);
+    let shown = "network        open\nfingerprint    bcdefghi\nsecret from    none\n";
+    against(fake, &["network", "show"]).expect(0, shown, "");
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_secret_is_called_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let ended = run(Path::new("/nonexistent"), &["network", "join", directory.path().to_str().unwrap()]);
+    let what = format!("atonce: cannot read {}: it is a directory\n", directory.path().display());
+    assert!(ended.stderr.starts_with(&what), "{}", ended.stderr);
 }
 
 #[test]

@@ -142,6 +142,32 @@ fn a_flag_goes_before_the_environment_the_credential_the_drop_ins_and_the_file()
 }
 
 #[test]
+fn a_variable_is_complained_of_by_its_name_and_a_misspelt_one_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = |set: &[(&str, &str)], args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atonced"));
+        command.env_clear().arg("--check").arg("--state-dir").arg(dir.path()).args(args);
+        let ended = command.envs(set.iter().copied()).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, text) = told(&[("ATONCE_NAME", "")], &[]);
+    assert!(code == Some(2) && text.contains("'$ATONCE_NAME'") && !text.contains("'--name"), "{text}");
+    let (code, text) = told(&[("ATONCE_PORT", "x")], &["--name", "a"]);
+    assert!(code == Some(2) && text.contains("'$ATONCE_PORT'"), "{text}");
+    // What was given by the flag is the flag's.
+    let (code, text) = told(&[("ATONCE_PORT", "1")], &["--port=x"]);
+    assert!(code == Some(2) && text.contains("'--port <N>'"), "{text}");
+    let (code, text) = told(&[("ATONCE_PROT", "1")], &[]);
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(1), "atonced: $ATONCE_PROT: unknown variable, did you mean ATONCE_PORT?\n")
+    );
+    let of_others =
+        [("ATONCE_RENDEZVOUS_BIND", "x"), ("ATONCE_SOCKET", "/x"), ("ATONCE", "x"), ("XATONCE_A", "x")];
+    assert_eq!(told(&of_others, &[]), (Some(0), String::new()));
+}
+
+#[test]
 fn a_reload_follows_what_can_change_and_tells_what_needs_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (config, secret) = (dir.path().join("a.toml"), dir.path().join("secret"));
@@ -249,6 +275,9 @@ fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
     let mut shown = Vec::new();
     for n in [1, 2] {
         everybody(&mut daemons);
+        if n == 2 {
+            await_old_secrets(dirs[1].path(), 1);
+        }
         shown.push(ask(&mut daemons, n, &join("c", true))["network"].clone());
     }
     assert!(shown[0]["also"].is_string() && shown[0] == shown[1], "{shown:?}");
@@ -269,6 +298,7 @@ fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
     }
     let refused = ask(&mut daemons, 0, r#""network","action":"settle""#);
     assert!(refused["message"].as_str().unwrap().contains("/secret: change it there"), "{refused}");
+    assert_eq!(refused["hint"], "change that file, then: atonce reload");
     std::fs::write(&file, secret("c")).unwrap();
     assert_eq!(ask(&mut daemons, 0, "\"reload\"")["reload"]["changed"][0], "network_secret_file");
     for n in [1, 2] {
@@ -284,6 +314,23 @@ fn real_daemons_change_their_secret_one_after_the_other_and_none_leaves() {
     let told: Vec<_> =
         std::iter::repeat_with(|| line(&mut watched)).take_while(|told| told["id"] != 9).collect();
     assert!(told.iter().all(|told| told["ev"] != "exit"), "{told:?}");
+}
+
+/// Until so many peers are there by the old secret alone.
+#[track_caller]
+fn await_old_secrets(dir: &Path, count: usize) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let (mut app, mut answers) = connect(dir);
+        writeln!(app, r#"{{"op":"peers","id":1}}"#).unwrap();
+        let listed = std::iter::repeat_with(|| line(&mut answers)).take_while(|told| told["ev"] == "peer");
+        let listed: Vec<_> = listed.collect();
+        if listed.iter().filter(|peer| peer["old_secret"] == true).count() == count {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "not {count}: {listed:?}");
+        std::thread::yield_now();
+    }
 }
 
 /// A rendezvous server, and the address and key that it printed.
@@ -358,6 +405,13 @@ fn an_invitation_brings_the_secret_and_the_servers_over_in_one_line() {
     assert_eq!(left["network"].get("servers"), None);
     assert!(!stored.exists());
     assert_eq!(std::fs::read_to_string(guest.join("state/rendezvous.pins")).unwrap(), "");
+    // Without servers it is known to be whole too.
+    asked(guest, &join(&secret));
+    let line = asked(guest, "\"invite\"")["line"].as_str().unwrap().to_owned();
+    assert!(line.starts_with("atonce-invite-") && line.contains('~') && !line.contains('@'), "{line}");
+    assert_eq!(asked(guest, &join(&line))["network"]["kind"], "private");
+    let mistyped = asked(guest, &join(&line.replacen("bbb", "bcb", 1)));
+    assert!(mistyped["message"].as_str().unwrap().contains("cut or changed"), "{mistyped}");
 }
 
 #[test]
@@ -380,6 +434,13 @@ fn a_server_with_another_key_is_refused_after_a_restart_until_the_configuration_
     let (_server, _, other) = rendezvous(dirs[1].path(), &addr);
     let _daemon = Daemon::start(dir, &args);
     await_server(dir, "wrong-key");
+    let status = asked(dir, "\"status\"");
+    let health = status["status"]["health"].as_array().unwrap();
+    let check = health.iter().find(|health| health["check"] == "rendezvous").unwrap();
+    assert!(
+        check["fix"].as_str().unwrap().contains("atonce network join, with a line of atonce invite"),
+        "{check}"
+    );
     std::fs::write(&config, format!("{named}rendezvous = [\"{addr}#{other}\"]\n")).unwrap();
     let reloaded = serde_json::json!({"changed": ["rendezvous"], "restart": []});
     assert_eq!(asked(dir, "\"reload\"")["reload"], reloaded);

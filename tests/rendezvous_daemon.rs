@@ -270,6 +270,8 @@ fn a_second_one_is_told_whose_the_place_is_and_a_damaged_key_ends_the_start() {
     let told = failed(command(dir.path(), "127.0.0.1:0"));
     let owner = format!("(pid {})", server.child.id());
     assert!(told.starts_with("atonce-rendezvous: the state directory ") && told.contains(&owner), "{told}");
+    // No option that it does not have.
+    assert!(!told.contains("--socket") && !told.contains("--name"), "{told}");
     let other = tempfile::tempdir().unwrap();
     let told = failed(command(other.path(), &server.addr.to_string()));
     assert!(told.contains("is taken\ntry: another port in --bind"), "{told}");

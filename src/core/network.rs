@@ -72,7 +72,8 @@ impl Node {
         self.tell_output(client);
     }
 
-    /// What came of an [`NodeEvent::Network`]: the keys to use from now on and where their secret stands, or why not.
+    /// What came of an [`NodeEvent::Network`]: the keys to use from now on and where their secret stands, or why not, and
+    /// behind `try:`, on a line of its own, what to do.
     pub fn handle_network(
         &mut self,
         client: ClientId,
@@ -87,8 +88,8 @@ impl Node {
             }
             Err(reason) => {
                 self.advance(now);
-                let hint = "the network is as it was before";
-                self.refuse(client, id, ErrorCode::Internal, complaint::one_line(&reason).into(), hint);
+                let (reason, hint) = reason.split_once("\ntry: ").unwrap_or((&reason, "atonce status"));
+                self.refuse(client, id, ErrorCode::Internal, complaint::one_line(reason).into(), hint);
             }
         }
         self.tell_output(client);
@@ -138,11 +139,12 @@ impl Node {
             let with = |peer: &crate::core::peers::Peer| peer.is_online() && peer.network == Some(tag);
             self.peers.iter().filter(|(_, peer)| with(peer)).count()
         };
+        let online = state(current.tag());
         let why = format!(
-            "two network secrets are valid: {} with {} peers online, and {} of before with {}; who has only that one is \
+            "two network secrets are valid: {} with {online} {} online, and {} of before with {}; who has only that one is \
              still a member",
             current.fingerprint(),
-            state(current.tag()),
+            if online == 1 { "peer" } else { "peers" },
             before.fingerprint(),
             state(before.tag())
         );

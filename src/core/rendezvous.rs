@@ -482,7 +482,9 @@ impl Node {
                 );
                 (
                     why,
-                    "if its operator changed the key, write the new line into the configuration: --rendezvous HOST:PORT#KEY",
+                    "if its operator changed the key, write the new line into the configuration: --rendezvous HOST:PORT#KEY; or, if \
+                     it came with an invitation: atonce network join, with a line of atonce invite from a member that knows \
+                     the new key",
                 )
             } else if server.links.iter().all(|link| link.addr.is_none()) {
                 (format!("{name} has no address"), "correct --rendezvous; it is looked up again every minute")

@@ -7,6 +7,7 @@ use crate::core::Node;
 use crate::core::api::KnownPeer;
 use crate::core::clock_text::write_time;
 use crate::core::peers::{Peer, short_name};
+use crate::crypto::network::NetworkKind;
 use crate::id::{ClientId, NodeId, RequestId};
 use crate::limits;
 use crate::wire::local::{
@@ -76,6 +77,8 @@ impl Node {
             last_seen,
             topics: peer.topics.names().map(|topic| Cow::Owned(topic.to_string())).collect(),
             conflict: !peer.pinned,
+            old_secret: peer.is_online()
+                && self.config.network.before().is_some_and(|before| peer.network == Some(before.tag())),
         }
     }
 
@@ -92,6 +95,7 @@ impl Node {
             last_seen: None,
             topics: Vec::new(),
             conflict: false,
+            old_secret: false,
         }
     }
 
@@ -127,11 +131,13 @@ impl Node {
                 PeerState::Offline => peers.offline += 1,
             }
         }
+        let network = self.config.network.current();
         Status {
             v: 1,
             name: Cow::Owned(self.config.name.to_string()),
             id: self.id,
-            network: self.config.network.current().kind().as_str().into(),
+            network: network.kind().as_str().into(),
+            fingerprint: (network.kind() == NetworkKind::Private).then(|| network.fingerprint().into()),
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: self.now.since(self.started).as_secs(),
             udp: self.config.udp.clone(),

@@ -4,8 +4,8 @@
 //! atonce-invite-<52 characters of the secret>@HOST:PORT#KEY,HOST:PORT~<8 characters that say that it is whole>
 //! ```
 //!
-//! Without servers it is the line of the secret alone, and wherever that is read, an invitation is read too. It begins with
-//! another word than a secret, so that no piece of it can be taken for one: its reader would be a member that finds nobody.
+//! Without servers there is no `@`. Wherever the line of a secret is read, an invitation is read too. It begins with another
+//! word than a secret, so that no piece of it can be taken for one: its reader would be a member that finds nobody.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -40,12 +40,16 @@ pub struct Invitation {
 }
 
 impl Invitation {
-    /// The line that people copy, without a newline.
+    /// The line that is kept on disk, without a newline: that of the secret alone where there are no servers.
     pub fn to_line(&self) -> Zeroizing<String> {
+        if self.servers.is_empty() { self.secret.to_line() } else { self.to_invite() }
+    }
+
+    /// The line that people copy, without a newline: with its check also where there are no servers, since a changed letter
+    /// of a secret alone is just another network.
+    pub fn to_invite(&self) -> Zeroizing<String> {
         let secret = self.secret.to_line();
-        let Some(characters) = secret.strip_prefix(PREFIX).filter(|_| !self.servers.is_empty()) else {
-            return secret;
-        };
+        let characters = secret.strip_prefix(PREFIX).unwrap_or(&secret);
         let mut line = Zeroizing::new(String::with_capacity(LINE_BYTES));
         line.push_str(INVITATION);
         line.push_str(characters);
@@ -82,16 +86,18 @@ impl FromStr for Invitation {
         if !check.eq_ignore_ascii_case(&check_of(line)) {
             return Err(BadSecret::Damaged);
         }
-        let (secret, named) = line.split_once('@').ok_or(BadSecret::Damaged)?;
+        let (secret, named) =
+            line.split_once('@').map_or((line, None), |(secret, named)| (secret, Some(named)));
         let mut whole = Zeroizing::new(String::with_capacity(secret.len()));
         whole.push_str(PREFIX);
         whole.push_str(&secret[INVITATION.len()..]);
         let secret = whole.parse()?;
-        if named.split(',').nth(limits::RENDEZVOUS_SERVERS).is_some() {
+        let named = || named.into_iter().flat_map(|named| named.split(','));
+        if named().nth(limits::RENDEZVOUS_SERVERS).is_some() {
             return Err(BadSecret::TooManyServers);
         }
         let mut servers = Vec::new();
-        for server in named.split(',') {
+        for server in named() {
             servers.push(server.parse().map_err(BadSecret::Server)?);
         }
         Ok(Self { secret, servers: RendezvousServer::merge(servers) })
@@ -152,6 +158,23 @@ mod tests {
                 assert_eq!(*text.parse::<Invitation>().unwrap().to_line(), line);
             }
         }
+    }
+
+    #[test]
+    fn an_invitation_without_servers_is_known_to_be_whole_too() {
+        let secret = format!("{PREFIX}{}", characters());
+        let invite = secret.parse::<Invitation>().unwrap().to_invite();
+        let (body, check) = invite.split_once('~').unwrap();
+        assert_eq!((body.strip_prefix(INVITATION), check), (Some(&*characters()), "wduy7ild"));
+        assert_eq!(invite.to_uppercase().parse::<Invitation>().unwrap().to_line().as_str(), secret);
+        for at in INVITATION.len()..invite.len() {
+            let other = if &invite[at..=at] == "c" { "d" } else { "c" };
+            let changed = format!("{}{other}{}", &invite[..at], &invite[at + 1..]);
+            assert_eq!(refused(&changed), BadSecret::Damaged, "{at}");
+            assert_eq!(refused(&invite[..at]), BadSecret::Damaged, "{at}");
+        }
+        let servers = line("a.example:1");
+        assert_eq!(servers.parse::<Invitation>().unwrap().to_invite().as_str(), servers);
     }
 
     // The check is what Python's hashlib.blake2s says.

@@ -75,11 +75,12 @@ impl FromStr for NetworkSecret {
         if count != CHARACTERS {
             return Err(BadSecret::Length(count));
         }
-        let mut secret = Key::default();
-        if characters.len() != CHARACTERS
-            || BASE32_NOPAD.decode_mut(characters.as_bytes(), &mut *secret).is_err()
-        {
+        if !characters.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7')) {
             return Err(BadSecret::Characters);
+        }
+        let mut secret = Key::default();
+        if BASE32_NOPAD.decode_mut(characters.as_bytes(), &mut *secret).is_err() {
+            return Err(BadSecret::Mistyped);
         }
         Ok(Self(secret))
     }
@@ -121,6 +122,9 @@ pub enum BadSecret {
     /// More than [`limits::RENDEZVOUS_SERVERS`] of them.
     #[error("there are more than {} rendezvous servers in this invitation", limits::RENDEZVOUS_SERVERS)]
     TooManyServers,
+    /// All characters are of the alphabet, and together they are none.
+    #[error("this network secret was mistyped or cut on its way: copy the whole line again")]
+    Mistyped,
     /// Misread or mistyped.
     #[error("a network secret has the characters a-z and 2-7, and one here is wrong: copy the line again")]
     Characters,
@@ -408,7 +412,7 @@ mod tests {
         assert_eq!(read(&line.replace(|char: char| char.is_ascii_digit(), "1")), Some(BadSecret::Characters));
         assert_eq!(read(&format!("{}é", &line[..65])), Some(BadSecret::Characters));
         // 52 characters have room for four bits more than 32 bytes: those are zero.
-        assert_eq!(read(&format!("atonce-secret-{}b", "a".repeat(51))), Some(BadSecret::Characters));
+        assert_eq!(read(&format!("atonce-secret-{}b", "a".repeat(51))), Some(BadSecret::Mistyped));
         assert_eq!(read(&format!("atonce-secret-{}q", "a".repeat(51))), None);
 
         let reason = read(&line[..65]).unwrap().to_string();

@@ -41,7 +41,7 @@ pub struct StateDir {
 pub enum StateError {
     /// Another daemon has it.
     #[error(
-        "the state directory {} belongs to another one that runs{}\ntry: stop that one, or give this one its own --state-dir (and --socket and --name, if it has them)",
+        "the state directory {} belongs to another one that runs{}\ntry: stop that one, or give this one its own --state-dir",
         path.display(), owner(*pid)
     )]
     Locked {

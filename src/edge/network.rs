@@ -38,9 +38,14 @@ impl Network {
         state: &StateDir,
     ) -> Result<Self, String> {
         if let Some(path) = &settings.network_secret_file {
-            let path = path.display();
+            let tries = if settings.secret_is_passed() {
+                "change the credential, then: sudo systemctl restart atonced"
+            } else {
+                "change that file, then: atonce reload"
+            };
             return Err(format!(
-                "the network secret comes from {path}: change it there, and restart the daemon"
+                "the network secret comes from {}: change it there\ntry: {tries}",
+                path.display()
             ));
         }
         store(change, state).map(Self::stored).map_err(|error| error.to_string())
@@ -75,7 +80,7 @@ impl Network {
     /// The line that makes another node a member that finds us at `servers`; the open network has none.
     pub(super) fn invitation(&self, servers: Vec<RendezvousServer>) -> Option<Zeroizing<String>> {
         let secret = self.secrets.as_ref()?.current.secret.clone();
-        Some(Invitation { secret, servers }.to_line())
+        Some(Invitation { secret, servers }.to_invite())
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) mod cable;
 #[path = "lines.rs"]
 pub(crate) mod lines;
 
-const INSIDE: &str = "ATONCE_LAB_INSIDE";
+const INSIDE: &str = "INSIDE_ATONCE_LAB";
 /// All files of a lab; `/run` is a file system of its own in there.
 pub(crate) const FILES: &str = "/run/lab";
 const TOOLS: [(&str, &str, &str); 8] = [

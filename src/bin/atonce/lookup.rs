@@ -14,7 +14,7 @@ use crate::human;
 /// Characters that the beginning of an id must have.
 const ID_PREFIX: usize = 4;
 /// Matches that an error lists.
-const LISTED: usize = 10;
+pub(crate) const LISTED: usize = 10;
 
 /// The peer that was meant, or this node.
 #[derive(Debug)]

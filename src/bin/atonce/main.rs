@@ -57,15 +57,24 @@ struct Globals {
     /// Write JSON, one object a line: what the daemon's socket says, field for field
     #[arg(long, global = true)]
     json: bool,
-    /// How long to wait for an answer: 500ms, 5s, 2m
-    #[arg(long, global = true, value_name = "DUR", default_value = "5s", value_parser = human::parse_duration)]
-    timeout: Duration,
+    /// How long to wait for an answer: 500ms, 5s, 2m [default: 5s; of `ping --until-direct` in all, 60s]
+    #[arg(long, global = true, value_name = "DUR", value_parser = human::parse_duration)]
+    timeout: Option<Duration>,
     /// No notes on standard error, only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     /// More notes on standard error
     #[arg(short, long, global = true)]
     verbose: bool,
+}
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Globals {
+    fn patience(&self) -> Duration {
+        self.timeout.unwrap_or(PATIENCE)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,11 +153,11 @@ async fn run(globals: &Globals, command: Option<Command>, output: &Output) -> Re
         Some(Command::Peers(options)) => peers::run(client, &options, output).await,
         Some(Command::Watch) => watch::run(client, output).await,
         Some(Command::Listen(options)) => listen::run(client, &options, output).await,
-        Some(Command::Send(options)) => send::run(client, &options, globals.timeout, output).await,
-        Some(Command::Publish(options)) => publish::run(client, &options, globals.timeout, output).await,
+        Some(Command::Send(options)) => send::run(client, &options, globals.patience(), output).await,
+        Some(Command::Publish(options)) => publish::run(client, &options, globals.patience(), output).await,
         Some(Command::Ping(options)) => ping::run(client, &options, globals.timeout, output).await,
         Some(Command::Id) => id::run(client, output),
-        Some(Command::Wait(options)) => wait::run(client, &options, globals.timeout).await,
+        Some(Command::Wait(options)) => wait::run(client, &options, globals.patience()).await,
         Some(Command::Forget(options)) => forget::run(client, &options, output).await,
         Some(Command::Invite(options)) => invite::run(client, &options, output).await,
         Some(Command::Reload) => reload::run(client, output).await,
@@ -158,7 +167,7 @@ async fn run(globals: &Globals, command: Option<Command>, output: &Output) -> Re
 
 async fn connect(globals: &Globals, output: &Output) -> Result<Client, Failure> {
     let socket = globals.socket.clone().unwrap_or_else(default_socket);
-    let client = Client::connect_to(&socket, globals.timeout).await?;
+    let client = Client::connect_to(&socket, globals.patience()).await?;
     let hello = client.hello();
     output.detail(&format!("{} is atonced {}, node {}", socket.display(), hello.version, hello.node.name));
     Ok(client)

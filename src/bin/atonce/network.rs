@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use atonce::Client;
-use atonce::client::NetworkInfo;
+use atonce::client::{NetworkInfo, PeerInfo};
 use atonce::crypto::network::NetworkSecret;
 use clap::{Args, Subcommand};
 use getrandom::SysRng;
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::input::blocking;
+use crate::lookup::LISTED;
 use crate::output::{Output, escape};
 
 /// Bytes that a file with a secret or an invitation has at most: it is one line.
@@ -35,8 +36,8 @@ pub(crate) enum Command {
     Join(Join),
     /// Tell which network this node belongs to
     Show,
-    /// Talk no more to members that have only the secret of before
-    Settle,
+    /// Talk no more to members that have only the secret of before; refused while any of them is online
+    Settle(Settle),
     /// Go back to the open network
     Leave,
 }
@@ -48,6 +49,13 @@ pub(crate) struct Join {
     /// Go on with those who still have the secret of now, until `atonce network settle`: for changing the secret of all
     #[arg(long)]
     keep_old: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Settle {
+    /// Part from those who have only the secret of before
+    #[arg(long)]
+    force: bool,
 }
 
 /// Prints a new secret: exactly one line, and the same one for programs.
@@ -67,10 +75,10 @@ pub(crate) async fn run(
     let info = match command {
         Command::Create | Command::Show => client.network().await?,
         Command::Join(options) if options.keep_old => {
-            client.change_secret(&secret.unwrap_or_default()).await?
+            change_secret(client, &secret.unwrap_or_default(), output).await?
         }
         Command::Join(_) => client.join_network(&secret.unwrap_or_default()).await?,
-        Command::Settle => client.settle_network().await?,
+        Command::Settle(options) => settle(client, options.force, output).await?,
         Command::Leave => client.leave_network().await?,
     };
     if output.is_json() {
@@ -81,6 +89,49 @@ pub(crate) async fn run(
     Ok(Exit::Ok)
 }
 
+/// Joins, and keeps the secret of before if there is one.
+async fn change_secret(
+    client: &mut Client,
+    secret: &str,
+    output: &Output,
+) -> Result<NetworkInfo<'static>, Failure> {
+    if client.network().await?.kind != "open" {
+        return Ok(client.change_secret(secret).await?);
+    }
+    let info = client.join_network(secret).await?;
+    output.note("there is nothing to keep: this node was in the open network");
+    Ok(info)
+}
+
+/// Gives the secret of before up, unless that parts us from somebody.
+async fn settle(client: &mut Client, force: bool, output: &Output) -> Result<NetworkInfo<'static>, Failure> {
+    let info = client.network().await?;
+    if info.also.is_none() {
+        output.note("there is nothing to settle: one secret counts here");
+        return Ok(info);
+    }
+    if !force {
+        let mut peers = client.peers().await?;
+        peers.retain(|peer| peer.old_secret);
+        if !peers.is_empty() {
+            return Err(stranding(&peers));
+        }
+    }
+    Ok(client.settle_network().await?)
+}
+
+/// Why it is not settled: who would be lost.
+fn stranding(peers: &[PeerInfo<'_>]) -> Failure {
+    let (count, have) = (peers.len(), if peers.len() == 1 { "peer online has" } else { "peers online have" });
+    let what = format!("{count} {have} the old secret only, and would be lost");
+    let failure = Failure::new(Exit::Refused, what).try_this(
+        "atonce network join --keep-old there; or, if they are to be lost, atonce network settle --force",
+    );
+    let listed = peers.iter().take(LISTED).map(|peer| format!("{}  {}", peer.name, peer.id));
+    let more = (count > LISTED).then(|| format!("and {} more", count - LISTED));
+    listed.chain(more).fold(failure, Failure::because)
+}
+
 fn show(info: &NetworkInfo<'_>, output: &Output) -> io::Result<()> {
     let row = |label: &str, text: &str| output.line(&format!("{label:<14} {}", escape(text)));
     row("network", &info.kind)?;
@@ -88,7 +139,7 @@ fn show(info: &NetworkInfo<'_>, output: &Output) -> io::Result<()> {
     if let Some(also) = &info.also {
         row("also valid", also)?;
     }
-    row("secret from", info.source.as_deref().unwrap_or("-"))?;
+    row("secret from", info.source.as_deref().unwrap_or("none"))?;
     info.servers.iter().try_for_each(|server| row("rendezvous", server))
 }
 
@@ -102,7 +153,9 @@ pub(crate) async fn read_secret(options: &Join, output: &Output) -> Result<Zeroi
         }
         Some(path) => {
             let failed = |error: io::Error| {
-                Failure::new(Exit::Other, format!("cannot read {}: {error}", path.display()))
+                let is_directory = error.kind() == io::ErrorKind::IsADirectory;
+                let why = if is_directory { "it is a directory".to_owned() } else { error.to_string() };
+                Failure::new(Exit::Other, format!("cannot read {}: {why}", path.display()))
                     .try_this("a file with the line, or none: then it is asked for")
             };
             let file = File::open(path).map_err(failed)?;

@@ -37,28 +37,38 @@ pub(crate) async fn run(client: &mut Client, options: &Options, output: &Output)
         }
         return Ok(Exit::Ok);
     }
-    table(&peers, output)?;
+    table(&peers, &all, output)?;
     for peer in &peers {
         remark(peer, owner(&peer.name, &all).as_deref(), output);
     }
     if peers.is_empty() {
-        output.note(match all.len() {
-            0 => "nobody else is known yet; start atonced on another host of this network, or, if it runs there: a \
-                  firewall must let UDP 28281, 28282 and 5353 in, and where multicast is blocked atonced needs --peer",
-            _ => "none of the known peers fits; atonce peers --all lists them",
-        });
+        output.note(&nobody(options, &all));
     }
     Ok(Exit::Ok)
+}
+
+/// Why the list is empty.
+fn nobody(options: &Options, all: &[PeerInfo<'_>]) -> String {
+    if all.is_empty() {
+        return "nobody else is known yet; start atonced on another host of this network, or, if it runs there: a firewall \
+                must let UDP 28281, 28282 and 5353 in, and where multicast is blocked atonced needs --peer"
+            .to_owned();
+    }
+    match &options.topic {
+        Some(topic) if options.all => format!("no peer listens to {topic}"),
+        Some(topic) => format!("no peer that is online listens to {topic}"),
+        None => format!("no peers are online; atonce peers --all shows {} offline", all.len()),
+    }
 }
 
 const COLUMNS: [&str; 6] = ["PEER", "STATE", "PATH", "RTT", "SEEN", "TOPICS"];
 /// Characters that a column has at least, so that the columns stay where they are from call to call.
 const WIDTHS: [usize; 6] = [12, 10, 24, 7, 4, 0];
 
-fn table(peers: &[PeerInfo<'_>], output: &Output) -> io::Result<()> {
+fn table(peers: &[PeerInfo<'_>], all: &[PeerInfo<'_>], output: &Output) -> io::Result<()> {
     let now = Timestamp::now();
     let rows: Vec<[String; 6]> = std::iter::once(COLUMNS.map(str::to_owned))
-        .chain(peers.iter().map(|peer| cells(peer, now).map(|cell| escape(&cell).into_owned())))
+        .chain(peers.iter().map(|peer| cells(peer, all, now).map(|cell| escape(&cell).into_owned())))
         .collect();
     let mut widths = WIDTHS;
     for row in &rows {
@@ -74,23 +84,28 @@ fn table(peers: &[PeerInfo<'_>], output: &Output) -> io::Result<()> {
     Ok(())
 }
 
-fn cells(peer: &PeerInfo<'_>, now: Timestamp) -> [String; 6] {
+fn cells(peer: &PeerInfo<'_>, all: &[PeerInfo<'_>], now: Timestamp) -> [String; 6] {
     let unknown = || "-".to_owned();
     let state = state_word(peer.state);
     [
         peer.name.clone().into_owned(),
         if peer.conflict { format!("{state},conflict") } else { state.to_owned() },
-        peer.path.as_ref().map_or_else(unknown, path),
+        peer.path.as_ref().map_or_else(unknown, |way| path(way, all)),
         peer.rtt_us.map_or_else(unknown, human::round_trip),
         peer.last_seen.as_deref().and_then(|time| human::age(time, now)).unwrap_or_else(unknown),
         if peer.topics.is_empty() { unknown() } else { peer.topics.join(", ") },
     ]
 }
 
-fn path(path: &PathInfo) -> String {
+fn path(path: &PathInfo, all: &[PeerInfo<'_>]) -> String {
     let kind = path_word(path.kind);
+    let named =
+        |via: &str| all.iter().find(|peer| peer.id.to_string() == via).map(|peer| peer.name.to_string());
     match &path.via {
-        Some(via) => format!("{kind} {} via {}", path.addr, via.chars().take(8).collect::<String>()),
+        Some(via) => {
+            let relay = named(via).unwrap_or_else(|| via.chars().take(8).collect());
+            format!("{kind} {} via {relay}", path.addr)
+        }
         None => format!("{kind} {}", path.addr),
     }
 }
@@ -152,13 +167,14 @@ mod tests {
             last_seen: None,
             topics: vec![],
             conflict: false,
+            old_secret: false,
         }
     }
 
     #[test]
     fn what_is_not_known_is_a_dash_and_never_blank() {
         assert_eq!(
-            cells(&offline(), Timestamp::now()),
+            cells(&offline(), &[], Timestamp::now()),
             ["garage", "offline", "-", "-", "-", "-"].map(String::from)
         );
     }
@@ -177,6 +193,6 @@ mod tests {
         };
         let now = "2026-11-23T16:00:05Z".parse().unwrap();
         let expected = ["garage", "online,conflict", "lan 192.168.1.42:28282", "0.4 ms", "5s", "chat, files"];
-        assert_eq!(cells(&peer, now), expected.map(String::from));
+        assert_eq!(cells(&peer, &[], now), expected.map(String::from));
     }
 }

@@ -13,35 +13,35 @@ use crate::failure::Failure;
 use crate::lookup;
 use crate::output::{Output, escape};
 use crate::peers::path_word;
-use crate::{human, send};
+use crate::{PATIENCE, human, send};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// A name or an id, or the beginning of one
     peer: String,
-    /// How many times, once a second [default: 4; with --until-direct at most 30]
+    /// How many times, once a second [default: 4; with --until-direct until --timeout]
     #[arg(short = 'c', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
-    /// End with the first answer that did not come through another peer
+    /// End with the first answer that did not come through another peer; --timeout is for all of it then [default: 60s]
     #[arg(long)]
     until_direct: bool,
 }
 
 const COUNT: u32 = 4;
-/// Half a minute: a meeting that takes longer seldom succeeds.
-const COUNT_UNTIL_DIRECT: u32 = 30;
+/// A meeting that takes longer seldom succeeds.
+const UNTIL_DIRECT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(
     client: &mut Client,
     options: &Options,
-    timeout: Duration,
+    timeout: Option<Duration>,
     output: &Output,
 ) -> Result<Exit, Failure> {
     let found = lookup::find(client, &options.peer).await?;
     if options.until_direct {
-        let count = options.count.unwrap_or(COUNT_UNTIL_DIRECT);
-        return until_direct(client, &found, count, timeout, output).await;
+        return until_direct(client, found, options.count, timeout.unwrap_or(UNTIL_DIRECT), output).await;
     }
+    let timeout = timeout.unwrap_or(PATIENCE);
     let how = PingOptions { count: options.count.unwrap_or(COUNT), timeout, ..PingOptions::default() };
     let mut written: io::Result<()> = Ok(());
     let mut last_error = None;
@@ -69,36 +69,51 @@ pub(crate) async fn run(
     Err(found.when_unreachable(failure.because(why)))
 }
 
-/// Asks once a second until an answer comes without a relay.
+/// Asks once a second until an answer comes without a relay, and no longer than `patience`. What is not answered is told
+/// once, at the end: a way may yet be found.
 async fn until_direct(
     client: &mut Client,
-    found: &lookup::Found,
-    count: u32,
-    timeout: Duration,
+    found: lookup::Found,
+    count: Option<u32>,
+    patience: Duration,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let (mut answered, how) = (false, PingOptions { count: 1, timeout, ..PingOptions::default() });
-    for seq in 1..=count {
+    let (deadline, id) = (Instant::now() + patience, found.peer.id.to_string());
+    let mut relayed = false;
+    for seq in 1..=count.unwrap_or(u32::MAX) {
         let began = Instant::now();
+        let timeout = deadline.saturating_duration_since(began).min(PATIENCE);
+        if timeout.as_millis() == 0 {
+            break;
+        }
+        let how = PingOptions { count: 1, timeout, ..PingOptions::default() };
         let mut told = None;
-        client.ping(&found.peer.id.to_string(), how, |pong| told = Some(pong)).await?;
+        client.ping(&id, how, |pong| told = Some(pong)).await?;
         let Some(pong) = told else { continue };
-        write(&Pong { seq: seq.into(), ..pong.clone() }, &found.peer.name, timeout, output)?;
-        answered |= pong.rtt_us.is_some();
-        if pong.rtt_us.is_some() && pong.path != Some(PathKind::Relay) {
+        let answered = pong.rtt_us.is_some();
+        if answered || output.is_json() {
+            write(&Pong { seq: seq.into(), ..pong.clone() }, &found.peer.name, timeout, output)?;
+        }
+        if answered && pong.path != Some(PathKind::Relay) {
             return Ok(Exit::Ok);
         }
-        if seq < count {
-            sleep(how.interval.saturating_sub(began.elapsed())).await;
+        relayed = answered;
+        if count != Some(seq) {
+            let next = (began + how.interval).min(deadline);
+            sleep(next.saturating_duration_since(Instant::now())).await;
         }
     }
+    let ended = if Instant::now() < deadline { None } else { Some(human::duration(patience)) };
+    let within = ended.map(|patience| format!(" within {patience}")).unwrap_or_default();
     let name = &found.peer.name;
-    if answered {
+    if relayed {
         let failure = Failure::new(Exit::TimedOut, format!("{name} is reached through another peer only"));
-        let why = "no direct way was found between its network and ours";
+        let why = format!("no direct way was found between its network and ours{within}");
         return Err(failure.because(why).try_this("atonce status"));
     }
-    let failure = Failure::new(Exit::TimedOut, format!("no answer from {name}"));
+    let failure = Failure::new(Exit::TimedOut, format!("no answer from {name}{within}"));
+    // Much may have happened since it was looked up; if it was forgotten meanwhile, what was known is told.
+    let found = lookup::find(client, &id).await.unwrap_or(found);
     let why = found.absence.clone().unwrap_or_else(|| "it was asked and did not answer".to_owned());
     Err(found.when_unreachable(failure.because(why)))
 }

@@ -37,12 +37,14 @@ try: atonce peers                  who is there
 ";
 
 fn show(status: &Status<'_>, output: &Output) -> io::Result<()> {
+    let fingerprint = status.fingerprint.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
     output.line(&format!(
-        "atonce {}   {}   id {}   network {}",
+        "atonce {}   {}   id {}   network {}{}",
         escape(&status.version),
         escape(&status.name),
         status.id.short(),
-        escape(&status.network)
+        escape(&status.network),
+        escape(&fingerprint)
     ))?;
     row(output, "daemon", &format!("running {}", human::uptime(status.uptime_s)))?;
     let udp: Vec<String> = status.udp.iter().map(ToString::to_string).collect();
@@ -56,7 +58,8 @@ fn show(status: &Status<'_>, output: &Output) -> io::Result<()> {
     row(output, "peers", &list(&counts))?;
     for server in &status.rendezvous {
         let seen = server.reflexive.map(|addr| format!(", sees this node at {addr}")).unwrap_or_default();
-        let text = format!("{} {}, {} others{seen}", server.server, server.state, server.members);
+        let others = human::counted(server.members, "other");
+        let text = format!("{} {}, {others}{seen}", server.server, server.state);
         row(output, "rendezvous", &text)?;
     }
     if let Some(key) = status.health.iter().find(|check| check.check == "hardware") {

@@ -7,8 +7,9 @@ use std::fmt::{self, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Arg, Command, CommandFactory, FromArgMatches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -40,6 +41,8 @@ pub trait OptionSet: CommandFactory + FromArgMatches + Serialize + DeserializeOw
     const FILES: Files;
     /// What the names of its variables begin with.
     const VARIABLES: &'static str;
+    /// What those of another program of ours begin with, if they begin with that too.
+    const VARIABLES_OF_OTHERS: Option<&'static str>;
     /// What follows from what was said.
     type Settings;
 
@@ -87,8 +90,10 @@ impl<O: OptionSet> Given<O> {
     pub(super) fn from_args<A: Into<OsString> + Clone>(
         args: impl IntoIterator<Item = A>,
     ) -> Result<Self, clap::Error> {
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let mut command = O::command();
-        let matches = command.try_get_matches_from_mut(args)?;
+        let matches =
+            command.try_get_matches_from_mut(&args).map_err(|error| with_variable(error, &command, &args))?;
         let options = O::from_arg_matches(&matches)?;
         let table = Table::try_from(&options)
             .map_err(|error| command.error(clap::error::ErrorKind::InvalidUtf8, error))?;
@@ -116,7 +121,7 @@ impl<O: OptionSet> Given<O> {
     ///
     /// All that the user wrote and that makes no sense.
     pub fn settle(&self) -> Result<O::Settings, Mistakes> {
-        let mut mistakes = Vec::new();
+        let mut mistakes = unknown_variables::<O>();
         let mut given = self.clone();
         given.add(O::passed());
         for path in file::paths(self.config.as_deref(), O::FILES, &mut mistakes).iter().rev() {
@@ -201,6 +206,35 @@ impl<O> fmt::Debug for Given<O> {
             .field("said", &self.said)
             .finish_non_exhaustive()
     }
+}
+
+/// The error, with the name of the variable in the place of the flag's where the value came from one.
+fn with_variable(mut error: clap::Error, command: &Command, args: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error };
+    let flag = named.split([' ', '=', '[']).next().unwrap_or_default();
+    let of_flag = |arg: &&Arg| arg.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long));
+    let variable = command.get_arguments().find(of_flag).and_then(Arg::get_env);
+    let is_given = args.iter().any(|arg| arg.to_string_lossy().split('=').next() == Some(flag));
+    let variable = variable.filter(|variable| !is_given && env::var_os(variable).is_some());
+    if let Some(variable) = variable {
+        let name = format!("${}", variable.display());
+        error.insert(ContextKind::InvalidArg, ContextValue::String(name));
+    }
+    error
+}
+
+/// The variables that begin like ours and mean nothing.
+fn unknown_variables<O: OptionSet>() -> Vec<Mistake> {
+    let is_known = |word: &str| word == "CONFIG" || O::KEYS.iter().any(|key| key.to_uppercase() == word);
+    let is_unknown = |name: &String| {
+        let of_others = O::VARIABLES_OF_OTHERS.is_some_and(|start| name.starts_with(start));
+        !of_others && name.strip_prefix(O::VARIABLES).is_some_and(|word| !is_known(word))
+    };
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut unknown: Vec<String> = names.filter(is_unknown).collect();
+    unknown.sort();
+    let told = |name: &String| Mistake::unknown_variable(name, O::VARIABLES, O::KEYS, O::PROGRAM);
+    unknown.iter().map(told).collect()
 }
 
 /// The log filter, or the usual one; what is none is told to `wrong`.

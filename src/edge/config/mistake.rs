@@ -69,6 +69,18 @@ impl Mistake {
             }
         }
     }
+
+    /// A variable that begins with `start`, and then has none of `keys`. Like an unknown key it does no harm.
+    pub(super) fn unknown_variable(name: &str, start: &str, keys: &[&str], program: &str) -> Self {
+        let origin = Origin::Variable(name.escape_debug().to_string());
+        let what = "unknown variable".to_owned();
+        let word = name.strip_prefix(start).unwrap_or(name).to_lowercase();
+        let (what, tries) = match nearest(&word, keys) {
+            Some(near) => (format!("{what}, did you mean {start}{}?", near.to_uppercase()), None),
+            None => (what, Some(format!("`{program} --help`, which tells them all"))),
+        };
+        Self { origin, what, tries, serious: false }
+    }
 }
 
 impl fmt::Display for Mistake {

@@ -164,6 +164,7 @@ impl OptionSet for Options {
     const KEYS: &'static [&'static str] = &KEYS;
     const FILES: Files = Files { main: "atonce.toml", drop_ins: "conf.d" };
     const VARIABLES: &'static str = "ATONCE_";
+    const VARIABLES_OF_OTHERS: Option<&'static str> = Some("ATONCE_RENDEZVOUS_");
     type Settings = Settings;
 
     fn config(&self) -> Option<&Path> {
@@ -274,6 +275,11 @@ impl Settings {
             return Err(Mistakes(self.warnings));
         }
         Ok(self.given.describe(|key| self.default_of(key)))
+    }
+
+    /// Whether the service manager passed the network secret: its file is a copy that nobody can change.
+    pub fn secret_is_passed(&self) -> bool {
+        self.given.origin("network_secret_file") == Origin::Credential
     }
 
     /// The keys whose values are not those of `other`.

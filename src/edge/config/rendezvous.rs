@@ -63,6 +63,7 @@ impl OptionSet for Options {
     const KEYS: &'static [&'static str] = &["bind", "state_dir", "metrics", "log"];
     const FILES: Files = Files { main: "atonce-rendezvous.toml", drop_ins: "rendezvous.d" };
     const VARIABLES: &'static str = "ATONCE_RENDEZVOUS_";
+    const VARIABLES_OF_OTHERS: Option<&'static str> = None;
     type Settings = Settings;
 
     fn config(&self) -> Option<&Path> {

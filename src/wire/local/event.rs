@@ -126,6 +126,9 @@ pub struct PeerInfo<'a> {
     /// Another peer had this name first: messages by name go there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub conflict: bool,
+    /// It is there by the network secret of before: it has not shown that it has the new one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub old_secret: bool,
 }
 
 /// Round trips in microseconds.

@@ -63,6 +63,9 @@ pub struct Status<'a> {
     pub id: NodeId,
     /// `open` or `private`.
     pub network: Cow<'a, str>,
+    /// Of a private network, the eight characters that are equal on all members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Cow<'a, str>>,
     /// The daemon's version.
     pub version: Cow<'a, str>,
     /// Seconds since it started.
