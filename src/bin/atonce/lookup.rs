@@ -52,7 +52,7 @@ pub(crate) async fn find(client: &mut Client, text: &str) -> Result<Found, Failu
 
 /// Whether `text` may mean this peer: its name or id, or the beginning of one.
 pub(crate) fn may_mean(text: &str, peer: &PeerRef<'_>) -> bool {
-    peer.name.starts_with(text) || begins_id(text, peer)
+    begins_name(text, peer) || begins_id(text, peer)
 }
 
 /// One of those that can be meant.
@@ -73,7 +73,7 @@ fn choose(text: &str, all: &[Candidate]) -> Result<PeerRef<'static>, Failure> {
     let ways: [&dyn Fn(&Candidate) -> bool; 4] = [
         &|known| known.peer.name == text && !known.pretender,
         &|known| known.peer.id.to_string() == text.to_ascii_lowercase(),
-        &|known| known.peer.name.starts_with(text) && !text.is_empty(),
+        &|known| begins_name(text, &known.peer) && !text.is_empty(),
         &|known| begins_id(text, &known.peer),
     ];
     for way in ways {
@@ -99,6 +99,11 @@ fn ambiguous(text: &str, matches: &[&Candidate]) -> Failure {
     let listed = matches.iter().take(LISTED).map(|known| format!("{}  {}", known.peer.name, known.peer.id));
     let more = (matches.len() > LISTED).then(|| format!("and {} more", matches.len() - LISTED));
     listed.chain(more).fold(failure, Failure::because)
+}
+
+/// A member that was never met has no name yet: the beginning of its id stands there.
+fn begins_name(text: &str, peer: &PeerRef<'_>) -> bool {
+    peer.name.starts_with(text) && peer.name != peer.id.short().to_string()
 }
 
 fn begins_id(text: &str, peer: &PeerRef<'_>) -> bool {
@@ -176,6 +181,15 @@ mod tests {
         assert_eq!(chosen(&id[..4]), Ok(4));
         assert_eq!(chosen(&id.to_uppercase()), Ok(4));
         assert_eq!(chosen(&id[..3]), Err((Some(ErrorCode::NoPeer), 1)));
+    }
+
+    #[test]
+    fn a_letter_means_nobody_who_has_no_name_yet() {
+        let id = NodeId([7; 32]);
+        let unmet = PeerRef { name: Cow::Owned(id.short().to_string()), id };
+        let all = [Candidate { peer: unmet, pretender: false }];
+        assert!(choose(&id.to_string()[..1], &all).is_err());
+        assert_eq!(choose(&id.to_string()[..4], &all).unwrap().id, id);
     }
 
     #[test]
