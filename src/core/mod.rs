@@ -33,6 +33,7 @@ mod lan;
 mod leases;
 mod liveness;
 mod mapping_life;
+mod members;
 mod messages;
 mod names;
 mod network;

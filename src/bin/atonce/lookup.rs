@@ -103,7 +103,7 @@ fn ambiguous(text: &str, matches: &[&Candidate]) -> Failure {
 
 /// A member that was never met has no name yet: the beginning of its id stands there.
 fn begins_name(text: &str, peer: &PeerRef<'_>) -> bool {
-    peer.name.starts_with(text) && peer.name != peer.id.short().to_string()
+    peer.name.starts_with(text) && peer.name != peer.id.short()
 }
 
 fn begins_id(text: &str, peer: &PeerRef<'_>) -> bool {
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_letter_means_nobody_who_has_no_name_yet() {
         let id = NodeId([7; 32]);
-        let unmet = PeerRef { name: Cow::Owned(id.short().to_string()), id };
+        let unmet = PeerRef { name: Cow::Owned(id.short()), id };
         let all = [Candidate { peer: unmet, pretender: false }];
         assert!(choose(&id.to_string()[..1], &all).is_err());
         assert_eq!(choose(&id.to_string()[..4], &all).unwrap().id, id);
