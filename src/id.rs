@@ -137,6 +137,14 @@ pub(crate) fn base32_32(text: &str) -> Option<[u8; 32]> {
 pub struct Topic(String);
 
 impl Topic {
+    /// What every node listens to by itself: it acknowledges what comes there and throws it away.
+    pub const DISCARD: &str = "atonce.discard";
+
+    /// Whether apps cannot listen to it: it belongs to the daemon.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with("atonce.")
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -290,6 +298,10 @@ pub struct TopicNumber(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MessageNumber(pub u64);
+
+/// What a reply names: drawn by who asked, for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ReplyToken(pub u64);
 
 #[cfg(test)]
 mod tests {

@@ -15,11 +15,12 @@ use crate::core::api::Route;
 use crate::core::inbox::{Inbox, Judgement};
 use crate::core::paths::{ASK_AGAIN, RETRY_MAX};
 use crate::core::timers::Timer;
-use crate::id::{ClientId, MessageNumber, NodeId, RequestId, Topic, TopicNumber};
+use crate::core::topics::RemoteTopics;
+use crate::id::{ClientId, MessageNumber, NodeId, ReplyToken, RequestId, Topic};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::Outcome;
-use crate::wire::message::{Fate, Record};
+use crate::wire::message::{Fate, Heading, Place, Record};
 
 /// How a tracked record names its place.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +41,58 @@ pub(crate) struct Sender {
     pub(crate) publication: Option<u64>,
 }
 
+/// To whom a message is at the receiver's node, as its app says it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Address<'a> {
+    /// Those who listen to a topic.
+    Topic(&'a str),
+    /// The same, and they may reply.
+    Request(&'a str, ReplyToken),
+    /// Who sent a request with this token.
+    Reply(ReplyToken),
+}
+
+impl Address<'_> {
+    fn keep(self) -> Option<KeptAddress> {
+        Some(match self {
+            Self::Topic(topic) => KeptAddress::Topic(topic.parse().ok()?),
+            Self::Request(topic, token) => KeptAddress::Request(topic.parse().ok()?, token),
+            Self::Reply(token) => KeptAddress::Reply(token),
+        })
+    }
+
+    /// What the peer calls it, if anybody is there.
+    fn heading(self, topics: &RemoteTopics) -> Option<Heading> {
+        Some(match self {
+            Self::Topic(topic) => Heading::Topic(topics.number(topic)?),
+            Self::Request(topic, token) => Heading::Request { topic: topics.number(topic)?, token },
+            Self::Reply(token) => Heading::Reply(token),
+        })
+    }
+}
+
+/// An address of a message that waits.
+#[derive(Clone, Debug)]
+enum KeptAddress {
+    Topic(Topic),
+    Request(Topic, ReplyToken),
+    Reply(ReplyToken),
+}
+
+impl KeptAddress {
+    fn as_address(&self) -> Address<'_> {
+        match self {
+            Self::Topic(topic) => Address::Topic(topic.as_str()),
+            Self::Request(topic, token) => Address::Request(topic.as_str(), *token),
+            Self::Reply(token) => Address::Reply(*token),
+        }
+    }
+}
+
 /// A message as its app gave it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Letter<'a> {
-    pub(crate) topic: &'a str,
+    pub(crate) address: Address<'a>,
     pub(crate) payload: &'a [u8],
     /// Its outcome is to be reported.
     pub(crate) tracked: bool,
@@ -75,7 +124,7 @@ pub(crate) struct Delivery {
 #[derive(Debug)]
 struct Waiting {
     parcel: Parcel,
-    topic: Topic,
+    address: KeptAddress,
     tracked: bool,
 }
 
@@ -83,7 +132,7 @@ struct Waiting {
 struct InFlight {
     number: u64,
     parcel: Parcel,
-    topic: TopicNumber,
+    heading: Heading,
     sent: Instant,
     tries: u32,
     again: Instant,
@@ -124,30 +173,30 @@ impl Node {
 
     /// Sends a message to `id`, now or as soon as that is possible. `None`: its sender will be told later.
     pub(crate) fn dispatch(&mut self, id: NodeId, letter: Letter<'_>, sender: Sender) -> Option<Outcome> {
-        let Letter { topic, payload, tracked, deadline, may_wait } = letter;
+        let Letter { address, payload, tracked, deadline, may_wait } = letter;
         let now = self.now;
         self.in_use(id);
         let ready = self.may_carry_data(id);
         let peer = self.peers.get_mut(&id)?;
-        let number = peer.topics.number(topic);
+        let heading = address.heading(&peer.topics);
         let blocked = !peer.delivery.waiting.is_empty() || tracked && !peer.delivery.has_place();
-        if let (true, false, Some(number)) = (ready, blocked, number) {
+        if let (true, false, Some(heading)) = (ready, blocked, heading) {
             if !tracked {
-                let told = self.tell(id, &Record::Message { topic: number, payload });
+                let told = self.tell_untracked(id, heading, payload);
                 return Some(if told { Outcome::Sent } else { Outcome::Unreachable });
             }
             let mut copy = self.payloads.pop().unwrap_or_default();
             copy.extend_from_slice(payload);
             let parcel = Parcel { sender, payload: copy, accepted: now, deadline };
-            self.send_numbered(id, parcel, number);
+            self.send_numbered(id, parcel, heading);
             return None;
         }
         if !may_wait || peer.delivery.waiting.len() >= limits::WAITING_MESSAGES {
             return Some(if peer.is_online() { Outcome::Busy } else { Outcome::Unreachable });
         }
-        let topic: Topic = topic.parse().ok()?;
+        let address = address.keep()?;
         let parcel = Parcel { sender, payload: payload.to_vec(), accepted: now, deadline };
-        peer.delivery.waiting.push_back(Waiting { parcel, topic, tracked });
+        peer.delivery.waiting.push_back(Waiting { parcel, address, tracked });
         self.timers.set_sooner(Timer::Delivery(id), deadline);
         if !ready {
             self.seek(id, None, None);
@@ -156,14 +205,23 @@ impl Node {
         None
     }
 
-    fn send_numbered(&mut self, id: NodeId, parcel: Parcel, topic: TopicNumber) {
+    fn tell_untracked(&mut self, id: NodeId, heading: Heading, payload: &[u8]) -> bool {
+        if let Heading::Topic(topic) = heading {
+            return self.tell(id, &Record::Message { topic, payload });
+        }
+        let place = Place::Untracked { number: 0 };
+        let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        self.tell(id, &Record::Piece { place, heading, size, at: 0, bytes: payload })
+    }
+
+    fn send_numbered(&mut self, id: NodeId, parcel: Parcel, heading: Heading) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.delivery.last_number += 1;
         let number = peer.delivery.last_number;
         let again = now + peer.round_trip.retry_after();
         let due = again.min(parcel.deadline);
-        peer.delivery.in_flight.push_back(InFlight { number, parcel, topic, sent: now, tries: 1, again });
+        peer.delivery.in_flight.push_back(InFlight { number, parcel, heading, sent: now, tries: 1, again });
         let last = peer.delivery.in_flight.len() - 1;
         self.timers.set_sooner(Timer::Delivery(id), due);
         self.transmit(id, last);
@@ -175,18 +233,29 @@ impl Node {
         let open = peer.delivery.open();
         let Some(message) = peer.delivery.in_flight.get(at) else { return };
         let same_stream = |earlier: &&InFlight| {
-            earlier.topic == message.topic && earlier.parcel.sender.client == message.parcel.sender.client
+            earlier.heading == message.heading && earlier.parcel.sender.client == message.parcel.sender.client
         };
         let after = peer.delivery.in_flight.iter().take(at).rev().find(same_stream);
         let after = after.map_or(0, |earlier| message.number - earlier.number);
         let number = message.number;
         // The record borrows the payload, and telling needs the whole peer: it is put aside meanwhile.
-        let topic = message.topic;
+        let heading = message.heading;
         let Some(message) = peer.delivery.in_flight.get_mut(at) else { return };
         let payload = std::mem::take(&mut message.parcel.payload);
         let number_of = MessageNumber(number);
-        let record =
-            Record::Tracked { number: number_of, after, open: number - open, topic, payload: &payload };
+        let open = number - open;
+        let record = match heading {
+            Heading::Topic(topic) => {
+                Record::Tracked { number: number_of, after, open, topic, payload: &payload }
+            }
+            Heading::Request { .. } | Heading::Reply(_) => Record::Piece {
+                place: Place::Tracked { number: number_of, after, open },
+                heading,
+                size: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                at: 0,
+                bytes: &payload,
+            },
+        };
         self.tell(id, &record);
         // Delivered once however often it comes, so it need not wait until it is known which way is dead.
         if let Some(other) = self.other_way(id) {
@@ -209,7 +278,7 @@ impl Node {
         let mut unknown = false;
         while let Some(peer) = self.peers.get_mut(&id) {
             let Some(first) = peer.delivery.waiting.get(at) else { break };
-            let Some(number) = peer.topics.number(first.topic.as_str()) else {
+            let Some(heading) = first.address.as_address().heading(&peer.topics) else {
                 unknown = true;
                 at += 1;
                 continue;
@@ -219,9 +288,9 @@ impl Node {
             }
             let Some(Waiting { parcel, tracked, .. }) = peer.delivery.waiting.remove(at) else { break };
             if tracked {
-                self.send_numbered(id, parcel, number);
+                self.send_numbered(id, parcel, heading);
             } else {
-                let told = self.tell(id, &Record::Message { topic: number, payload: &parcel.payload });
+                let told = self.tell_untracked(id, heading, &parcel.payload);
                 self.conclude(id, parcel, if told { Outcome::Sent } else { Outcome::Unreachable }, false);
             }
         }
@@ -241,8 +310,8 @@ impl Node {
             let mut at = 0;
             while let Some(peer) = self.peers.get_mut(&id) {
                 let Some(waiting) = peer.delivery.waiting.get(at) else { break };
-                let nobody =
-                    peer.topics.number(waiting.topic.as_str()).is_none() && waiting.parcel.accepted <= asked;
+                let nobody = waiting.address.as_address().heading(&peer.topics).is_none()
+                    && waiting.parcel.accepted <= asked;
                 if !nobody {
                     at += 1;
                     continue;
@@ -381,9 +450,9 @@ impl Node {
     }
 
     /// A message that nobody reports on.
-    pub(crate) fn on_message(&mut self, from: NodeId, via: Route, topic: TopicNumber, payload: &[u8]) {
+    pub(crate) fn on_message(&mut self, from: NodeId, via: Route, heading: Heading, payload: &[u8]) {
         self.in_use(from);
-        if self.deliver(from, via, topic, payload, false) != Fate::Delivered {
+        if self.deliver(from, via, heading, payload, false) != Fate::Delivered {
             self.unheard += 1;
         }
     }
@@ -394,7 +463,7 @@ impl Node {
         from: NodeId,
         via: Route,
         place: Numbered,
-        topic: TopicNumber,
+        heading: Heading,
         payload: &[u8],
     ) {
         self.in_use(from);
@@ -407,16 +476,16 @@ impl Node {
                 self.tell(from, &Record::Outcome { number: place.number, fate });
             }
             Judgement::Past => {}
-            Judgement::Early => peer.delivery.inbox.hold(number, after, topic, payload),
+            Judgement::Early => peer.delivery.inbox.hold(number, after, heading, payload),
             Judgement::Due => {
-                self.accept(from, via, number, topic, payload);
+                self.accept(from, via, number, heading, payload);
                 self.release(from, via);
             }
         }
     }
 
-    fn accept(&mut self, from: NodeId, via: Route, number: u64, topic: TopicNumber, payload: &[u8]) {
-        let fate = self.deliver(from, via, topic, payload, true);
+    fn accept(&mut self, from: NodeId, via: Route, number: u64, heading: Heading, payload: &[u8]) {
+        let fate = self.deliver(from, via, heading, payload, true);
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.delivery.inbox.record(number, fate);
         self.tell(from, &Record::Outcome { number: MessageNumber(number), fate });
@@ -426,7 +495,7 @@ impl Node {
     fn release(&mut self, from: NodeId, via: Route) {
         while let Some(peer) = self.peers.get_mut(&from) {
             let Some((number, held)) = peer.delivery.inbox.take_due() else { return };
-            self.accept(from, via, number, held.topic, &held.payload);
+            self.accept(from, via, number, held.heading, &held.payload);
         }
     }
 }

@@ -5,9 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::TopicNumber;
 use crate::limits;
-use crate::wire::message::Fate;
+use crate::wire::message::{Fate, Heading};
 
 /// The numbered messages of one peer, in one life of ours.
 #[derive(Debug, Default)]
@@ -25,7 +24,7 @@ pub(crate) struct Inbox {
 #[derive(Debug)]
 pub(crate) struct Held {
     after: u64,
-    pub(crate) topic: TopicNumber,
+    pub(crate) heading: Heading,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -71,12 +70,12 @@ impl Inbox {
     }
 
     /// Keeps a message until it is due, if there is room: else its sender repeats it.
-    pub(crate) fn hold(&mut self, number: u64, after: u64, topic: TopicNumber, payload: &[u8]) {
+    pub(crate) fn hold(&mut self, number: u64, after: u64, heading: Heading, payload: &[u8]) {
         let room =
             self.held.len() < limits::HELD_MESSAGES && self.held_bytes + payload.len() <= limits::HELD_BYTES;
         if room && !self.held.contains_key(&number) {
             self.held_bytes += payload.len();
-            self.held.insert(number, Held { after, topic, payload: payload.to_vec() });
+            self.held.insert(number, Held { after, heading, payload: payload.to_vec() });
         }
     }
 
@@ -136,6 +135,9 @@ fn place(number: u64) -> (usize, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::TopicNumber;
+
+    const TOPIC: Heading = Heading::Topic(TopicNumber(1));
 
     #[test]
     fn a_number_has_a_fate_once_and_for_all_while_it_is_in_the_window() {
@@ -154,8 +156,8 @@ mod tests {
     fn a_message_waits_for_the_one_before_it_unless_that_was_given_up() {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.judge(2, 1), Judgement::Early);
-        inbox.hold(2, 1, TopicNumber(1), b"two");
-        inbox.hold(3, 2, TopicNumber(1), b"three");
+        inbox.hold(2, 1, TOPIC, b"two");
+        inbox.hold(3, 2, TOPIC, b"three");
         assert!(inbox.take_due().is_none());
         inbox.open_at(2);
         assert_eq!(inbox.judge(1, 1), Judgement::Past, "given up: never delivered late");
@@ -174,7 +176,7 @@ mod tests {
                 if inbox.judge(number.saturating_sub(1), after) == Judgement::Due {
                     inbox.record(number.saturating_sub(1), Fate::Delivered);
                 }
-                inbox.hold(number, after, TopicNumber(1), &[0; 1000]);
+                inbox.hold(number, after, TOPIC, &[0; 1000]);
                 proptest::prop_assert!(inbox.held_bytes <= limits::HELD_BYTES);
                 proptest::prop_assert!(inbox.held.len() <= limits::HELD_MESSAGES);
             }

@@ -4,8 +4,9 @@ use tracing::debug;
 
 use crate::core::Node;
 use crate::core::api::Route;
+use crate::core::delivery::Numbered;
 use crate::id::{Channel, NodeId, NodeName};
-use crate::wire::message::{Read, Record, Records};
+use crate::wire::message::{Heading, Place, Read, Record, Records};
 
 impl Node {
     /// The records of a packet whose tag was right.
@@ -50,16 +51,25 @@ impl Node {
                 self.on_topics(from, since, upto, &added, &removed)
             }
             Record::TopicsHave { upto, ask } => self.on_topics_have(from, upto, ask),
-            Record::Message { topic, payload } => self.on_message(from, via, topic, payload),
-            Record::Tracked { number, after, open, topic, payload } => {
-                self.on_tracked(
-                    from,
-                    via,
-                    crate::core::delivery::Numbered { number, after, open },
-                    topic,
-                    payload,
-                );
+            Record::Message { topic, payload } => {
+                self.on_message(from, via, Heading::Topic(topic), payload);
             }
+            Record::Tracked { number, after, open, topic, payload } => {
+                self.on_tracked(from, via, Numbered { number, after, open }, Heading::Topic(topic), payload);
+            }
+            Record::Piece { place, heading, size, at, bytes } => {
+                // In pieces it is not yet.
+                if at != 0 || bytes.len() != size as usize {
+                    return;
+                }
+                match place {
+                    Place::Tracked { number, after, open } => {
+                        self.on_tracked(from, via, Numbered { number, after, open }, heading, bytes);
+                    }
+                    Place::Untracked { .. } => self.on_message(from, via, heading, bytes),
+                }
+            }
+            Record::Received { .. } => {}
             Record::Outcome { number, fate } => self.on_outcome(from, number, fate),
             Record::Relay { target } => self.on_relay(from, target),
             Record::Relayed { target, channel } => {

@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 
 use crate::core::Node;
 use crate::core::api::{Event as NodeEvent, Route};
-use crate::core::delivery::{Letter, Sender};
+use crate::core::delivery::{Address, Letter, Sender};
 use crate::id::{ClientId, NodeId, RequestId, Topic, TopicNumber};
 use crate::limits;
 use crate::time::Instant;
@@ -15,7 +15,7 @@ use crate::wire::local::{
     BadLine, Ending, ErrorCode, Event, Hello, NetworkInfo, Op, Outcome, Outgoing, PathKind, PeerOutcome,
     PeerRef, Reloaded, Request, WhenFull,
 };
-use crate::wire::message::Fate;
+use crate::wire::message::{DISCARD, Fate, Heading};
 
 /// Outcomes that one `result` of a publication names; with longer lists it would not be a legal line. The failures come
 /// first, and the count of what was sent is always whole.
@@ -104,6 +104,10 @@ impl Node {
     }
 
     fn listen(&mut self, client: ClientId, id: Option<RequestId>, topic: Topic) {
+        if topic.is_reserved() {
+            let message = format!("{} is a topic of the daemon's own", topic.as_str());
+            return self.refuse(client, id, ErrorCode::BadRequest, message.into(), "choose another name");
+        }
         let Some(known) = self.clients.get_mut(client) else { return };
         let full = known.topics.len() >= limits::TOPICS_PER_CLIENT && !known.topics.contains(&topic);
         if full || !self.topics.has_room(&topic) {
@@ -196,7 +200,7 @@ impl Node {
 
     fn letter<'a>(&self, message: &'a Outgoing<'_>) -> Letter<'a> {
         Letter {
-            topic: message.topic.as_str(),
+            address: Address::Topic(message.topic.as_str()),
             payload: message.payload.as_bytes(),
             tracked: message.ack,
             deadline: self.now + message.timeout,
@@ -359,6 +363,9 @@ impl Node {
     /// Delivers a message of an app of this node to those that listen here, but not to its own connection when it was
     /// published.
     fn deliver_here(&mut self, topic: &str, payload: &[u8], publisher: Option<ClientId>) -> Outcome {
+        if topic == Topic::DISCARD {
+            return Outcome::Delivered;
+        }
         let number = self.topics.number(topic);
         let Some(number) = number else { return Outcome::NoListener };
         match self.hand_over(number, self.id, PathKind::Local, payload, true, publisher) {
@@ -373,10 +380,16 @@ impl Node {
         &mut self,
         from: NodeId,
         via: Route,
-        topic: TopicNumber,
+        heading: Heading,
         payload: &[u8],
         tracked: bool,
     ) -> Fate {
+        let (Heading::Topic(topic) | Heading::Request { topic, .. }) = heading else {
+            return Fate::NoListener;
+        };
+        if topic == DISCARD {
+            return Fate::Delivered;
+        }
         let path = self.links.kind(via.remote.ip());
         self.hand_over(topic, from, path, payload, tracked, None)
     }

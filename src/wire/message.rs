@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::id::{MessageNumber, NodeId, TopicNumber};
+use crate::id::{MessageNumber, NodeId, ReplyToken, TopicNumber};
 use crate::limits;
 
 /// One thing that a node tells a peer.
@@ -123,7 +123,69 @@ pub enum Record<'a> {
         /// The address.
         addr: SocketAddr,
     },
+    /// A message that says more than its topic, or a piece of one that no datagram holds.
+    Piece {
+        /// Which message.
+        place: Place,
+        /// To whom.
+        heading: Heading,
+        /// Bytes of the whole message.
+        size: u32,
+        /// Where in it these bytes begin.
+        at: u32,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// Which packets of a session came here.
+    Received {
+        /// The session, by the name that the packets carry.
+        session: u32,
+        /// The highest counter.
+        upto: u64,
+        /// How long ago that packet came, in microseconds.
+        ago_us: u32,
+        /// From `upto` down: how many came in a row, how many did not, and so on, each as a varint; at least one.
+        runs: &'a [u8],
+    },
 }
+
+/// Which message of its sender a piece belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// One whose outcome is reported, as in [`Record::Tracked`].
+    Tracked {
+        /// Its number.
+        number: MessageNumber,
+        /// How far below `number` the message stands that has to be delivered before this one; zero: none.
+        after: u64,
+        /// How far below `number` the first message without an outcome stands.
+        open: u64,
+    },
+    /// One that nobody reports on; these have a count of their own.
+    Untracked {
+        /// Its number among these.
+        number: u64,
+    },
+}
+
+/// To whom a message is at the receiver's node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Heading {
+    /// To those who listen to a topic, by the receiver's number of it.
+    Topic(TopicNumber),
+    /// The same, and the sender waits for replies.
+    Request {
+        /// The receiver's number of the topic.
+        topic: TopicNumber,
+        /// What a reply names.
+        token: ReplyToken,
+    },
+    /// To who sent a request with this token.
+    Reply(ReplyToken),
+}
+
+/// The topic that every node listens to by itself: what comes there is acknowledged and thrown away.
+pub const DISCARD: TopicNumber = TopicNumber(0);
 
 /// What the receiver did with a tracked message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,7 +263,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// How many variants [`Record`] has; they all have a one-byte number.
-const KINDS: u8 = 15;
+const KINDS: u8 = 17;
 
 /// What a record costs beside its encoding.
 const LENGTH_PREFIX: usize = 2;
@@ -289,6 +351,14 @@ mod tests {
             Record::Relayed { target: NodeId([8; 32]), channel: 7 },
             Record::Meet { introduction: b"hi" },
             Record::YouAre { addr: "192.0.2.1:5".parse().unwrap() },
+            Record::Piece {
+                place: Place::Tracked { number: MessageNumber(300), after: 1, open: 2 },
+                heading: Heading::Request { topic: TopicNumber(2), token: ReplyToken(7) },
+                size: 3000,
+                at: 1000,
+                bytes: b"hi",
+            },
+            Record::Received { session: 7, upto: 300, ago_us: 5, runs: &[2, 1, 9] },
         ]
     }
 
