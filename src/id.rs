@@ -273,6 +273,11 @@ impl SessionIndex {
         Self(bits & 0x00ff_ffff)
     }
 
+    /// As a number.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
     /// Little-endian, as on the wire.
     pub const fn to_bytes(self) -> [u8; 3] {
         let [a, b, c, _] = self.0.to_le_bytes();

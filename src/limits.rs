@@ -4,11 +4,15 @@
 
 use std::time::Duration;
 
-/// Bytes of one message's payload: what fits one datagram that every path carries (see [`DATAGRAM_BYTES`]).
-pub const PAYLOAD_BYTES: usize = 1152;
+/// Bytes of one message's payload.
+pub const PAYLOAD_BYTES: usize = 60 * 1024;
+/// Bytes of a payload that fits one datagram that every path carries (see [`DATAGRAM_BYTES`]).
+pub const SMALL_PAYLOAD_BYTES: usize = 1152;
 /// Bytes of the largest datagram we send: IPv6's minimum MTU of 1280 less its headers is 1232; 1200 leaves room for
 /// a tunnel or for a relay's four bytes.
 pub const DATAGRAM_BYTES: usize = 1200;
+/// Bytes of the largest datagram that we send where the path carries it: Ethernet's jumbo frames of 9000 less the headers.
+pub const LARGE_DATAGRAM_BYTES: usize = 8972;
 /// Bytes of the largest UDP datagram that can exist; the receive buffer holds one.
 pub const DATAGRAM_MAX_BYTES: usize = 65_507;
 /// Datagrams in one send: the kernel's own limit (UDP_MAX_SEGMENTS is 64 on every kernel that has GSO).
@@ -74,8 +78,20 @@ pub const TRACKED_IN_FLIGHT: usize = 512;
 pub const HELD_MESSAGES: usize = 512;
 /// Bytes held back for one peer.
 pub const HELD_BYTES: usize = 256 * 1024;
-/// Messages waiting for a session with one peer.
-pub const WAITING_MESSAGES: usize = 1024;
+/// Packets with messages under way to one peer: half of what its memory of packets holds (see [`REPLAY_WINDOW`]).
+pub const PACKETS_IN_FLIGHT: usize = 4096;
+/// Messages of several datagrams that one peer may have sent in part.
+pub const REASSEMBLED_MESSAGES: usize = 4;
+/// Bytes of these.
+pub const REASSEMBLED_BYTES: usize = 256 * 1024;
+/// Bytes of all messages that are put together for all peers.
+pub const REASSEMBLED_BYTES_IN_ALL: usize = 16 << 20;
+/// Runs of bytes of one such message that have come: pieces overtake each other, but not at will.
+pub const REASSEMBLED_RUNS: usize = 128;
+/// A message of which nothing came for so long is not waited for.
+pub const REASSEMBLY_LIFE: Duration = Duration::from_secs(30);
+/// Runs of packets that a receipt tells of.
+pub const RECEIPT_RUNS: usize = 32;
 /// A message's deadline when its app names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest deadline an app may name: a queue is not a store.

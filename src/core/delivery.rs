@@ -1,36 +1,28 @@
 //! Bringing messages over: numbers, retries and fates (protocol.md, 5.4).
 //!
-//! A tracked message gets a number, counted per life of its receiver, and is sent again with back-off until its fate
-//! comes back or its deadline has passed. The receiver remembers the fate of each number in its window, so a copy is
-//! answered and not delivered again. A message names the one of its stream (one app, one topic) that must come before
-//! it; until that one came it is held back.
+//! A tracked message gets a number, counted per life of its receiver, and what is lost of it is sent again until its
+//! fate comes back or its deadline has passed. It names the one of its stream (one app, one topic) that must come before
+//! it. What is larger than a datagram travels in pieces.
 //!
-//! What cannot leave yet waits: for a session, for a place among the messages under way, or for the number that the
-//! peer has given to the topic.
+//! What cannot leave yet waits in `queue`: for a session, for its turn, for the pace of the path (`flight`), for a place
+//! among the messages under way, or for the number that the peer has given to the topic. Its app is not read further
+//! when too much of its own waits.
 
 use std::collections::VecDeque;
 
 use crate::core::Node;
-use crate::core::api::Route;
-use crate::core::inbox::{Inbox, Judgement};
+use crate::core::flight::Flight;
+use crate::core::inbox::Inbox;
 use crate::core::paths::{ASK_AGAIN, RETRY_MAX};
+use crate::core::queue::{Queue, Review};
 use crate::core::timers::Timer;
 use crate::core::topics::RemoteTopics;
 use crate::id::{ClientId, MessageNumber, NodeId, ReplyToken, RequestId, Topic};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::Outcome;
-use crate::wire::message::{Fate, Heading, Place, Record};
-
-/// How a tracked record names its place.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Numbered {
-    pub(crate) number: MessageNumber,
-    /// How far below `number` its predecessor stands; zero: none.
-    pub(crate) after: u64,
-    /// How far below `number` the first message without a fate stands.
-    pub(crate) open: u64,
-}
+use crate::wire::message::{self, Fate, Heading, Place, Record};
+use crate::wire::packet::size;
 
 /// Who wants to know what became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,43 +102,100 @@ pub(crate) struct Parcel {
     pub(crate) deadline: Instant,
 }
 
-/// What is under way to and from one peer.
+/// What is under way to one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
-    waiting: VecDeque<Waiting>,
+    queue: Queue<Item>,
     in_flight: VecDeque<InFlight>,
     last_number: u64,
+    last_untracked: u64,
     /// When the peer was asked for its topics on behalf of what waits.
     topics_asked: Option<Instant>,
-    inbox: Inbox,
 }
 
+/// What has its turn.
 #[derive(Debug)]
-struct Waiting {
-    parcel: Parcel,
-    address: KeptAddress,
-    tracked: bool,
+enum Item {
+    /// A message of which nothing was sent.
+    Whole { parcel: Parcel, address: KeptAddress, tracked: bool },
+    /// The rest of the tracked message with this number.
+    Rest(u64),
+    /// The rest of one that nobody reports on, from `at` on.
+    Untracked { parcel: Parcel, heading: Heading, number: u64, at: usize },
 }
 
+impl Item {
+    /// The message, if it is not among those under way.
+    fn parcel(&self) -> Option<&Parcel> {
+        match self {
+            Self::Whole { parcel, .. } | Self::Untracked { parcel, .. } => Some(parcel),
+            Self::Rest(_) => None,
+        }
+    }
+
+    fn into_parcel(self) -> Option<Parcel> {
+        match self {
+            Self::Whole { parcel, .. } | Self::Untracked { parcel, .. } => Some(parcel),
+            Self::Rest(_) => None,
+        }
+    }
+}
+
+/// A tracked message that has its number and not yet its fate.
 #[derive(Debug)]
 struct InFlight {
     number: u64,
     parcel: Parcel,
     heading: Heading,
-    sent: Instant,
-    tries: u32,
+    /// How much was sent at least once, and how much arrived.
+    sent: usize,
+    arrived: usize,
+    /// When its fate is asked for, and how often it was.
     again: Instant,
+    asked: u32,
 }
+
+impl InFlight {
+    const fn has_arrived(&self) -> bool {
+        self.sent >= self.parcel.payload.len() && self.arrived >= self.parcel.payload.len()
+    }
+
+    /// Whether `other` is of the same app and topic, whose order is kept.
+    fn is_of_stream(&self, heading: Heading, client: ClientId) -> bool {
+        let topic = |heading: Heading| match heading {
+            Heading::Topic(topic) | Heading::Request { topic, .. } => Ok(topic),
+            Heading::Reply(token) => Err(token),
+        };
+        self.parcel.sender.client == client && topic(self.heading) == topic(heading)
+    }
+}
+
+/// How far a turn got.
+enum Step {
+    Sent,
+    /// Nothing that waits can leave.
+    Blocked,
+}
+
+/// A piece is not worth its header below this.
+const PIECE_MIN: usize = 200;
+/// So often a piece of a message that has arrived is sent again to learn its fate, before the whole message is.
+const ASKED_BY_PIECE: u32 = 2;
 
 impl Delivery {
     /// Whether nothing is on its way to the peer.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
+        self.queue.is_empty() && self.in_flight.is_empty()
     }
 
     /// How many messages are on their way to the peer.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len() + self.in_flight.len()
+        self.queue.iter().filter_map(Item::parcel).count() + self.in_flight.len()
+    }
+
+    /// Whether something waits for its turn.
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.queue.is_idle()
     }
 
     /// What the peer listens to is to be asked anew.
@@ -162,6 +211,41 @@ impl Delivery {
     fn has_place(&self) -> bool {
         self.in_flight.len() < limits::TRACKED_IN_FLIGHT
             && self.last_number + 1 - self.open() < limits::TRACKED_WINDOW
+    }
+
+    /// Whether the receiver can put one more message of `bytes` together from pieces.
+    fn has_room_there(&self, bytes: usize) -> bool {
+        let large = |payload: &[u8]| payload.len() > limits::SMALL_PAYLOAD_BYTES;
+        let tracked = self.in_flight.iter().map(|message| &message.parcel.payload);
+        let untracked = self.queue.iter().filter_map(|item| match item {
+            Item::Untracked { parcel, .. } => Some(&parcel.payload),
+            Item::Whole { .. } | Item::Rest(_) => None,
+        });
+        let (mut messages, mut held) = (0, 0);
+        for payload in tracked.chain(untracked).filter(|payload| large(payload)) {
+            messages += 1;
+            held += payload.len();
+        }
+        messages < limits::REASSEMBLED_MESSAGES && held + bytes <= limits::REASSEMBLED_BYTES
+    }
+
+    fn find(&self, number: u64) -> Option<usize> {
+        self.in_flight.binary_search_by_key(&number, |message| message.number).ok()
+    }
+
+    /// A piece of a tracked message arrived.
+    pub(crate) fn arrived(&mut self, number: u64, bytes: usize) {
+        if let Some(message) = self.find(number).and_then(|at| self.in_flight.get_mut(at)) {
+            message.arrived += bytes;
+        }
+    }
+
+    /// The number of the message that must be delivered before the one at `at`.
+    fn before(&self, at: usize) -> Option<u64> {
+        let message = self.in_flight.get(at)?;
+        let client = message.parcel.sender.client;
+        let earlier = self.in_flight.iter().take(at).rev();
+        earlier.into_iter().find(|it| it.is_of_stream(message.heading, client)).map(|it| it.number)
     }
 }
 
@@ -179,24 +263,31 @@ impl Node {
         let ready = self.may_carry_data(id);
         let peer = self.peers.get_mut(&id)?;
         let heading = address.heading(&peer.topics);
-        let blocked = !peer.delivery.waiting.is_empty() || tracked && !peer.delivery.has_place();
-        if let (true, false, Some(heading)) = (ready, blocked, heading) {
+        let is_whole = payload.len() + message::MESSAGE_OVERHEAD + size::DATA_OVERHEAD <= peer.datagram_bytes;
+        let is_first = peer.delivery.queue.is_empty() && !peer.flight.has_losses();
+        let has_place = !tracked || peer.delivery.has_place();
+        let at_once = ready && is_first && has_place && peer.flight.may_send(now);
+        if let (true, true, Some(heading)) = (at_once, is_whole, heading) {
             if !tracked {
                 let told = self.tell_untracked(id, heading, payload);
+                self.plan_flight(id);
                 return Some(if told { Outcome::Sent } else { Outcome::Unreachable });
             }
-            let mut copy = self.payloads.pop().unwrap_or_default();
-            copy.extend_from_slice(payload);
-            let parcel = Parcel { sender, payload: copy, accepted: now, deadline };
-            self.send_numbered(id, parcel, heading);
+            let payload = self.copy_of(payload);
+            let number = self.number(id, Parcel { sender, payload, accepted: now, deadline }, heading)?;
+            self.send_piece(id, number, 0, letter.payload.len());
+            self.plan_flight(id);
             return None;
         }
-        if !may_wait || peer.delivery.waiting.len() >= limits::WAITING_MESSAGES {
-            return Some(if peer.is_online() { Outcome::Busy } else { Outcome::Unreachable });
+        let is_online = peer.is_online();
+        let would_leave = at_once && peer.delivery.has_room_there(payload.len());
+        if !may_wait && !would_leave {
+            return Some(if is_online { Outcome::Busy } else { Outcome::Unreachable });
         }
         let address = address.keep()?;
-        let parcel = Parcel { sender, payload: payload.to_vec(), accepted: now, deadline };
-        peer.delivery.waiting.push_back(Waiting { parcel, address, tracked });
+        let parcel = Parcel { sender, payload: self.copy_of(payload), accepted: now, deadline };
+        let peer = self.peers.get_mut(&id)?;
+        peer.delivery.queue.push(sender.client, Item::Whole { parcel, address, tracked }, heading.is_none());
         self.timers.set_sooner(Timer::Delivery(id), deadline);
         if !ready {
             self.seek(id, None, None);
@@ -205,98 +296,257 @@ impl Node {
         None
     }
 
+    fn copy_of(&mut self, payload: &[u8]) -> Vec<u8> {
+        let mut copy = self.payloads.pop().unwrap_or_default();
+        copy.extend_from_slice(payload);
+        copy
+    }
+
     fn tell_untracked(&mut self, id: NodeId, heading: Heading, payload: &[u8]) -> bool {
         if let Heading::Topic(topic) = heading {
-            return self.tell(id, &Record::Message { topic, payload });
+            return self.tell_message(id, &Record::Message { topic, payload });
         }
         let place = Place::Untracked { number: 0 };
         let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        self.tell(id, &Record::Piece { place, heading, size, at: 0, bytes: payload })
+        self.tell_message(id, &Record::Piece { place, heading, size, at: 0, bytes: payload })
     }
 
-    fn send_numbered(&mut self, id: NodeId, parcel: Parcel, heading: Heading) {
-        let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+    /// Gives a tracked message its number.
+    fn number(&mut self, id: NodeId, parcel: Parcel, heading: Heading) -> Option<u64> {
+        let peer = self.peers.get_mut(&id)?;
         peer.delivery.last_number += 1;
         let number = peer.delivery.last_number;
-        let again = now + peer.round_trip.retry_after();
+        let again = self.now + peer.round_trip.retry_after();
         let due = again.min(parcel.deadline);
-        peer.delivery.in_flight.push_back(InFlight { number, parcel, heading, sent: now, tries: 1, again });
-        let last = peer.delivery.in_flight.len() - 1;
+        let message = InFlight { number, parcel, heading, sent: 0, arrived: 0, again, asked: 0 };
+        peer.delivery.in_flight.push_back(message);
         self.timers.set_sooner(Timer::Delivery(id), due);
-        self.transmit(id, last);
+        Some(number)
     }
 
-    /// Writes the message at `at` of those under way to `id`.
-    fn transmit(&mut self, id: NodeId, at: usize) {
+    /// Sends `bytes` of a tracked message from `from` on, in as many pieces as it takes.
+    fn send_piece(&mut self, id: NodeId, number: u64, from: usize, bytes: usize) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let open = peer.delivery.open();
-        let Some(message) = peer.delivery.in_flight.get(at) else { return };
-        let same_stream = |earlier: &&InFlight| {
-            earlier.heading == message.heading && earlier.parcel.sender.client == message.parcel.sender.client
-        };
-        let after = peer.delivery.in_flight.iter().take(at).rev().find(same_stream);
-        let after = after.map_or(0, |earlier| message.number - earlier.number);
-        let number = message.number;
-        // The record borrows the payload, and telling needs the whole peer: it is put aside meanwhile.
+        let Some(index) = peer.delivery.find(number) else { return };
+        let after = peer.delivery.before(index).map_or(0, |before| number - before);
+        let Some(message) = peer.delivery.in_flight.get_mut(index) else { return };
         let heading = message.heading;
-        let Some(message) = peer.delivery.in_flight.get_mut(at) else { return };
+        let end = (from + bytes).min(message.parcel.payload.len());
+        message.sent = message.sent.max(end);
+        // The record borrows the payload, and telling needs the whole peer: it is put aside meanwhile.
         let payload = std::mem::take(&mut message.parcel.payload);
-        let number_of = MessageNumber(number);
-        let open = number - open;
-        let record = match heading {
-            Heading::Topic(topic) => {
-                Record::Tracked { number: number_of, after, open, topic, payload: &payload }
+        let (open, message_number) = (number - open, MessageNumber(number));
+        let mut at = from;
+        loop {
+            let whole = at == 0 && end == payload.len();
+            let room = self.room_for_message(id);
+            let fits = end - at + message::MESSAGE_OVERHEAD <= room;
+            let (record, sent) = match heading {
+                Heading::Topic(topic) if whole && fits => {
+                    let payload = &payload[..];
+                    (Record::Tracked { number: message_number, after, open, topic, payload }, end)
+                }
+                Heading::Topic(_) | Heading::Request { .. } | Heading::Reply(_) => {
+                    let piece_end = end.min(at + room.saturating_sub(message::PIECE_OVERHEAD).max(1));
+                    let place = Place::Tracked { number: message_number, after, open };
+                    (piece_of(place, heading, &payload, at, piece_end), piece_end)
+                }
+            };
+            if self.tell_message(id, &record)
+                && let Some(peer) = self.peers.get_mut(&id)
+            {
+                peer.flight.put(number, at, sent - at);
             }
-            Heading::Request { .. } | Heading::Reply(_) => Record::Piece {
-                place: Place::Tracked { number: number_of, after, open },
-                heading,
-                size: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-                at: 0,
-                bytes: &payload,
-            },
-        };
-        self.tell(id, &record);
-        // Delivered once however often it comes, so it need not wait until it is known which way is dead.
-        if let Some(other) = self.other_way(id) {
-            self.tell_on(id, other, &record);
+            // Delivered once however often it comes, so it need not wait until it is known which way is dead.
+            if let Some(other) = self.other_way(id) {
+                self.tell_on(id, other, &record);
+            }
+            at = sent;
+            if at >= end {
+                break;
+            }
         }
-        let back = self.peers.get_mut(&id).and_then(|peer| peer.delivery.in_flight.get_mut(at));
-        if let Some(message) = back.filter(|message| message.number == number) {
+        let delivery = self.peers.get_mut(&id).map(|peer| &mut peer.delivery);
+        let back = delivery
+            .and_then(|delivery| delivery.find(number).and_then(|index| delivery.in_flight.get_mut(index)));
+        if let Some(message) = back {
             message.parcel.payload = payload;
         }
     }
 
-    /// Sends what waited and can leave now.
+    /// Sends what waits and can leave now.
     pub(crate) fn resume_delivery(&mut self, id: NodeId) {
-        let now = self.now;
-        if self.peers.get(&id).is_none_or(|peer| peer.delivery.waiting.is_empty()) || !self.may_carry_data(id)
-        {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if peer.delivery.queue.is_empty() && !peer.flight.has_losses() || !self.may_carry_data(id) {
             return;
         }
-        let mut at = 0;
-        let mut unknown = false;
         while let Some(peer) = self.peers.get_mut(&id) {
-            let Some(first) = peer.delivery.waiting.get(at) else { break };
-            let Some(heading) = first.address.as_address().heading(&peer.topics) else {
-                unknown = true;
-                at += 1;
+            if let Some(lost) = peer.flight.next_again(self.now) {
+                // Of a message that has its fate nothing is missed any more.
+                if peer.delivery.find(lost.number).is_some() {
+                    self.send_piece(id, lost.number, lost.at, lost.bytes);
+                }
                 continue;
-            };
-            if first.tracked && !peer.delivery.has_place() {
+            }
+            if peer.delivery.queue.is_idle() || !peer.flight.may_send(self.now) {
                 break;
             }
-            let Some(Waiting { parcel, tracked, .. }) = peer.delivery.waiting.remove(at) else { break };
-            if tracked {
-                self.send_numbered(id, parcel, heading);
-            } else {
+            if let Step::Blocked = self.send_next(id) {
+                break;
+            }
+        }
+        self.ask_for_topics(id);
+        self.plan_flight(id);
+    }
+
+    /// Sends something of the app whose turn it is, or of the next one that can send.
+    fn send_next(&mut self, id: NodeId) -> Step {
+        let apps = self.peers.get(&id).map_or(0, |peer| peer.delivery.queue.apps());
+        for _ in 0..apps {
+            let Some(peer) = self.peers.get_mut(&id) else { return Step::Blocked };
+            let datagram = peer.datagram_bytes;
+            let Some((_, first)) = peer.delivery.queue.first() else { return Step::Blocked };
+            match first {
+                Item::Rest(number) => {
+                    let number = *number;
+                    self.send_rest(id, number);
+                    return Step::Sent;
+                }
+                Item::Untracked { .. } => {
+                    self.send_untracked_rest(id);
+                    return Step::Sent;
+                }
+                Item::Whole { parcel, address, tracked } => {
+                    let (tracked, bytes) = (*tracked, parcel.payload.len());
+                    let Some(heading) = address.as_address().heading(&peer.topics) else {
+                        peer.delivery.queue.set_aside();
+                        continue;
+                    };
+                    let is_whole = bytes + message::MESSAGE_OVERHEAD + size::DATA_OVERHEAD <= datagram;
+                    let blocked = tracked && !peer.delivery.has_place()
+                        || !is_whole && !peer.delivery.has_room_there(bytes);
+                    if blocked {
+                        peer.delivery.queue.next_turn();
+                        continue;
+                    }
+                    self.begin(id, heading, is_whole);
+                    return Step::Sent;
+                }
+            }
+        }
+        Step::Blocked
+    }
+
+    /// Begins to send the first message of the app whose turn it is.
+    fn begin(&mut self, id: NodeId, heading: Heading, is_whole: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(Item::Whole { parcel, tracked, .. }) = peer.delivery.queue.first().map(|(_, item)| item)
+        else {
+            return;
+        };
+        let (bytes, tracked, deadline) = (parcel.payload.len(), *tracked, parcel.deadline);
+        if !is_whole {
+            self.probe_mtu(id);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        match (tracked, is_whole) {
+            (false, true) => {
+                peer.delivery.queue.spend(bytes);
+                let Some(parcel) = peer.delivery.queue.take_first().and_then(Item::into_parcel) else {
+                    return;
+                };
                 let told = self.tell_untracked(id, heading, &parcel.payload);
                 self.conclude(id, parcel, if told { Outcome::Sent } else { Outcome::Unreachable }, false);
             }
+            (false, false) => {
+                peer.delivery.last_untracked += 1;
+                let number = peer.delivery.last_untracked;
+                if let Some((_, item)) = peer.delivery.queue.first()
+                    && let Item::Whole { parcel, .. } = item
+                {
+                    let sender = parcel.sender;
+                    let (payload, accepted) = (std::mem::take(&mut parcel.payload), parcel.accepted);
+                    let parcel = Parcel { sender, payload, accepted, deadline };
+                    *item = Item::Untracked { parcel, heading, number, at: 0 };
+                }
+                self.send_untracked_rest(id);
+            }
+            (true, true) => {
+                let Some(parcel) = peer.delivery.queue.take_first().and_then(Item::into_parcel) else {
+                    return;
+                };
+                if let Some(number) = self.number(id, parcel, heading) {
+                    self.send_piece(id, number, 0, bytes);
+                }
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.delivery.queue.spend(bytes);
+                }
+            }
+            (true, false) => {
+                let next = peer.delivery.last_number + 1;
+                let Some((_, item)) = peer.delivery.queue.first() else { return };
+                let Some(parcel) = std::mem::replace(item, Item::Rest(next)).into_parcel() else { return };
+                if let Some(number) = self.number(id, parcel, heading) {
+                    self.send_rest(id, number);
+                }
+            }
         }
+    }
+
+    /// Sends the next piece of a tracked message whose turn it is.
+    fn send_rest(&mut self, id: NodeId, number: u64) {
+        let room = self.room_for_message(id).saturating_sub(message::PIECE_OVERHEAD).max(1);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let message = peer.delivery.find(number).and_then(|at| peer.delivery.in_flight.get(at));
+        let Some((sent, all)) = message.map(|message| (message.sent, message.parcel.payload.len())) else {
+            // It has its fate: given up, or nobody listens.
+            peer.delivery.queue.take_first();
+            return;
+        };
+        let bytes = room.min(all - sent);
+        if sent + bytes >= all {
+            peer.delivery.queue.take_first();
+        } else {
+            peer.delivery.queue.spend(bytes);
+        }
+        self.send_piece(id, number, sent, bytes);
+    }
+
+    /// Sends the next piece of a message that nobody reports on and whose turn it is.
+    fn send_untracked_rest(&mut self, id: NodeId) {
+        let room = self.room_for_message(id).saturating_sub(message::PIECE_OVERHEAD).max(1);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some((_, Item::Untracked { parcel, heading, number, at })) = peer.delivery.queue.first() else {
+            return;
+        };
+        let (heading, from, place) = (*heading, *at, Place::Untracked { number: *number });
+        let end = (from + room).min(parcel.payload.len());
+        *at = end;
+        let payload = std::mem::take(&mut parcel.payload);
+        self.tell_message(id, &piece_of(place, heading, &payload, from, end));
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some((_, Item::Untracked { parcel, .. })) = peer.delivery.queue.first() {
+            parcel.payload = payload;
+            if end < parcel.payload.len() {
+                peer.delivery.queue.spend(end - from);
+            } else if let Some(parcel) = peer.delivery.queue.take_first().and_then(Item::into_parcel) {
+                self.conclude(id, parcel, Outcome::Sent, false);
+            }
+        }
+    }
+
+    /// Bytes for a record of a message, in the datagram that is being filled or in a new one.
+    fn room_for_message(&mut self, id: NodeId) -> usize {
+        self.room(id, message::PIECE_OVERHEAD + PIECE_MIN)
+    }
+
+    /// Asks what the peer listens to if somebody waits for that.
+    fn ask_for_topics(&mut self, id: NodeId) {
+        let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let asked_lately = peer.delivery.topics_asked.is_some_and(|asked| now.since(asked) < ASK_AGAIN);
-        if unknown && !asked_lately {
+        if peer.delivery.queue.has_aside() && !asked_lately {
             peer.delivery.topics_asked = Some(now);
             self.timers.set_sooner(Timer::Delivery(id), now + ASK_AGAIN);
             self.ask_topics(id);
@@ -306,136 +556,158 @@ impl Node {
     /// The peer said what it listens to: what waited for a topic that is not there has nobody to go to.
     pub(crate) fn topics_answered(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if let Some(asked) = peer.delivery.topics_asked.take() {
-            let mut at = 0;
-            while let Some(peer) = self.peers.get_mut(&id) {
-                let Some(waiting) = peer.delivery.waiting.get(at) else { break };
-                let nobody = waiting.address.as_address().heading(&peer.topics).is_none()
-                    && waiting.parcel.accepted <= asked;
-                if !nobody {
-                    at += 1;
-                    continue;
-                }
-                let Some(waiting) = peer.delivery.waiting.remove(at) else { break };
-                self.conclude(id, waiting.parcel, Outcome::NoListener, false);
+        let asked = peer.delivery.topics_asked.take();
+        let topics = &peer.topics;
+        let over = peer.delivery.queue.review(|item| {
+            let Item::Whole { parcel, address, .. } = item else { return Review::Over };
+            match (address.as_address().heading(topics), asked) {
+                (Some(_), _) => Review::Ready,
+                (None, Some(asked)) if parcel.accepted <= asked => Review::Over,
+                (None, _) => Review::Wait,
             }
+        });
+        for parcel in over.into_iter().filter_map(Item::into_parcel) {
+            self.conclude(id, parcel, Outcome::NoListener, false);
         }
         self.resume_delivery(id);
     }
 
-    /// Sends again what was not answered, and ends what has passed its deadline.
+    /// Ends what has passed its deadline, and asks for the fate of what has arrived.
     pub(crate) fn on_delivery_timer(&mut self, id: NodeId) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let (online, base) = (peer.is_online(), peer.round_trip.retry_after());
+        let online = peer.is_online();
         let late = |parcel: &Parcel| parcel.deadline <= now;
-        let ended: Vec<_> = take_all(&mut peer.delivery.waiting, |waiting| late(&waiting.parcel));
+        let ended = peer.delivery.queue.take_all(|item| item.parcel().is_some_and(late));
         let unanswered: Vec<_> = take_all(&mut peer.delivery.in_flight, |message| late(&message.parcel));
-        for waiting in ended {
+        for parcel in ended.into_iter().filter_map(Item::into_parcel) {
             let outcome = if online { Outcome::Timeout } else { Outcome::Unreachable };
-            self.conclude(id, waiting.parcel, outcome, false);
+            self.conclude(id, parcel, outcome, false);
         }
         let given_up = !unanswered.is_empty();
         for message in unanswered {
+            self.end_rest(id, &message);
             self.conclude(id, message.parcel, Outcome::Timeout, true);
         }
         let carries = self.may_carry_data(id);
-        if self.peers.get(&id).is_some_and(|peer| peer.delivery.in_flight.iter().any(|it| it.again <= now)) {
-            self.doubt(id);
-        }
-        let mut at = 0;
-        while let Some(message) = self.peers.get_mut(&id).and_then(|peer| peer.delivery.in_flight.get_mut(at))
-        {
-            // What was held back behind a message that is given up goes on at once: its copy tells the receiver so.
-            if message.again <= now || given_up && at == 0 {
-                let pause = (base * 2_u32.saturating_pow(message.tries.min(16))).min(RETRY_MAX);
-                message.tries += 1;
-                message.again = now + pause;
-                if carries {
-                    self.transmit(id, at);
-                }
-            }
-            at += 1;
-        }
+        self.ask_fates(id, given_up, carries);
         if !carries && self.is_awaited(id) {
             self.seek(id, None, None);
         }
         self.resume_delivery(id);
         let Some(peer) = self.peers.get(&id) else { return };
-        let retries =
-            peer.delivery.in_flight.iter().map(|message| message.again.min(message.parcel.deadline));
-        let deadlines = peer.delivery.waiting.iter().map(|waiting| waiting.parcel.deadline);
-        let ask = (online && !peer.delivery.waiting.is_empty()).then(|| now + ASK_AGAIN);
-        if let Some(next) = retries.chain(deadlines).chain(ask).min() {
+        let fates = peer.delivery.in_flight.iter().map(|message| message.again.min(message.parcel.deadline));
+        let deadlines = peer.delivery.queue.iter().filter_map(Item::parcel).map(|parcel| parcel.deadline);
+        let ask = (online && peer.delivery.queue.has_aside()).then(|| now + ASK_AGAIN);
+        if let Some(next) = fates.chain(deadlines).chain(ask).min() {
             self.timers.set(Timer::Delivery(id), next);
         }
     }
 
-    /// `id` is reached by another way, or perhaps only by that: the first `count` that were not answered go at once.
-    pub(crate) fn hurry_delivery(&mut self, id: NodeId, count: usize) {
+    /// Sends something of each message again that has arrived and whose fate is due: its copy is answered by it.
+    fn ask_fates(&mut self, id: NodeId, given_up: bool, carries: bool) {
         let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.delivery.in_flight.is_empty() {
-            return;
+        let mut at = 0;
+        while let Some(peer) = self.peers.get_mut(&id) {
+            let base = peer.round_trip.retry_after();
+            let is_first_of_stream = peer.delivery.before(at).is_none();
+            let Some(message) = peer.delivery.in_flight.get_mut(at) else { return };
+            // What was held back behind a message that is given up goes on at once: a copy tells the receiver so.
+            let released = given_up && at == 0;
+            at += 1;
+            if message.again > now && !released {
+                continue;
+            }
+            message.again = now + (base * 2_u32.saturating_pow(message.asked.min(16) + 1)).min(RETRY_MAX);
+            // What has not arrived is sent again when it is lost.
+            if !carries || !released && !(message.has_arrived() && is_first_of_stream) {
+                continue;
+            }
+            message.asked += 1;
+            let (number, bytes, sent) = (message.number, message.parcel.payload.len(), message.sent);
+            let piece = limits::SMALL_PAYLOAD_BYTES.min(bytes);
+            if bytes <= limits::SMALL_PAYLOAD_BYTES {
+                self.send_piece(id, number, 0, bytes);
+            } else if message.asked <= ASKED_BY_PIECE || sent < bytes {
+                self.send_piece(id, number, sent.saturating_sub(piece), piece);
+            } else {
+                message.asked = 0;
+                message.arrived = 0;
+                peer.flight.send_again(number, 0, bytes);
+            }
         }
-        for message in peer.delivery.in_flight.iter_mut().take(count) {
-            message.again = message.again.min(now);
+    }
+
+    /// `id` is perhaps reached only by another way: the first `count` that were not answered go at once.
+    pub(crate) fn hurry_delivery(&mut self, id: NodeId, count: usize) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.flight.ask_again(count);
+            self.resume_delivery(id);
         }
-        self.timers.set(Timer::Delivery(id), now);
     }
 
     /// The fate of one of our messages came back.
     pub(crate) fn on_outcome(&mut self, id: NodeId, number: MessageNumber, fate: Fate) {
-        let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Ok(at) = peer.delivery.in_flight.binary_search_by_key(&number.0, |message| message.number) else {
-            return;
-        };
+        let Some(at) = peer.delivery.find(number.0) else { return };
         let Some(message) = peer.delivery.in_flight.remove(at) else { return };
-        // An answer to a message that was sent more than once says nothing of the way's length (Karn's rule).
-        if message.tries == 1 {
-            peer.round_trip.sample(now.since(message.sent));
-        }
         let outcome = match fate {
             Fate::Delivered => Outcome::Delivered,
             Fate::NoListener => Outcome::NoListener,
             Fate::Busy => Outcome::Busy,
         };
         self.in_use(id);
+        self.end_rest(id, &message);
         self.conclude(id, message.parcel, outcome, true);
         self.resume_delivery(id);
+    }
+
+    /// What was not sent yet of a message that has its fate is not sent.
+    fn end_rest(&mut self, id: NodeId, message: &InFlight) {
+        if message.sent < message.parcel.payload.len()
+            && let Some(peer) = self.peers.get_mut(&id)
+        {
+            let rest = |item: &Item| matches!(item, Item::Rest(number) if *number == message.number);
+            peer.delivery.queue.take_all(rest);
+        }
     }
 
     /// Ends a message: its sender is told, and its memory is used again.
     fn conclude(&mut self, id: NodeId, mut parcel: Parcel, outcome: Outcome, travelled: bool) {
         let bytes = parcel.payload.len();
         let took = self.now.since(parcel.accepted);
-        parcel.payload.clear();
-        if self.payloads.len() < limits::TRACKED_IN_FLIGHT {
+        if self.payloads.len() < limits::TRACKED_IN_FLIGHT && bytes <= limits::SMALL_PAYLOAD_BYTES {
+            parcel.payload.clear();
             self.payloads.push(parcel.payload);
         }
         self.report(parcel.sender, id, outcome, travelled.then_some(took), bytes);
     }
 
-    /// The peer has a new life: what was sent to the old one is never sent to the new one.
+    /// The peer has a new life: what was sent to the old one, in whole or in part, is never sent to the new one.
     pub(crate) fn end_numbered(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let lost = std::mem::take(&mut peer.delivery.in_flight);
+        let parts = peer.delivery.queue.take_all(|item| !matches!(item, Item::Whole { .. }));
         peer.delivery.last_number = 0;
-        peer.delivery.inbox = Inbox::default();
+        peer.inbox = Inbox::default();
+        peer.flight = Flight::default();
+        self.forget_parts(id);
         for message in lost {
             self.conclude(id, message.parcel, Outcome::Timeout, true);
+        }
+        for parcel in parts.into_iter().filter_map(Item::into_parcel) {
+            self.conclude(id, parcel, Outcome::Timeout, true);
         }
     }
 
     /// Ends all messages to the peer: it is not waited for any more.
     pub(crate) fn end_messages(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let waiting = std::mem::take(&mut peer.delivery.waiting);
+        let waiting = peer.delivery.queue.take_all(|_| true);
         let lost = std::mem::take(&mut peer.delivery.in_flight);
         self.timers.clear(Timer::Delivery(id));
-        for waiting in waiting {
-            self.conclude(id, waiting.parcel, Outcome::Unreachable, false);
+        for parcel in waiting.into_iter().filter_map(Item::into_parcel) {
+            self.conclude(id, parcel, Outcome::Unreachable, false);
         }
         for message in lost {
             self.conclude(id, message.parcel, Outcome::Timeout, true);
@@ -445,59 +717,14 @@ impl Node {
     /// An app went away: nobody waits for what it had not sent yet. What is under way still arrives.
     pub(crate) fn forget_waiting_of(&mut self, client: ClientId) {
         for (_, peer) in self.peers.iter_mut() {
-            peer.delivery.waiting.retain(|waiting| waiting.parcel.sender.client != client);
+            peer.delivery.queue.forget(client, |item| matches!(item, Item::Rest(_)));
         }
     }
+}
 
-    /// A message that nobody reports on.
-    pub(crate) fn on_message(&mut self, from: NodeId, via: Route, heading: Heading, payload: &[u8]) {
-        self.in_use(from);
-        if self.deliver(from, via, heading, payload, false) != Fate::Delivered {
-            self.unheard += 1;
-        }
-    }
-
-    /// A message whose fate is reported.
-    pub(crate) fn on_tracked(
-        &mut self,
-        from: NodeId,
-        via: Route,
-        place: Numbered,
-        heading: Heading,
-        payload: &[u8],
-    ) {
-        self.in_use(from);
-        let Some(peer) = self.peers.get_mut(&from) else { return };
-        let number = place.number.0;
-        peer.delivery.inbox.open_at(number.saturating_sub(place.open));
-        let after = number.saturating_sub(place.after);
-        match peer.delivery.inbox.judge(number, after) {
-            Judgement::Known(fate) => {
-                self.tell(from, &Record::Outcome { number: place.number, fate });
-            }
-            Judgement::Past => {}
-            Judgement::Early => peer.delivery.inbox.hold(number, after, heading, payload),
-            Judgement::Due => {
-                self.accept(from, via, number, heading, payload);
-                self.release(from, via);
-            }
-        }
-    }
-
-    fn accept(&mut self, from: NodeId, via: Route, number: u64, heading: Heading, payload: &[u8]) {
-        let fate = self.deliver(from, via, heading, payload, true);
-        let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.delivery.inbox.record(number, fate);
-        self.tell(from, &Record::Outcome { number: MessageNumber(number), fate });
-    }
-
-    /// Delivers what was held back and is due.
-    fn release(&mut self, from: NodeId, via: Route) {
-        while let Some(peer) = self.peers.get_mut(&from) {
-            let Some((number, held)) = peer.delivery.inbox.take_due() else { return };
-            self.accept(from, via, number, held.heading, &held.payload);
-        }
-    }
+fn piece_of(place: Place, heading: Heading, payload: &[u8], at: usize, end: usize) -> Record<'_> {
+    let number = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    Record::Piece { place, heading, size: number(payload.len()), at: number(at), bytes: &payload[at..end] }
 }
 
 fn take_all<T>(queue: &mut VecDeque<T>, mut which: impl FnMut(&T) -> bool) -> Vec<T> {

@@ -54,7 +54,7 @@ impl Inbox {
         if self.is_awaited(number, after) { Judgement::Early } else { Judgement::Due }
     }
 
-    fn is_awaited(&self, number: u64, after: u64) -> bool {
+    pub(crate) fn is_awaited(&self, number: u64, after: u64) -> bool {
         after < number && after >= self.open && self.fate(after).is_none()
     }
 

@@ -1,32 +1,55 @@
 //! What a peer tells us in a session: each record to its noun.
 
+use std::time::Duration;
+
 use tracing::debug;
 
 use crate::core::Node;
 use crate::core::api::Route;
-use crate::core::delivery::Numbered;
+use crate::core::arrivals::Numbered;
 use crate::id::{Channel, NodeId, NodeName};
 use crate::wire::message::{Heading, Place, Read, Record, Records};
+
+/// Whether a record is a message, and whether its sender waits for an answer now.
+const fn kind_of(record: &Record<'_>) -> (bool, bool) {
+    match record {
+        Record::Message { .. } => (true, false),
+        Record::Tracked { .. } => (true, true),
+        Record::Piece { place: Place::Tracked { .. }, size, at, bytes, .. } => {
+            (true, *at as usize + bytes.len() == *size as usize)
+        }
+        Record::Piece { .. } => (true, false),
+        _ => (false, false),
+    }
+}
 
 impl Node {
     /// The records of a packet whose tag was right.
     pub(crate) fn on_records(&mut self, from: NodeId, via: Route, plaintext: &[u8]) {
         let mut asked = false;
+        // Whether it holds messages, and whether their sender waits for an answer.
+        let (mut messages, mut urgent) = (false, false);
         for record in Records::new(plaintext) {
             match record {
                 // A datagram full of questions from a forged address would be a weapon: only the first is answered.
                 Ok(Read::Record(Record::Ping { .. })) if asked && !self.is_on_path(from, via) => {}
                 Ok(Read::Record(record)) => {
                     asked |= matches!(record, Record::Ping { .. });
+                    let (is_message, is_urgent) = kind_of(&record);
+                    messages |= is_message;
+                    urgent |= is_urgent;
                     self.on_record(from, via, record);
                 }
                 Ok(Read::Unknown) => self.odd_records += 1,
                 Err(reason) => {
                     self.odd_records += 1;
                     debug!(peer = %from.short(), %reason, "unreadable record");
-                    return;
+                    break;
                 }
             }
+        }
+        if messages {
+            self.owe_receipt(from, urgent);
         }
     }
 
@@ -38,7 +61,9 @@ impl Node {
                 self.compare_acquaintances(from, peers);
             }
             Record::Pong { token, peers } => {
-                self.on_pong(from, via, token);
+                if !self.is_mtu_answer(from, via, token) {
+                    self.on_pong(from, via, token);
+                }
                 self.on_ping_answer(from, via, token);
                 self.rest(from);
                 self.compare_acquaintances(from, peers);
@@ -58,18 +83,11 @@ impl Node {
                 self.on_tracked(from, via, Numbered { number, after, open }, Heading::Topic(topic), payload);
             }
             Record::Piece { place, heading, size, at, bytes } => {
-                // In pieces it is not yet.
-                if at != 0 || bytes.len() != size as usize {
-                    return;
-                }
-                match place {
-                    Place::Tracked { number, after, open } => {
-                        self.on_tracked(from, via, Numbered { number, after, open }, heading, bytes);
-                    }
-                    Place::Untracked { .. } => self.on_message(from, via, heading, bytes),
-                }
+                self.on_piece(from, via, place, heading, (size, at), bytes);
             }
-            Record::Received { .. } => {}
+            Record::Received { session, upto, ago_us, runs } => {
+                self.on_received(from, session, upto, Duration::from_micros(ago_us.into()), runs);
+            }
             Record::Outcome { number, fate } => self.on_outcome(from, number, fate),
             Record::Relay { target } => self.on_relay(from, target),
             Record::Relayed { target, channel } => {

@@ -17,14 +17,17 @@
 //! `now` never runs backwards; an earlier value counts as the latest one seen.
 
 mod api;
+mod arrivals;
 mod birthday;
 mod clients;
 mod clock_text;
+mod congestion;
 mod copies;
 mod delivery;
 mod duplicates;
 mod extra_ports;
 mod fair;
+mod flight;
 mod handshakes;
 mod heard;
 mod inbox;
@@ -39,10 +42,14 @@ mod names;
 mod network;
 mod outbox;
 mod pace;
+mod path_mtu;
 mod paths;
 mod peers;
 mod pings;
 mod prospects;
+mod queue;
+mod reassembly;
+mod receipts;
 mod registrations;
 mod relaying;
 mod relays;
@@ -53,6 +60,7 @@ mod sessions;
 mod status;
 mod timers;
 mod topics;
+mod transport;
 mod wake;
 mod whois;
 
@@ -133,6 +141,11 @@ pub struct Node {
     odd_records: u64,
     /// Messages without acknowledgement that found nobody or no room.
     unheard: u64,
+    /// Bytes of messages of all peers that have come in part.
+    reassembled: usize,
+    /// Of those, messages that were dropped, and pieces that found no room.
+    parts_dropped: u64,
+    parts_refused: u64,
     health: Vec<Health<'static>>,
     /// Publications whose outcomes are awaited.
     publications: BTreeMap<u64, Publication>,
@@ -184,6 +197,9 @@ impl Node {
             dropped: BTreeMap::new(),
             odd_records: 0,
             unheard: 0,
+            reassembled: 0,
+            parts_dropped: 0,
+            parts_refused: 0,
             health: Vec::new(),
             publications: BTreeMap::new(),
             next_publication: 0,
@@ -351,6 +367,9 @@ impl Node {
                 Timer::Session(peer) => self.on_session_timer(peer),
                 Timer::Liveness(peer) => self.on_liveness_timer(peer),
                 Timer::Delivery(peer) => self.on_delivery_timer(peer),
+                Timer::Flight(peer) => self.on_flight_timer(peer),
+                Timer::Receipt(peer) => self.on_receipt_timer(peer),
+                Timer::Reassembly(peer) => self.on_reassembly_timer(peer),
                 Timer::Lost(peer) => self.on_lost_timer(peer),
                 Timer::Topics(peer) => self.on_topics_timer(peer),
                 Timer::Contest(peer) => self.on_contest_timer(peer),

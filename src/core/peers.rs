@@ -9,10 +9,15 @@ use std::time::Duration;
 
 use crate::core::api::{KnownPeer, Route};
 use crate::core::delivery::Delivery;
+use crate::core::flight::Flight;
+use crate::core::inbox::Inbox;
 use crate::core::lan::Comparison;
 use crate::core::liveness::Liveness;
 use crate::core::outbox::Train;
+use crate::core::path_mtu::PathMtu;
 use crate::core::paths::{Candidates, RoundTrip, Source};
+use crate::core::reassembly::Reassembly;
+use crate::core::receipts::Receipts;
 use crate::core::relays::is_relayed;
 use crate::core::sessions::Established;
 use crate::core::topics::RemoteTopics;
@@ -61,6 +66,13 @@ pub(crate) struct Peer {
     pub(crate) liveness: Liveness,
     pub(crate) topics: RemoteTopics,
     pub(crate) delivery: Delivery,
+    pub(crate) inbox: Inbox,
+    pub(crate) reassembly: Reassembly,
+    pub(crate) flight: Flight,
+    pub(crate) receipts: Receipts,
+    pub(crate) path_mtu: PathMtu,
+    /// Bytes of the datagrams that it is sent.
+    pub(crate) datagram_bytes: usize,
     pub(crate) train: Train,
     /// Whether it was counted as online, and as near.
     counted: (bool, bool),
@@ -107,6 +119,12 @@ impl Peer {
             liveness: Liveness::default(),
             topics: RemoteTopics::default(),
             delivery: Delivery::default(),
+            inbox: Inbox::default(),
+            reassembly: Reassembly::default(),
+            flight: Flight::default(),
+            receipts: Receipts::default(),
+            path_mtu: PathMtu::default(),
+            datagram_bytes: limits::DATAGRAM_BYTES,
             train: Train::default(),
             counted: (false, false),
             met: None,

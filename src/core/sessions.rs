@@ -141,7 +141,7 @@ impl Node {
         }
         debug!(peer = %id.short(), path = %via.remote, "path");
         self.choose_warm();
-        self.hurry_delivery(id, usize::MAX);
+        self.path_changed(id);
         if kind_changed {
             self.presence_changed(id);
         }
@@ -206,13 +206,22 @@ impl Node {
         let online = peer.path.take().is_some();
         peer.why = reason;
         peer.liveness = Default::default();
-        peer.train.clear(&mut self.outbox);
+        peer.train.clear(&mut self.outbox, &mut peer.flight);
+        peer.flight.change_path(limits::DATAGRAM_BYTES);
+        peer.receipts = Default::default();
         for gone in [peer.current.take(), peer.previous.take()].into_iter().flatten() {
             self.handshakes.indices.remove(&gone.index);
         }
-        for timer in [Timer::Session(id), Timer::Liveness(id), Timer::Topics(id)] {
+        for timer in [
+            Timer::Session(id),
+            Timer::Liveness(id),
+            Timer::Topics(id),
+            Timer::Flight(id),
+            Timer::Receipt(id),
+        ] {
             self.timers.clear(timer);
         }
+        self.forget_parts(id);
         if online {
             self.peers.recount(id);
             info!(peer = %id.short(), reason, "exit");
@@ -295,11 +304,12 @@ impl Node {
         if now.since(session.since) > LIFE {
             return Err(Dropped::UnknownSession);
         }
-        let plaintext = session.session.open(packet).map_err(|error| match error {
+        let (counter, plaintext) = session.session.open_counted(packet).map_err(|error| match error {
             OpenError::Replayed => Dropped::Replayed,
             OpenError::Tag => Dropped::Unauthenticated,
             OpenError::Length => Dropped::Malformed,
         })?;
+        peer.receipts.note(index, counter, now);
         peer.heard = Some(now);
         if peer.path.is_some_and(|path| path.is_way_of(&via)) {
             peer.path_heard = now;
@@ -414,20 +424,6 @@ impl Node {
         }
     }
 
-    /// Tells `id` something in the session; what is told together shares datagrams. Says whether there is a session.
-    pub(crate) fn tell(&mut self, id: NodeId, record: &Record<'_>) -> bool {
-        let Some(peer) = self.peers.get_mut(&id) else { return false };
-        let (Some(path), Some(current)) = (peer.path, peer.current.as_mut()) else { return false };
-        if peer.train.is_empty() {
-            self.unsent.push_back(id);
-        }
-        let told = peer.train.push(record, &mut current.session, path, &mut self.outbox);
-        if told.is_err() {
-            self.lose(id, "session exhausted");
-        }
-        told.is_ok()
-    }
-
     /// Tells `id` something by another way than its path, in a datagram of its own.
     pub(crate) fn tell_on(&mut self, id: NodeId, route: Route, record: &Record<'_>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -439,21 +435,6 @@ impl Node {
             self.outbox.push(Destination::One(route), &packet);
         }
         self.outbox.recycle(packet);
-    }
-
-    /// Closes the datagrams that are being filled for `id`.
-    pub(crate) fn flush(&mut self, id: NodeId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.train.is_empty() {
-            return;
-        }
-        let (Some(path), Some(current)) = (peer.path, peer.current.as_mut()) else {
-            peer.train.clear(&mut self.outbox);
-            return;
-        };
-        if peer.train.flush(&mut current.session, path, &mut self.outbox).is_err() {
-            self.lose(id, "session exhausted");
-        }
     }
 
     /// Whether an app's data may travel in the session with `id`; renews it in time.

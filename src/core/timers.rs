@@ -19,6 +19,12 @@ pub(crate) enum Timer {
     Liveness(NodeId),
     /// Send tracked messages to this peer again, or end those whose deadline has come.
     Delivery(NodeId),
+    /// The pace lets the next packet to this peer leave, or packets are found to be lost.
+    Flight(NodeId),
+    /// Tell this peer which of its packets came.
+    Receipt(NodeId),
+    /// Forget messages of this peer that never became whole.
+    Reassembly(NodeId),
     /// Seek this peer again, which stopped answering.
     Lost(NodeId),
     /// Tell this peer our topics again.
@@ -67,6 +73,9 @@ impl Timer {
             Self::Session(_) => "session",
             Self::Liveness(_) => "liveness",
             Self::Delivery(_) => "delivery",
+            Self::Flight(_) => "flight",
+            Self::Receipt(_) => "receipt",
+            Self::Reassembly(_) => "reassembly",
             Self::Lost(_) => "lost",
             Self::Topics(_) => "topics",
             Self::Contest(_) => "contest",

@@ -99,6 +99,11 @@ impl Session {
     ///
     /// After an error nothing has changed but the bytes of `packet`, which are of no use then.
     pub fn open<'p>(&mut self, packet: &'p mut [u8]) -> Result<&'p [u8], OpenError> {
+        self.open_counted(packet).map(|(_, text)| text)
+    }
+
+    /// The same, and which one of the session's packets it is.
+    pub fn open_counted<'p>(&mut self, packet: &'p mut [u8]) -> Result<(u64, &'p [u8]), OpenError> {
         let (header, rest) = packet.split_at_mut_checked(size::DATA_HEADER).ok_or(OpenError::Length)?;
         let (text, tag) = rest.split_last_chunk_mut().ok_or(OpenError::Length)?;
         let mut counter = [0; 8];
@@ -109,7 +114,12 @@ impl Session {
         }
         self.receive.open(counter, header, text, tag).map_err(|_| OpenError::Tag)?;
         self.window.commit(counter);
-        Ok(text)
+        Ok((counter, text))
+    }
+
+    /// What the peer calls it.
+    pub const fn remote(&self) -> SessionIndex {
+        self.remote
     }
 
     /// The packets sealed so far.

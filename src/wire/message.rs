@@ -271,6 +271,9 @@ const LENGTH_PREFIX: usize = 2;
 /// What a message's record adds to its payload at most: prefix 2, kind 1, number 6, after 2, open 2, topic 5, length 2.
 pub const MESSAGE_OVERHEAD: usize = 20;
 
+/// What a piece's record adds to its bytes at most: the same, its heading, a token 10, size 3 and place 3.
+pub const PIECE_OVERHEAD: usize = 40;
+
 /// Appends `record` to `packet` if it fits in `room` bytes; says whether it did.
 #[must_use]
 pub fn push(packet: &mut Vec<u8>, room: usize, record: &Record<'_>) -> bool {
@@ -422,7 +425,7 @@ mod tests {
                 Record::Tracked { number, after: 0, open: 0, topic, payload },
             ] {
                 let mut packet = Vec::new();
-                assert!(push(&mut packet, 2000, &record));
+                assert!(push(&mut packet, 1 << 16, &record));
                 let expected = if legal { Ok(Read::Record(record)) } else { Err(BadRecord::Malformed) };
                 assert_eq!(Records::new(&packet).collect::<Vec<_>>(), [expected]);
             }
@@ -431,7 +434,7 @@ mod tests {
 
     #[test]
     fn the_largest_message_fits_one_datagram() {
-        let payload = [0; limits::PAYLOAD_BYTES];
+        let payload = [0; limits::SMALL_PAYLOAD_BYTES];
         let largest = Record::Tracked {
             number: MessageNumber(1 << 41),
             after: limits::TRACKED_WINDOW,
@@ -441,7 +444,21 @@ mod tests {
         };
         let mut packet = Vec::new();
         assert!(push(&mut packet, limits::DATAGRAM_BYTES - size::DATA_OVERHEAD, &largest));
-        assert!(packet.len() <= limits::PAYLOAD_BYTES + MESSAGE_OVERHEAD);
+        assert!(packet.len() <= limits::SMALL_PAYLOAD_BYTES + MESSAGE_OVERHEAD);
+    }
+
+    #[test]
+    fn no_piece_has_a_longer_header_than_is_counted_with() {
+        let place = Place::Tracked {
+            number: MessageNumber(1 << 41),
+            after: limits::TRACKED_WINDOW,
+            open: limits::TRACKED_WINDOW,
+        };
+        let heading = Heading::Request { topic: TopicNumber(1 << 34), token: ReplyToken(u64::MAX) };
+        let size = u32::try_from(limits::PAYLOAD_BYTES).unwrap();
+        let (bytes, mut packet) = ([0; 8000], Vec::new());
+        assert!(push(&mut packet, 1 << 16, &Record::Piece { place, heading, size, at: size, bytes: &bytes }));
+        assert!(packet.len() <= bytes.len() + PIECE_OVERHEAD, "{}", packet.len());
     }
 
     #[test]

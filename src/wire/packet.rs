@@ -170,7 +170,7 @@ impl<'a> Packet<'a> {
             Some(3) => exact(datagram).map(Self::Cookie),
             Some(4) => match *datagram {
                 [_, a, b, c, ..]
-                    if (size::DATA_OVERHEAD..=limits::DATAGRAM_BYTES).contains(&datagram.len()) =>
+                    if (size::DATA_OVERHEAD..=limits::LARGE_DATAGRAM_BYTES).contains(&datagram.len()) =>
                 {
                     Ok(Self::Data { receiver: SessionIndex::from_bytes([a, b, c]), packet: datagram })
                 }
@@ -229,7 +229,9 @@ mod tests {
 
     #[test]
     fn a_data_packet_longer_than_any_that_is_sent_is_refused() {
-        for (length, taken) in [(limits::DATAGRAM_BYTES, true), (limits::DATAGRAM_BYTES + 1, false)] {
+        for (length, taken) in
+            [(limits::LARGE_DATAGRAM_BYTES, true), (limits::LARGE_DATAGRAM_BYTES + 1, false)]
+        {
             assert_eq!(Packet::parse(&mut vec![4; length]).is_ok(), taken, "{length}");
         }
     }

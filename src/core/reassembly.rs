@@ -1,0 +1,266 @@
+//! Messages of several datagrams, as far as they have come (protocol.md, 5.5).
+//!
+//! Bounded for each peer and in all. What nobody reports on makes room for what comes later; a tracked message is never
+//! dropped for another one, since its sender counts on it.
+
+use std::collections::BTreeMap;
+
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::message::Heading;
+
+/// The unfinished messages of one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Reassembly {
+    partial: BTreeMap<Part, Partial>,
+    bytes: usize,
+}
+
+/// Which message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Tracked(u64),
+    Untracked(u64),
+}
+
+#[derive(Debug)]
+struct Partial {
+    heading: Heading,
+    /// The message that has to be delivered before, as the last piece said.
+    after: u64,
+    payload: Vec<u8>,
+    /// The first byte and the one after the last of each run that came, in order.
+    runs: Vec<(usize, usize)>,
+    last: Instant,
+}
+
+/// A piece as it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece<'a> {
+    pub(crate) part: Part,
+    pub(crate) heading: Heading,
+    /// The tracked message that has to be delivered before it.
+    pub(crate) after: u64,
+    pub(crate) size: usize,
+    pub(crate) at: usize,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// What came of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// The message is whole, and stays here until it is taken.
+    Whole,
+    /// More is to come.
+    Partly,
+    /// There is no room.
+    Overflow,
+    /// It contradicts itself or what came before.
+    Malformed,
+}
+
+impl Reassembly {
+    /// Puts a piece in its place; `room`: bytes that the messages of all peers may take more. The second value tells how
+    /// many other messages were dropped for it.
+    pub(crate) fn add(&mut self, piece: Piece<'_>, room: usize, now: Instant) -> (Added, u64) {
+        let Piece { part, heading, after, size, at, bytes } = piece;
+        let fits = at.checked_add(bytes.len()).is_some_and(|end| end <= size);
+        if !fits || bytes.is_empty() || size > limits::PAYLOAD_BYTES {
+            return (Added::Malformed, 0);
+        }
+        let mut dropped = 0;
+        if !self.partial.contains_key(&part) {
+            while self.is_full(size) {
+                let Some(oldest) = self.oldest_untracked() else { return (Added::Overflow, dropped) };
+                self.remove(oldest);
+                dropped += 1;
+            }
+            if size > room {
+                return (Added::Overflow, dropped);
+            }
+            self.bytes += size;
+            let partial = Partial { heading, after, payload: vec![0; size], runs: Vec::new(), last: now };
+            self.partial.insert(part, partial);
+        }
+        let Some(partial) = self.partial.get_mut(&part) else { return (Added::Overflow, dropped) };
+        if partial.payload.len() != size || partial.heading != heading {
+            return (Added::Malformed, dropped);
+        }
+        if !partial.fill(at, at + bytes.len()) {
+            return (Added::Overflow, dropped);
+        }
+        partial.payload[at..at + bytes.len()].copy_from_slice(bytes);
+        (partial.last, partial.after) = (now, after);
+        (if partial.is_whole() { Added::Whole } else { Added::Partly }, dropped)
+    }
+
+    fn is_full(&self, size: usize) -> bool {
+        self.partial.len() >= limits::REASSEMBLED_MESSAGES || self.bytes + size > limits::REASSEMBLED_BYTES
+    }
+
+    fn oldest_untracked(&self) -> Option<Part> {
+        let untracked = self.partial.iter().filter(|(part, _)| matches!(part, Part::Untracked(_)));
+        untracked.min_by_key(|(_, partial)| partial.last).map(|(part, _)| *part)
+    }
+
+    fn remove(&mut self, part: Part) -> Option<Partial> {
+        let partial = self.partial.remove(&part)?;
+        self.bytes -= partial.payload.len();
+        Some(partial)
+    }
+
+    /// Takes a message that is whole.
+    pub(crate) fn take(&mut self, part: Part) -> Option<(Heading, Vec<u8>)> {
+        if !self.is_whole(part) {
+            return None;
+        }
+        self.remove(part).map(|partial| (partial.heading, partial.payload))
+    }
+
+    /// Whether all of a message has come.
+    fn is_whole(&self, part: Part) -> bool {
+        self.partial.get(&part).is_some_and(Partial::is_whole)
+    }
+
+    /// The tracked messages that are whole, and the one that each waits for.
+    pub(crate) fn whole_tracked(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.partial.iter().filter_map(|(part, partial)| match part {
+            Part::Tracked(number) if partial.is_whole() => Some((*number, partial.after)),
+            Part::Tracked(_) | Part::Untracked(_) => None,
+        })
+    }
+
+    /// Their sender waits for no tracked message below `open` any more.
+    pub(crate) fn open_at(&mut self, open: u64) {
+        let gone: Vec<_> = self.partial.range(..Part::Tracked(open)).map(|(part, _)| *part).collect();
+        for part in gone {
+            self.remove(part);
+        }
+    }
+
+    /// Drops what nothing came of for long; says how many, and when to look again.
+    pub(crate) fn expire(&mut self, now: Instant) -> (u64, Option<Instant>) {
+        let is_old = |partial: &Partial| now.since(partial.last) >= limits::REASSEMBLY_LIFE;
+        let old: Vec<_> =
+            self.partial.iter().filter(|(_, partial)| is_old(partial)).map(|(part, _)| *part).collect();
+        let count = old.len() as u64;
+        for part in old {
+            self.remove(part);
+        }
+        let next = self.partial.values().map(|partial| partial.last + limits::REASSEMBLY_LIFE).min();
+        (count, next)
+    }
+
+    /// Bytes that are kept.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Partial {
+    fn is_whole(&self) -> bool {
+        self.runs == [(0, self.payload.len())]
+    }
+
+    /// Notes that the bytes from `start` to before `end` came; says whether that could be noted.
+    fn fill(&mut self, start: usize, end: usize) -> bool {
+        let from = self.runs.partition_point(|(_, last)| *last < start);
+        let upto = self.runs.partition_point(|(first, _)| *first <= end);
+        if from == upto && self.runs.len() >= limits::REASSEMBLED_RUNS {
+            return false;
+        }
+        let joined = &self.runs[from..upto];
+        let first = joined.first().map_or(start, |run| run.0.min(start));
+        let last = joined.last().map_or(end, |run| run.1.max(end));
+        self.runs.splice(from..upto, [(first, last)]);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::TopicNumber;
+
+    const TOPIC: Heading = Heading::Topic(TopicNumber(1));
+    const ROOM: usize = limits::REASSEMBLED_BYTES_IN_ALL;
+
+    fn piece(part: Part, size: usize, at: usize, bytes: &[u8]) -> Piece<'_> {
+        Piece { part, heading: TOPIC, after: 0, size, at, bytes }
+    }
+
+    #[test]
+    fn pieces_of_any_cut_in_any_order_make_the_message() {
+        let cuts = proptest::collection::vec((0_usize..5000, 1_usize..900), 1..60);
+        proptest::proptest!(|(cuts in cuts)| {
+            let message: Vec<u8> = (0..5000_u32).map(|n| (n % 251) as u8).collect();
+            let (mut reassembly, mut came) = (Reassembly::default(), vec![false; 5000]);
+            for (at, length) in cuts {
+                let end = (at + length).min(5000);
+                came[at..end].fill(true);
+                let whole = came.iter().all(|came| *came);
+                let (added, _) =
+                    reassembly.add(piece(Part::Tracked(1), 5000, at, &message[at..end]), ROOM, Instant::default());
+                proptest::prop_assert_eq!(added == Added::Whole, whole);
+            }
+            let rest: Vec<_> = (0..5000).step_by(500).collect();
+            for at in rest {
+                reassembly.add(piece(Part::Tracked(1), 5000, at, &message[at..at + 500]), ROOM, Instant::default());
+            }
+            proptest::prop_assert_eq!(reassembly.take(Part::Tracked(1)).unwrap().1, message);
+            proptest::prop_assert_eq!(reassembly.bytes(), 0);
+        });
+    }
+
+    #[test]
+    fn what_nobody_reports_on_makes_room_and_a_tracked_message_does_not() {
+        let mut reassembly = Reassembly::default();
+        let at = |n: u64| Instant::default() + std::time::Duration::from_secs(n);
+        for n in 0..4 {
+            assert_eq!(
+                reassembly.add(piece(Part::Untracked(n), 100, 0, b"x"), ROOM, at(n)),
+                (Added::Partly, 0)
+            );
+        }
+        assert_eq!(reassembly.add(piece(Part::Untracked(4), 100, 0, b"x"), ROOM, at(4)), (Added::Partly, 1));
+        assert!(!reassembly.partial.contains_key(&Part::Untracked(0)), "the oldest went");
+        for n in 0..4 {
+            assert_eq!(
+                reassembly.add(piece(Part::Tracked(n), 100, 0, b"x"), ROOM, at(9)),
+                (Added::Partly, 1)
+            );
+        }
+        for part in [Part::Tracked(9), Part::Untracked(9)] {
+            assert_eq!(reassembly.add(piece(part, 100, 0, b"x"), ROOM, at(9)), (Added::Overflow, 0));
+        }
+    }
+
+    #[test]
+    fn no_peer_takes_more_than_its_bytes_whatever_it_sends() {
+        let pieces =
+            proptest::collection::vec((0_u64..9, 0_usize..70_000, 0_usize..70_000, 0_usize..1500), 1..200);
+        proptest::proptest!(|(pieces in pieces)| {
+            let (mut reassembly, bytes) = (Reassembly::default(), [7; 1500]);
+            for (n, size, at, length) in pieces {
+                let part = if n % 2 == 0 { Part::Tracked(n) } else { Part::Untracked(n) };
+                reassembly.add(piece(part, size, at, &bytes[..length]), ROOM, Instant::default());
+                proptest::prop_assert!(reassembly.bytes() <= limits::REASSEMBLED_BYTES);
+                proptest::prop_assert!(reassembly.partial.len() <= limits::REASSEMBLED_MESSAGES);
+                let held: usize = reassembly.partial.values().map(|partial| partial.payload.len()).sum();
+                proptest::prop_assert_eq!(held, reassembly.bytes());
+            }
+            reassembly.expire(Instant::default() + limits::REASSEMBLY_LIFE);
+            proptest::prop_assert_eq!(reassembly.bytes(), 0);
+        });
+    }
+
+    #[test]
+    fn a_message_of_crumbs_is_refused_before_it_costs_much() {
+        let mut reassembly = Reassembly::default();
+        let crumbs = (0..60_000).step_by(2);
+        let added: Vec<_> = crumbs
+            .map(|at| reassembly.add(piece(Part::Tracked(1), 60_000, at, b"x"), ROOM, Instant::default()).0)
+            .collect();
+        assert_eq!(added.iter().filter(|added| **added == Added::Partly).count(), limits::REASSEMBLED_RUNS);
+    }
+}
