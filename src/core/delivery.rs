@@ -270,13 +270,11 @@ impl Node {
         if let (true, true, Some(heading)) = (at_once, is_whole, heading) {
             if !tracked {
                 let told = self.tell_untracked(id, heading, payload);
-                self.plan_flight(id);
                 return Some(if told { Outcome::Sent } else { Outcome::Unreachable });
             }
             let payload = self.copy_of(payload);
             let number = self.number(id, Parcel { sender, payload, accepted: now, deadline }, heading)?;
             self.send_piece(id, number, 0, letter.payload.len());
-            self.plan_flight(id);
             return None;
         }
         let is_online = peer.is_online();
@@ -353,10 +351,13 @@ impl Node {
                     (piece_of(place, heading, &payload, at, piece_end), piece_end)
                 }
             };
-            if self.tell_message(id, &record)
-                && let Some(peer) = self.peers.get_mut(&id)
-            {
+            let told = self.tell_message(id, &record);
+            let Some(peer) = self.peers.get_mut(&id) else { break };
+            if told {
                 peer.flight.put(number, at, sent - at);
+            } else {
+                // The session has ended under our hands: the next one brings it over.
+                peer.flight.send_again(number, at, sent - at);
             }
             // Delivered once however often it comes, so it need not wait until it is known which way is dead.
             if let Some(other) = self.other_way(id) {
@@ -381,7 +382,9 @@ impl Node {
         if peer.delivery.queue.is_empty() && !peer.flight.has_losses() || !self.may_carry_data(id) {
             return;
         }
-        while let Some(peer) = self.peers.get_mut(&id) {
+        while let Some(peer) =
+            self.peers.get_mut(&id).filter(|peer| peer.current.is_some() && peer.is_online())
+        {
             if let Some(lost) = peer.flight.next_again(self.now) {
                 // Of a message that has its fate nothing is missed any more.
                 if peer.delivery.find(lost.number).is_some() {

@@ -95,8 +95,9 @@ impl Node {
             return;
         };
         if train.flush(&mut way).is_err() {
-            self.lose(id, "session exhausted");
+            return self.lose(id, "session exhausted");
         }
+        self.plan_flight(id);
     }
 
     /// A packet that came from `id` holds messages; `urgent`: their sender waits for an answer.
