@@ -127,9 +127,10 @@ impl Flight {
         self.bytes < self.congestion.window() && self.packets.len() < limits::PACKETS_IN_FLIGHT
     }
 
-    /// When a packet may leave that has to wait only for the pace.
-    pub(crate) fn opens_at(&self, now: Instant) -> Option<Instant> {
-        self.has_room().then(|| self.pacer.opens_at(&self.congestion, now))
+    /// When a packet may leave that has to wait for the pace, and only for that.
+    pub(crate) fn opens_at(&mut self, now: Instant) -> Option<Instant> {
+        let waits = self.has_room() && !self.pacer.is_open(&self.congestion, now);
+        waits.then(|| self.pacer.opens_at(&self.congestion, now))
     }
 
     /// A piece of a tracked message is in the packet that is being filled.

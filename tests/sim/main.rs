@@ -9,6 +9,7 @@
 
 mod world;
 
+mod bottleneck;
 mod bounds;
 mod contract;
 mod delivery;

@@ -22,12 +22,15 @@ use rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
 use self::internet::{Internet, Parcel, Stop};
+use self::pipe::Pipe;
 
 // Named by their files, so that the bench can have the whole world by the one file.
 #[path = "internet.rs"]
 pub mod internet;
 #[path = "nat.rs"]
 pub mod nat;
+#[path = "pipe.rs"]
+pub mod pipe;
 
 /// Which host of the world.
 pub type HostId = usize;
@@ -154,6 +157,9 @@ pub struct World {
     pub restless: bool,
     /// What is between the segments, if anything.
     pub internet: Internet,
+    /// Ways of limited rate within a segment, and what goes through each.
+    pub pipes: Vec<Pipe>,
+    pub piped: BTreeMap<(HostId, HostId), usize>,
 }
 
 impl World {
@@ -173,6 +179,8 @@ impl World {
             capture: None,
             restless: false,
             internet: Internet::default(),
+            pipes: Vec::new(),
+            piped: BTreeMap::new(),
         }
     }
 
@@ -349,6 +357,11 @@ impl World {
     pub fn say(&mut self, host: HostId, client: ClientId, line: &str) {
         let now = self.now;
         self.with(host, |node| node.handle_request(client, Request::parse(line.as_bytes()), now));
+    }
+
+    /// Whether the node would read more from an app.
+    pub fn accepts(&self, host: HostId, client: ClientId) -> bool {
+        self.hosts[host].node.as_ref().is_some_and(|node| node.accepts(client))
     }
 
     /// A new app that listens to `topic`.
@@ -600,6 +613,12 @@ impl World {
         let lost = self.chance(weather.loss) || multicast && self.chance(weather.multicast_loss);
         let copies = if self.chance(weather.duplicate) { 2 } else { 1 };
         let Some((from, addr)) = shared.filter(|_| !cut && !lost) else { return };
+        if let Some(pipe) = self.piped.get(&(host, to)).copied() {
+            let (now, chance) = (self.now, self.rng.next_u64() % 1000);
+            let Some(delay) = self.pipes[pipe].pass(datagram.len(), chance, now) else { return };
+            let parcel = Parcel { from, to: addr, hops: 64, bytes: datagram.to_vec() };
+            return self.carry(Stop::Host(to), parcel, delay);
+        }
         for _ in 0..copies {
             let jitter = if weather.jitter_us > 0 { self.below(weather.jitter_us) } else { 0 };
             let parcel = Parcel { from, to: addr, hops: 64, bytes: datagram.to_vec() };
