@@ -164,7 +164,11 @@ impl Node {
     fn accept(&mut self, from: NodeId, via: Route, number: u64, heading: Heading, payload: &[u8]) {
         let fate = self.deliver(from, via, heading, payload, true);
         let Some(peer) = self.peers.get_mut(&from) else { return };
+        // What was held back of it, whole or in pieces, is a copy now.
         peer.inbox.record(number, fate);
+        let before = peer.reassembly.bytes();
+        peer.reassembly.drop_part(Part::Tracked(number));
+        self.reassembled -= before - peer.reassembly.bytes();
         self.tell(from, &Record::Outcome { number: MessageNumber(number), fate });
     }
 

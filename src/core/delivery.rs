@@ -621,12 +621,13 @@ impl Node {
             if message.again > now && !released {
                 continue;
             }
-            message.again = now + (base * 2_u32.saturating_pow(message.asked.min(16) + 1)).min(RETRY_MAX);
-            // What has not arrived is sent again when it is lost.
+            // What has not arrived is sent again when it is lost; then its fate may be lost as well.
             if !carries || !released && !(message.has_arrived() && is_first_of_stream) {
+                message.again = now + base / 2;
                 continue;
             }
             message.asked += 1;
+            message.again = now + (base * 2_u32.saturating_pow(message.asked.min(16))).min(RETRY_MAX);
             let (number, bytes, sent) = (message.number, message.parcel.payload.len(), message.sent);
             let piece = limits::SMALL_PAYLOAD_BYTES.min(bytes);
             if bytes <= limits::SMALL_PAYLOAD_BYTES {

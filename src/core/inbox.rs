@@ -105,8 +105,9 @@ impl Inbox {
         }
     }
 
-    /// `number` has this fate from now on.
+    /// `number` has this fate from now on; a copy that was held back is dropped.
     pub(crate) fn record(&mut self, number: u64, fate: Fate) {
+        self.unhold(number);
         if self.fates.is_empty() {
             // Four numbers a byte.
             self.fates = vec![0; (limits::TRACKED_WINDOW / 4) as usize];
@@ -164,6 +165,17 @@ mod tests {
         assert_eq!(inbox.take_due().unwrap().0, 2);
         inbox.record(2, Fate::Delivered);
         assert_eq!(inbox.take_due().unwrap().0, 3);
+        assert_eq!(inbox.held_bytes, 0);
+    }
+
+    #[test]
+    fn a_message_that_comes_again_without_its_predecessor_is_not_delivered_twice() {
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.judge(2, 1), Judgement::Early);
+        inbox.hold(2, 1, TOPIC, b"two");
+        assert_eq!(inbox.judge(2, 2), Judgement::Due, "its sender gave the first one up");
+        inbox.record(2, Fate::Delivered);
+        assert!(inbox.take_due().is_none());
         assert_eq!(inbox.held_bytes, 0);
     }
 

@@ -117,6 +117,11 @@ impl Reassembly {
         self.remove(part).map(|partial| (partial.heading, partial.payload))
     }
 
+    /// What came of this message is of no use.
+    pub(crate) fn drop_part(&mut self, part: Part) {
+        self.remove(part);
+    }
+
     /// Whether all of a message has come.
     fn is_whole(&self, part: Part) -> bool {
         self.partial.get(&part).is_some_and(Partial::is_whole)

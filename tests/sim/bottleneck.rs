@@ -16,11 +16,23 @@ const BUFFER: Duration = milliseconds(100);
 
 /// Two hosts, and the narrow way between them; the way back is as long and as narrow.
 fn narrow(seed: u64, loss: u64) -> World {
-    let mut world = World::lan(seed, 2);
+    narrow_from(seed, loss, &["pi-0"])
+}
+
+/// Hosts, and the narrow way that all of them have to `hub`, the last one.
+fn narrow_from(seed: u64, loss: u64, names: &[&str]) -> World {
+    let mut world = World::new(seed);
+    for name in names.iter().chain(&["hub"]) {
+        let host = world.add(name, 0);
+        world.start(host);
+    }
     world.run(seconds(3));
-    for direction in [(0, 1), (1, 0)] {
-        world.piped.insert(direction, world.pipes.len());
+    let hub = names.len();
+    for direction in [0, 1] {
         world.pipes.push(Pipe::new(BITS_PER_SECOND, ONE_WAY, BUFFER, loss));
+        for host in 0..hub {
+            world.piped.insert(if direction == 0 { (host, hub) } else { (hub, host) }, direction);
+        }
     }
     world
 }
@@ -37,7 +49,7 @@ struct Bulk {
 
 impl Bulk {
     fn new(world: &mut World, host: usize) -> Self {
-        let line = format!(r#""to":"pi-1","topic":"bulk","text":"{}"}}"#, "x".repeat(limits::PAYLOAD_BYTES));
+        let line = format!(r#""to":"hub","topic":"bulk","text":"{}"}}"#, "x".repeat(limits::PAYLOAD_BYTES));
         Self { app: world.connect(host), line, next: 0, delivered: 0, read: 0, failed: Vec::new() }
     }
 
@@ -134,7 +146,7 @@ fn random_loss_leaves_a_narrow_way_in_use_and_the_messages_of_others_pass_quickl
         for tick in 0..duration * 1000 {
             bulk.step(&mut world, 0);
             if tick % 100 == 0 {
-                world.send(0, small, tick, "pi-1", "small", "hello");
+                world.send(0, small, tick, "hub", "small", "hello");
             }
             world.run(milliseconds(1));
             world.hosts[1].apps.get_mut(&listener).unwrap().lines.clear();
@@ -168,31 +180,46 @@ fn beside_a_flow_like_cubic_each_has_at_least_a_quarter() {
         let listener = world.listener(1, "bulk");
         world.run(seconds(1));
         let (mut bulk, mut cubic) = (Bulk::new(&mut world, 0), Cubic::new());
-        let mut before = (0, 0);
         let duration = 60;
-        for tick in 0..duration * 1000 {
+        for _ in 0..duration * 1000 {
             bulk.step(&mut world, 0);
             let now = world.now;
             let World { pipes, .. } = &mut world;
             cubic.step(&mut pipes[0], now, || 999);
             world.run(milliseconds(1));
             world.hosts[1].apps.get_mut(&listener).unwrap().lines.clear();
-            if tick % 5000 == 0 {
-                println!(
-                    "{} s: {} and {} kB, window {}, queue {:?}",
-                    tick / 1000,
-                    (bulk.delivered * limits::PAYLOAD_BYTES as u64 - before.0) / 1000,
-                    (cubic.acked_bytes - before.1) / 1000,
-                    cubic.window,
-                    world.pipes[0].queue(world.now)
-                );
-                before = (bulk.delivered * limits::PAYLOAD_BYTES as u64, cubic.acked_bytes);
-            }
         }
         let ours = bulk.delivered * limits::PAYLOAD_BYTES as u64 * 8 * 100 / (BITS_PER_SECOND * duration);
         let theirs = cubic.acked_bytes * 8 * 100 / (BITS_PER_SECOND * duration);
         println!("seed {seed}: {ours} % and {theirs} %");
         assert!(ours >= 25 && theirs >= 25, "seed {seed}: {ours} % and {theirs} %");
         assert!(bulk.failed.is_empty(), "seed {seed}: {:?}", bulk.failed);
+    }
+}
+
+#[test]
+fn two_senders_that_begin_one_after_the_other_share_a_narrow_way() {
+    for seed in 0..3 {
+        let mut world = narrow_from(seed, 10, &["pi-0", "pi-1"]);
+        let listener = world.listener(2, "bulk");
+        world.run(seconds(1));
+        let mut senders = [0, 1].map(|host| Bulk::new(&mut world, host));
+        let begin = |world: &mut World, senders: &mut [Bulk], duration: u64| {
+            for _ in 0..duration * 1000 {
+                for (host, sender) in senders.iter_mut().enumerate() {
+                    sender.step(world, host);
+                }
+                world.run(milliseconds(1));
+                world.hosts[2].apps.get_mut(&listener).unwrap().lines.clear();
+            }
+        };
+        begin(&mut world, &mut senders[..1], 10);
+        let before = senders[0].delivered;
+        begin(&mut world, &mut senders, 60);
+        let shares = [senders[0].delivered - before, senders[1].delivered];
+        let all: u64 = shares.iter().sum();
+        println!("seed {seed}: {shares:?} messages");
+        assert!(shares.iter().all(|share| share * 100 >= all * 30), "seed {seed}: {shares:?}");
+        assert!(all * limits::PAYLOAD_BYTES as u64 * 8 * 100 >= 80 * 60 * BITS_PER_SECOND, "{shares:?}");
     }
 }
