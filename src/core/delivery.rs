@@ -11,103 +11,23 @@
 use std::collections::VecDeque;
 
 use crate::core::Node;
-use crate::core::flight::Flight;
-use crate::core::inbox::Inbox;
-use crate::core::paths::{ASK_AGAIN, RETRY_MAX};
+use crate::core::letters::{KeptAddress, Letter, Parcel, Sender};
+use crate::core::paths::ASK_AGAIN;
 use crate::core::queue::{Queue, Review};
 use crate::core::timers::Timer;
-use crate::core::topics::RemoteTopics;
-use crate::id::{ClientId, MessageNumber, NodeId, ReplyToken, RequestId, Topic};
+use crate::id::{ClientId, MessageNumber, NodeId};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::Outcome;
-use crate::wire::message::{self, Fate, Heading, Place, Record};
+use crate::wire::message::{self, Heading, Place, Record};
 use crate::wire::packet::size;
-
-/// Who wants to know what became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sender {
-    pub(crate) client: ClientId,
-    pub(crate) id: Option<RequestId>,
-    /// It is one copy of this publication.
-    pub(crate) publication: Option<u64>,
-}
-
-/// To whom a message is at the receiver's node, as its app says it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Address<'a> {
-    /// Those who listen to a topic.
-    Topic(&'a str),
-    /// The same, and they may reply.
-    Request(&'a str, ReplyToken),
-    /// Who sent a request with this token.
-    Reply(ReplyToken),
-}
-
-impl Address<'_> {
-    fn keep(self) -> Option<KeptAddress> {
-        Some(match self {
-            Self::Topic(topic) => KeptAddress::Topic(topic.parse().ok()?),
-            Self::Request(topic, token) => KeptAddress::Request(topic.parse().ok()?, token),
-            Self::Reply(token) => KeptAddress::Reply(token),
-        })
-    }
-
-    /// What the peer calls it, if anybody is there.
-    fn heading(self, topics: &RemoteTopics) -> Option<Heading> {
-        Some(match self {
-            Self::Topic(topic) => Heading::Topic(topics.number(topic)?),
-            Self::Request(topic, token) => Heading::Request { topic: topics.number(topic)?, token },
-            Self::Reply(token) => Heading::Reply(token),
-        })
-    }
-}
-
-/// An address of a message that waits.
-#[derive(Clone, Debug)]
-enum KeptAddress {
-    Topic(Topic),
-    Request(Topic, ReplyToken),
-    Reply(ReplyToken),
-}
-
-impl KeptAddress {
-    fn as_address(&self) -> Address<'_> {
-        match self {
-            Self::Topic(topic) => Address::Topic(topic.as_str()),
-            Self::Request(topic, token) => Address::Request(topic.as_str(), *token),
-            Self::Reply(token) => Address::Reply(*token),
-        }
-    }
-}
-
-/// A message as its app gave it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Letter<'a> {
-    pub(crate) address: Address<'a>,
-    pub(crate) payload: &'a [u8],
-    /// Its outcome is to be reported.
-    pub(crate) tracked: bool,
-    pub(crate) deadline: Instant,
-    /// It may be kept until it can leave.
-    pub(crate) may_wait: bool,
-}
-
-/// A message on its way to one peer.
-#[derive(Debug)]
-pub(crate) struct Parcel {
-    pub(crate) sender: Sender,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) accepted: Instant,
-    pub(crate) deadline: Instant,
-}
 
 /// What is under way to one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
-    queue: Queue<Item>,
-    in_flight: VecDeque<InFlight>,
-    last_number: u64,
+    pub(crate) queue: Queue<Item>,
+    pub(crate) in_flight: VecDeque<InFlight>,
+    pub(crate) last_number: u64,
     last_untracked: u64,
     /// When the peer was asked for its topics on behalf of what waits.
     topics_asked: Option<Instant>,
@@ -115,7 +35,7 @@ pub(crate) struct Delivery {
 
 /// What has its turn.
 #[derive(Debug)]
-enum Item {
+pub(crate) enum Item {
     /// A message of which nothing was sent.
     Whole { parcel: Parcel, address: KeptAddress, tracked: bool },
     /// The rest of the tracked message with this number.
@@ -126,14 +46,14 @@ enum Item {
 
 impl Item {
     /// The message, if it is not among those under way.
-    fn parcel(&self) -> Option<&Parcel> {
+    pub(crate) fn parcel(&self) -> Option<&Parcel> {
         match self {
             Self::Whole { parcel, .. } | Self::Untracked { parcel, .. } => Some(parcel),
             Self::Rest(_) => None,
         }
     }
 
-    fn into_parcel(self) -> Option<Parcel> {
+    pub(crate) fn into_parcel(self) -> Option<Parcel> {
         match self {
             Self::Whole { parcel, .. } | Self::Untracked { parcel, .. } => Some(parcel),
             Self::Rest(_) => None,
@@ -143,20 +63,20 @@ impl Item {
 
 /// A tracked message that has its number and not yet its fate.
 #[derive(Debug)]
-struct InFlight {
-    number: u64,
-    parcel: Parcel,
-    heading: Heading,
+pub(crate) struct InFlight {
+    pub(crate) number: u64,
+    pub(crate) parcel: Parcel,
+    pub(crate) heading: Heading,
     /// How much was sent at least once, and how much arrived.
-    sent: usize,
-    arrived: usize,
+    pub(crate) sent: usize,
+    pub(crate) arrived: usize,
     /// When its fate is asked for, and how often it was.
-    again: Instant,
-    asked: u32,
+    pub(crate) again: Instant,
+    pub(crate) asked: u32,
 }
 
 impl InFlight {
-    const fn has_arrived(&self) -> bool {
+    pub(crate) const fn has_arrived(&self) -> bool {
         self.sent >= self.parcel.payload.len() && self.arrived >= self.parcel.payload.len()
     }
 
@@ -179,9 +99,6 @@ enum Step {
 
 /// A piece is not worth its header below this.
 const PIECE_MIN: usize = 200;
-/// So often a piece of a message that has arrived is sent again to learn its fate, before the whole message is.
-const ASKED_BY_PIECE: u32 = 2;
-
 impl Delivery {
     /// Whether nothing is on its way to the peer.
     pub(crate) fn is_empty(&self) -> bool {
@@ -229,7 +146,7 @@ impl Delivery {
         messages < limits::REASSEMBLED_MESSAGES && held + bytes <= limits::REASSEMBLED_BYTES
     }
 
-    fn find(&self, number: u64) -> Option<usize> {
+    pub(crate) fn find(&self, number: u64) -> Option<usize> {
         self.in_flight.binary_search_by_key(&number, |message| message.number).ok()
     }
 
@@ -241,7 +158,7 @@ impl Delivery {
     }
 
     /// The number of the message that must be delivered before the one at `at`.
-    fn before(&self, at: usize) -> Option<u64> {
+    pub(crate) fn before(&self, at: usize) -> Option<u64> {
         let message = self.in_flight.get(at)?;
         let client = message.parcel.sender.client;
         let earlier = self.in_flight.iter().take(at).rev();
@@ -323,7 +240,7 @@ impl Node {
     }
 
     /// Sends `bytes` of a tracked message from `from` on, in as many pieces as it takes.
-    fn send_piece(&mut self, id: NodeId, number: u64, from: usize, bytes: usize) {
+    pub(crate) fn send_piece(&mut self, id: NodeId, number: u64, from: usize, bytes: usize) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let open = peer.delivery.open();
         let Some(index) = peer.delivery.find(number) else { return };
@@ -575,73 +492,6 @@ impl Node {
         self.resume_delivery(id);
     }
 
-    /// Ends what has passed its deadline, and asks for the fate of what has arrived.
-    pub(crate) fn on_delivery_timer(&mut self, id: NodeId) {
-        let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let online = peer.is_online();
-        let late = |parcel: &Parcel| parcel.deadline <= now;
-        let ended = peer.delivery.queue.take_all(|item| item.parcel().is_some_and(late));
-        let unanswered: Vec<_> = take_all(&mut peer.delivery.in_flight, |message| late(&message.parcel));
-        for parcel in ended.into_iter().filter_map(Item::into_parcel) {
-            let outcome = if online { Outcome::Timeout } else { Outcome::Unreachable };
-            self.conclude(id, parcel, outcome, false);
-        }
-        let given_up = !unanswered.is_empty();
-        for message in unanswered {
-            self.end_rest(id, &message);
-            self.conclude(id, message.parcel, Outcome::Timeout, true);
-        }
-        let carries = self.may_carry_data(id);
-        self.ask_fates(id, given_up, carries);
-        if !carries && self.is_awaited(id) {
-            self.seek(id, None, None);
-        }
-        self.resume_delivery(id);
-        let Some(peer) = self.peers.get(&id) else { return };
-        let fates = peer.delivery.in_flight.iter().map(|message| message.again.min(message.parcel.deadline));
-        let deadlines = peer.delivery.queue.iter().filter_map(Item::parcel).map(|parcel| parcel.deadline);
-        let ask = (online && peer.delivery.queue.has_aside()).then(|| now + ASK_AGAIN);
-        if let Some(next) = fates.chain(deadlines).chain(ask).min() {
-            self.timers.set(Timer::Delivery(id), next);
-        }
-    }
-
-    /// Sends something of each message again that has arrived and whose fate is due: its copy is answered by it.
-    fn ask_fates(&mut self, id: NodeId, given_up: bool, carries: bool) {
-        let now = self.now;
-        let mut at = 0;
-        while let Some(peer) = self.peers.get_mut(&id) {
-            let base = peer.round_trip.retry_after();
-            let is_first_of_stream = peer.delivery.before(at).is_none();
-            let Some(message) = peer.delivery.in_flight.get_mut(at) else { return };
-            // What was held back behind a message that is given up goes on at once: a copy tells the receiver so.
-            let released = given_up && at == 0;
-            at += 1;
-            if message.again > now && !released {
-                continue;
-            }
-            // What has not arrived is sent again when it is lost; then its fate may be lost as well.
-            if !carries || !released && !(message.has_arrived() && is_first_of_stream) {
-                message.again = now + base / 2;
-                continue;
-            }
-            message.asked += 1;
-            message.again = now + (base * 2_u32.saturating_pow(message.asked.min(16))).min(RETRY_MAX);
-            let (number, bytes, sent) = (message.number, message.parcel.payload.len(), message.sent);
-            let piece = limits::SMALL_PAYLOAD_BYTES.min(bytes);
-            if bytes <= limits::SMALL_PAYLOAD_BYTES {
-                self.send_piece(id, number, 0, bytes);
-            } else if message.asked <= ASKED_BY_PIECE || sent < bytes {
-                self.send_piece(id, number, sent.saturating_sub(piece), piece);
-            } else {
-                message.asked = 0;
-                message.arrived = 0;
-                peer.flight.send_again(number, 0, bytes);
-            }
-        }
-    }
-
     /// `id` is perhaps reached only by another way: the first `count` that were not answered go at once.
     pub(crate) fn hurry_delivery(&mut self, id: NodeId, count: usize) {
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -649,95 +499,9 @@ impl Node {
             self.resume_delivery(id);
         }
     }
-
-    /// The fate of one of our messages came back.
-    pub(crate) fn on_outcome(&mut self, id: NodeId, number: MessageNumber, fate: Fate) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(at) = peer.delivery.find(number.0) else { return };
-        let Some(message) = peer.delivery.in_flight.remove(at) else { return };
-        let outcome = match fate {
-            Fate::Delivered => Outcome::Delivered,
-            Fate::NoListener => Outcome::NoListener,
-            Fate::Busy => Outcome::Busy,
-        };
-        self.in_use(id);
-        self.end_rest(id, &message);
-        self.conclude(id, message.parcel, outcome, true);
-        self.resume_delivery(id);
-    }
-
-    /// What was not sent yet of a message that has its fate is not sent.
-    fn end_rest(&mut self, id: NodeId, message: &InFlight) {
-        if message.sent < message.parcel.payload.len()
-            && let Some(peer) = self.peers.get_mut(&id)
-        {
-            let rest = |item: &Item| matches!(item, Item::Rest(number) if *number == message.number);
-            peer.delivery.queue.take_all(rest);
-        }
-    }
-
-    /// Ends a message: its sender is told, and its memory is used again.
-    fn conclude(&mut self, id: NodeId, mut parcel: Parcel, outcome: Outcome, travelled: bool) {
-        let bytes = parcel.payload.len();
-        let took = self.now.since(parcel.accepted);
-        if self.payloads.len() < limits::TRACKED_IN_FLIGHT && bytes <= limits::SMALL_PAYLOAD_BYTES {
-            parcel.payload.clear();
-            self.payloads.push(parcel.payload);
-        }
-        self.report(parcel.sender, id, outcome, travelled.then_some(took), bytes);
-    }
-
-    /// The peer has a new life: what was sent to the old one, in whole or in part, is never sent to the new one.
-    pub(crate) fn end_numbered(&mut self, id: NodeId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let lost = std::mem::take(&mut peer.delivery.in_flight);
-        let parts = peer.delivery.queue.take_all(|item| !matches!(item, Item::Whole { .. }));
-        peer.delivery.last_number = 0;
-        peer.inbox = Inbox::default();
-        peer.flight = Flight::default();
-        self.forget_parts(id);
-        for message in lost {
-            self.conclude(id, message.parcel, Outcome::Timeout, true);
-        }
-        for parcel in parts.into_iter().filter_map(Item::into_parcel) {
-            self.conclude(id, parcel, Outcome::Timeout, true);
-        }
-    }
-
-    /// Ends all messages to the peer: it is not waited for any more.
-    pub(crate) fn end_messages(&mut self, id: NodeId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let waiting = peer.delivery.queue.take_all(|_| true);
-        let lost = std::mem::take(&mut peer.delivery.in_flight);
-        self.timers.clear(Timer::Delivery(id));
-        for parcel in waiting.into_iter().filter_map(Item::into_parcel) {
-            self.conclude(id, parcel, Outcome::Unreachable, false);
-        }
-        for message in lost {
-            self.conclude(id, message.parcel, Outcome::Timeout, true);
-        }
-    }
-
-    /// An app went away: nobody waits for what it had not sent yet. What is under way still arrives.
-    pub(crate) fn forget_waiting_of(&mut self, client: ClientId) {
-        for (_, peer) in self.peers.iter_mut() {
-            peer.delivery.queue.forget(client, |item| matches!(item, Item::Rest(_)));
-        }
-    }
 }
 
 fn piece_of(place: Place, heading: Heading, payload: &[u8], at: usize, end: usize) -> Record<'_> {
     let number = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     Record::Piece { place, heading, size: number(payload.len()), at: number(at), bytes: &payload[at..end] }
-}
-
-fn take_all<T>(queue: &mut VecDeque<T>, mut which: impl FnMut(&T) -> bool) -> Vec<T> {
-    if !queue.iter().any(&mut which) {
-        return Vec::new();
-    }
-    let mut taken = Vec::new();
-    for item in std::mem::take(queue) {
-        if which(&item) { taken.push(item) } else { queue.push_back(item) }
-    }
-    taken
 }

@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 
 use crate::core::Node;
 use crate::core::api::{Event as NodeEvent, Route};
-use crate::core::delivery::{Address, Letter, Sender};
+use crate::core::letters::{Address, Letter, Sender};
 use crate::id::{ClientId, NodeId, RequestId, Topic, TopicNumber};
 use crate::limits;
 use crate::time::Instant;

@@ -6,7 +6,7 @@ use atonce::id::ClientId;
 
 use crate::world::{Weather, World, milliseconds, seconds};
 
-const HOSTS: usize = 4;
+const HOSTS: usize = 3;
 const MINUTES: u64 = 24 * 60;
 
 #[test]

@@ -1,0 +1,84 @@
+//! Messages as apps give them: to whom, who wants to know what became of them, and until when.
+
+use crate::core::topics::RemoteTopics;
+use crate::id::{ClientId, ReplyToken, RequestId, Topic};
+use crate::time::Instant;
+use crate::wire::message::Heading;
+
+/// Who wants to know what became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub(crate) client: ClientId,
+    pub(crate) id: Option<RequestId>,
+    /// It is one copy of this publication.
+    pub(crate) publication: Option<u64>,
+}
+
+/// To whom a message is at the receiver's node, as its app says it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Address<'a> {
+    /// Those who listen to a topic.
+    Topic(&'a str),
+    /// The same, and they may reply.
+    Request(&'a str, ReplyToken),
+    /// Who sent a request with this token.
+    Reply(ReplyToken),
+}
+
+impl Address<'_> {
+    pub(crate) fn keep(self) -> Option<KeptAddress> {
+        Some(match self {
+            Self::Topic(topic) => KeptAddress::Topic(topic.parse().ok()?),
+            Self::Request(topic, token) => KeptAddress::Request(topic.parse().ok()?, token),
+            Self::Reply(token) => KeptAddress::Reply(token),
+        })
+    }
+
+    /// What the peer calls it, if anybody is there.
+    pub(crate) fn heading(self, topics: &RemoteTopics) -> Option<Heading> {
+        Some(match self {
+            Self::Topic(topic) => Heading::Topic(topics.number(topic)?),
+            Self::Request(topic, token) => Heading::Request { topic: topics.number(topic)?, token },
+            Self::Reply(token) => Heading::Reply(token),
+        })
+    }
+}
+
+/// An address of a message that waits.
+#[derive(Clone, Debug)]
+pub(crate) enum KeptAddress {
+    Topic(Topic),
+    Request(Topic, ReplyToken),
+    Reply(ReplyToken),
+}
+
+impl KeptAddress {
+    pub(crate) fn as_address(&self) -> Address<'_> {
+        match self {
+            Self::Topic(topic) => Address::Topic(topic.as_str()),
+            Self::Request(topic, token) => Address::Request(topic.as_str(), *token),
+            Self::Reply(token) => Address::Reply(*token),
+        }
+    }
+}
+
+/// A message as its app gave it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Letter<'a> {
+    pub(crate) address: Address<'a>,
+    pub(crate) payload: &'a [u8],
+    /// Its outcome is to be reported.
+    pub(crate) tracked: bool,
+    pub(crate) deadline: Instant,
+    /// It may be kept until it can leave.
+    pub(crate) may_wait: bool,
+}
+
+/// A message on its way to one peer.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) sender: Sender,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) accepted: Instant,
+    pub(crate) deadline: Instant,
+}
