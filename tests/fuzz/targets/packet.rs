@@ -26,7 +26,7 @@ fn kind_and_length(data: &[u8]) {
         Ok(Packet::Response(packet)) => (2, packet.len()),
         Ok(Packet::Cookie(packet)) => (3, packet.len()),
         Ok(Packet::Data { receiver, packet }) => {
-            assert!((size::DATA_OVERHEAD..=limits::DATAGRAM_BYTES).contains(&packet.len()));
+            assert!((size::DATA_OVERHEAD..=limits::LARGE_DATAGRAM_BYTES).contains(&packet.len()));
             assert_eq!(receiver, SessionIndex::from_bytes([data[1], data[2], data[3]]));
             (4, packet.len())
         }

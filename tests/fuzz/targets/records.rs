@@ -50,8 +50,9 @@ pub fn run(data: &[u8]) {
             6 => {
                 let (ack, full) = (number::<bool>(&mut input), number::<bool>(&mut input));
                 let when_full = if full { "drop" } else { "wait" };
+                let text = "x".repeat(number::<u16>(&mut input).into());
                 let rest =
-                    format!(r#""topic":"t","text":"hi","ack":{ack},"when_full":"{when_full}","id":1}}"#);
+                    format!(r#""topic":"t","text":"{text}","ack":{ack},"when_full":"{when_full}","id":1}}"#);
                 rig.say(APP, &format!(r#"{{"op":"send","to":"{}",{rest}"#, peer.id()));
                 rig.say(APP, &format!(r#"{{"op":"publish",{rest}"#));
                 rig.drain()

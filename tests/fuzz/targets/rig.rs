@@ -125,7 +125,7 @@ impl Rig {
             assert!(self.buffer.len() <= limits::TRAIN_BYTES);
             assert!(self.buffer.len().div_ceil(transmit.segment_bytes) <= limits::TRAIN_DATAGRAMS);
             for datagram in self.buffer.chunks(transmit.segment_bytes) {
-                assert!(datagram.len() <= limits::DATAGRAM_BYTES);
+                assert!(datagram.len() <= limits::LARGE_DATAGRAM_BYTES);
                 sent.push(Sent { to: transmit.to, bytes: datagram.to_vec() });
             }
         }
