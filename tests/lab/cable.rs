@@ -82,6 +82,16 @@ impl Cable {
         run(&format!("ip link set {} master br{}", self.port(), self.lan.0));
     }
 
+    /// The card sends no trains: each datagram is a frame of its own.
+    pub(crate) fn send_singly(self) {
+        self.ip(&format!("link set {} gso_max_segs 1", self.device));
+    }
+
+    /// The switch passes no longer packets to it than these, and tells nobody.
+    pub(crate) fn narrow(self, mtu: u16) {
+        run(&format!("ip link set {} mtu {mtu}", self.port()));
+    }
+
     fn ip(self, settings: &str) {
         run(&format!("ip -n {} {settings}", self.host.name));
     }

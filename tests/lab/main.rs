@@ -16,6 +16,7 @@ mod internet;
 #[allow(unreachable_pub, reason = "the simulation shows them to its parts")]
 mod kinds;
 mod lab;
+mod large;
 mod mapped;
 mod meeting;
 mod multicast;
