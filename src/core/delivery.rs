@@ -9,6 +9,7 @@
 //! when too much of its own waits.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::core::Node;
 use crate::core::letters::{KeptAddress, Letter, Parcel, Sender};
@@ -76,7 +77,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) const fn has_arrived(&self) -> bool {
+    pub(crate) fn has_arrived(&self) -> bool {
         self.sent >= self.parcel.payload.len() && self.arrived >= self.parcel.payload.len()
     }
 
@@ -211,9 +212,19 @@ impl Node {
         None
     }
 
-    fn copy_of(&mut self, payload: &[u8]) -> Vec<u8> {
+    /// The payload, to be kept: all copies of a publication share it.
+    fn copy_of(&mut self, payload: &[u8]) -> Arc<Vec<u8>> {
+        if let Some(shared) = self.published.as_ref().and_then(Option::as_ref) {
+            return Arc::clone(shared);
+        }
         let mut copy = self.payloads.pop().unwrap_or_default();
-        copy.extend_from_slice(payload);
+        match Arc::get_mut(&mut copy) {
+            Some(bytes) => bytes.extend_from_slice(payload),
+            None => copy = Arc::new(payload.to_vec()),
+        }
+        if let Some(published) = &mut self.published {
+            *published = Some(Arc::clone(&copy));
+        }
         copy
     }
 
@@ -249,8 +260,7 @@ impl Node {
         let heading = message.heading;
         let end = (from + bytes).min(message.parcel.payload.len());
         message.sent = message.sent.max(end);
-        // The record borrows the payload, and telling needs the whole peer: it is put aside meanwhile.
-        let payload = std::mem::take(&mut message.parcel.payload);
+        let payload = Arc::clone(&message.parcel.payload);
         let (open, message_number) = (number - open, MessageNumber(number));
         let mut at = from;
         loop {
@@ -284,12 +294,6 @@ impl Node {
             if at >= end {
                 break;
             }
-        }
-        let delivery = self.peers.get_mut(&id).map(|peer| &mut peer.delivery);
-        let back = delivery
-            .and_then(|delivery| delivery.find(number).and_then(|index| delivery.in_flight.get_mut(index)));
-        if let Some(message) = back {
-            message.parcel.payload = payload;
         }
     }
 
@@ -385,8 +389,8 @@ impl Node {
                 if let Some((_, item)) = peer.delivery.queue.first()
                     && let Item::Whole { parcel, .. } = item
                 {
-                    let sender = parcel.sender;
-                    let (payload, accepted) = (std::mem::take(&mut parcel.payload), parcel.accepted);
+                    let (sender, accepted) = (parcel.sender, parcel.accepted);
+                    let payload = Arc::clone(&parcel.payload);
                     let parcel = Parcel { sender, payload, accepted, deadline };
                     *item = Item::Untracked { parcel, heading, number, at: 0 };
                 }
@@ -443,16 +447,17 @@ impl Node {
         let (heading, from, place) = (*heading, *at, Place::Untracked { number: *number });
         let end = (from + room).min(parcel.payload.len());
         *at = end;
-        let payload = std::mem::take(&mut parcel.payload);
+        let payload = Arc::clone(&parcel.payload);
+        if end < payload.len() {
+            peer.delivery.queue.spend(end - from);
+            self.tell_message(id, &piece_of(place, heading, &payload, from, end));
+            return;
+        }
+        let whole = peer.delivery.queue.take_first().and_then(Item::into_parcel);
         self.tell_message(id, &piece_of(place, heading, &payload, from, end));
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if let Some((_, Item::Untracked { parcel, .. })) = peer.delivery.queue.first() {
-            parcel.payload = payload;
-            if end < parcel.payload.len() {
-                peer.delivery.queue.spend(end - from);
-            } else if let Some(parcel) = peer.delivery.queue.take_first().and_then(Item::into_parcel) {
-                self.conclude(id, parcel, Outcome::Sent, false);
-            }
+        drop(payload);
+        if let Some(parcel) = whole {
+            self.conclude(id, parcel, Outcome::Sent, false);
         }
     }
 

@@ -2,6 +2,7 @@
 //! (protocol.md, 5.4).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::core::Node;
 use crate::core::delivery::{InFlight, Item};
@@ -116,8 +117,11 @@ impl Node {
     pub(crate) fn conclude(&mut self, id: NodeId, mut parcel: Parcel, outcome: Outcome, travelled: bool) {
         let bytes = parcel.payload.len();
         let took = self.now.since(parcel.accepted);
-        if self.payloads.len() < limits::TRACKED_IN_FLIGHT && bytes <= limits::SMALL_PAYLOAD_BYTES {
-            parcel.payload.clear();
+        if self.payloads.len() < limits::TRACKED_IN_FLIGHT
+            && bytes <= limits::SMALL_PAYLOAD_BYTES
+            && let Some(payload) = Arc::get_mut(&mut parcel.payload)
+        {
+            payload.clear();
             self.payloads.push(parcel.payload);
         }
         self.report(parcel.sender, id, outcome, travelled.then_some(took), bytes);

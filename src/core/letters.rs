@@ -1,5 +1,7 @@
 //! Messages as apps give them: to whom, who wants to know what became of them, and until when.
 
+use std::sync::Arc;
+
 use crate::core::topics::RemoteTopics;
 use crate::id::{ClientId, ReplyToken, RequestId, Topic};
 use crate::time::Instant;
@@ -78,7 +80,7 @@ pub(crate) struct Letter<'a> {
 #[derive(Debug)]
 pub(crate) struct Parcel {
     pub(crate) sender: Sender,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Arc<Vec<u8>>,
     pub(crate) accepted: Instant,
     pub(crate) deadline: Instant,
 }

@@ -69,6 +69,7 @@ mod whois;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand_core::CryptoRng;
@@ -153,7 +154,9 @@ pub struct Node {
     publications: BTreeMap<u64, Publication>,
     next_publication: u64,
     /// Buffers of messages that have their fate, for the next ones.
-    payloads: Vec<Vec<u8>>,
+    payloads: Vec<Arc<Vec<u8>>>,
+    /// While something is published: its payload, once the first copy had to be kept.
+    published: Option<Option<Arc<Vec<u8>>>>,
     /// To whom the publication goes that is being sent: one list for all.
     recipients: Vec<NodeId>,
     /// The time in words, and the apps that a message was written for: kept only for their memory.
@@ -206,6 +209,7 @@ impl Node {
             publications: BTreeMap::new(),
             next_publication: 0,
             payloads: Vec::new(),
+            published: None,
             recipients: Vec::new(),
             clock_text: String::new(),
             touched: Vec::new(),

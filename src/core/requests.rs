@@ -174,6 +174,7 @@ impl Node {
             Sender { client, id: None, publication: None }
         };
         let letter = self.letter(message);
+        self.published = Some(None);
         for peer in to.drain(..) {
             if !message.ack {
                 self.owe(client, payload.len());
@@ -182,6 +183,7 @@ impl Node {
                 self.report(sender, peer, outcome, None, payload.len());
             }
         }
+        self.published = None;
         self.recipients = to;
     }
 
