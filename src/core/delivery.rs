@@ -39,6 +39,8 @@ pub(crate) struct Sender {
     pub(crate) id: Option<RequestId>,
     /// It is one copy of this publication.
     pub(crate) publication: Option<u64>,
+    /// It asks for replies.
+    pub(crate) ask: Option<ReplyToken>,
 }
 
 /// To whom a message is at the receiver's node, as its app says it.
@@ -396,13 +398,8 @@ impl Node {
         if message.tries == 1 {
             peer.round_trip.sample(now.since(message.sent));
         }
-        let outcome = match fate {
-            Fate::Delivered => Outcome::Delivered,
-            Fate::NoListener => Outcome::NoListener,
-            Fate::Busy => Outcome::Busy,
-        };
         self.in_use(id);
-        self.conclude(id, message.parcel, outcome, true);
+        self.conclude(id, message.parcel, fate.into(), true);
         self.resume_delivery(id);
     }
 

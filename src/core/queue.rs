@@ -1,0 +1,108 @@
+//! What waits to be read by one app: one buffer of finished lines or frames, from which the edge writes.
+
+use std::collections::VecDeque;
+
+/// The buffer, and where in it each entry ends.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    bytes: Vec<u8>,
+    /// How much of `bytes` has been written.
+    written: usize,
+    /// Where the first entry starts that has not been written whole.
+    first: usize,
+    /// The lengths of the entries from there on.
+    entries: VecDeque<(usize, Kind)>,
+    messages: usize,
+    answers: usize,
+}
+
+/// What an entry is, as far as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A message or a reply of another app.
+    Message,
+    /// The end of what the app asked.
+    Answer,
+    /// Anything else: it is bounded by its bytes alone.
+    State,
+}
+
+impl Queue {
+    /// What is to be written.
+    pub(crate) fn output(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// How many bytes wait.
+    pub(crate) const fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// How many messages have not been written whole.
+    pub(crate) const fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// How many answers have not been written whole.
+    pub(crate) const fn answers(&self) -> usize {
+        self.answers
+    }
+
+    /// Appends an entry, which `write` writes.
+    pub(crate) fn append(&mut self, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.entries.push_back((self.bytes.len() - start, kind));
+        self.messages += usize::from(kind == Kind::Message);
+        self.answers += usize::from(kind == Kind::Answer);
+    }
+
+    /// The first `bytes` of the output were written.
+    pub(crate) fn wrote(&mut self, bytes: usize) {
+        self.written += bytes.min(self.len());
+        while let Some((length, kind)) = self.entries.front().copied()
+            && self.first + length <= self.written
+        {
+            self.first += length;
+            self.messages -= usize::from(kind == Kind::Message);
+            self.answers -= usize::from(kind == Kind::Answer);
+            self.entries.pop_front();
+        }
+        // Moving the rest to the front costs no more than what was written since the last time.
+        if self.first >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.first);
+            self.written -= self.first;
+            self.first = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_counted_right_however_they_are_written() {
+        let kinds = [Kind::Message, Kind::Answer, Kind::State];
+        let steps = proptest::collection::vec((0..3_usize, 0..60_usize, 0..400_usize), 1..200);
+        proptest::proptest!(|(steps in steps)| {
+            let mut queue = Queue::default();
+            let (mut expected, mut got) = (Vec::new(), Vec::new());
+            for (kind, length, bytes) in steps {
+                let entry = vec![length as u8; length + 1];
+                queue.append(kinds[kind], |out| out.extend_from_slice(&entry));
+                expected.extend_from_slice(&entry);
+                let taken = bytes.min(queue.len());
+                got.extend_from_slice(&queue.output()[..taken]);
+                queue.wrote(taken);
+                let count = |kind| queue.entries.iter().filter(|entry| entry.1 == kind).count();
+                proptest::prop_assert_eq!(queue.messages, count(Kind::Message));
+                proptest::prop_assert_eq!(queue.answers, count(Kind::Answer));
+            }
+            got.extend_from_slice(queue.output());
+            queue.wrote(queue.len());
+            proptest::prop_assert_eq!(got, expected);
+            proptest::prop_assert!(queue.entries.is_empty() && queue.messages + queue.answers == 0);
+        });
+    }
+}
