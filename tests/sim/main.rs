@@ -9,6 +9,7 @@
 
 mod world;
 
+mod binary;
 mod bounds;
 mod contract;
 mod delivery;
@@ -21,7 +22,9 @@ mod load;
 mod meeting;
 mod parting;
 mod presence;
+mod pressure;
 mod relay;
+mod replies;
 mod roaming;
 mod secrets;
 mod servers;
