@@ -489,14 +489,99 @@ fn a_line_that_is_too_long_is_told_and_the_connection_lives() {
     assert_eq!(line(&mut answers)["id"], 4);
 }
 
+/// A frame as an app in binary mode writes it.
+fn frame(kind: u8, flags: u8, chan: u16, id: u64, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap();
+    [&length.to_le_bytes()[..], &[kind, flags], &chan.to_le_bytes(), &id.to_le_bytes(), body].concat()
+}
+
 #[test]
-fn the_binary_preface_is_refused_in_words() {
+fn the_end_of_a_preface_that_comes_much_later_is_waited_for_and_the_end_of_a_frame_too() {
     let dir = tempfile::tempdir().unwrap();
     let _daemon = Daemon::start(dir.path(), &[]);
     let (mut app, mut answers) = connect(dir.path());
-    app.write_all(b"@ONCE\0\0\x01").unwrap();
-    assert_eq!(line(&mut answers)["code"], "bad-request");
-    assert_eq!(answers.read(&mut [0; 1]).unwrap(), 0);
+    let (mut other, mut others_answers) = connect(dir.path());
+    let request = frame(1, 0, 0, 7, br#"{"op":"peers"}"#);
+    let bytes = [&b"@ONCE\0\0\x01"[..], &request].concat();
+    for byte in &bytes[..bytes.len() - 1] {
+        app.write_all(&[*byte]).unwrap();
+        // Whatever was written before was read before this is answered.
+        writeln!(other, r#"{{"op":"peers","id":1}}"#).unwrap();
+        assert_eq!(line(&mut others_answers)["ev"], "ok");
+    }
+    app.write_all(&bytes[bytes.len() - 1..]).unwrap();
+    let expected = [&b"@ONCE\0\0\x01"[..], &frame(0x81, 0, 0, 7, br#"{"ev":"ok","id":7}"#)].concat();
+    let mut got = vec![0; expected.len()];
+    answers.read_exact(&mut got).unwrap();
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn apps_that_read_nothing_in_either_mode_delay_neither_another_app_nor_the_daemon_and_cost_a_bounded_queue() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &[]);
+    let (mut asker, mut answers) = connect(dir.path());
+    writeln!(asker, r#"{{"op":"hello","id":1}}"#).unwrap();
+    let payload = line(&mut answers)["hello"]["payload_bytes"].as_u64().unwrap() as usize;
+    let (mut in_lines, _unread) = connect(dir.path());
+    writeln!(in_lines, r#"{{"op":"listen","topic":"t"}}"#).unwrap();
+    let (mut in_frames, _unread_too) = connect(dir.path());
+    in_frames.write_all(b"@ONCE\0\0\x01").unwrap();
+    in_frames.write_all(&frame(1, 0, 0, 0, br#"{"op":"listen","topic":"t"}"#)).unwrap();
+    // Forty megabytes, or what that many small messages are.
+    let text = "x".repeat(payload);
+    let count = (40_000_000 / payload).min(8000);
+    let mut outcomes = std::collections::BTreeMap::<String, usize>::new();
+    for id in 0..count {
+        writeln!(asker, r#"{{"op":"send","id":{id},"to":"test-node","topic":"t","text":"{text}"}}"#).unwrap();
+        let outcome = line(&mut answers)["outcome"].as_str().unwrap().to_owned();
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+    assert!(outcomes["busy"] > outcomes["delivered"], "{outcomes:?}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim();
+    let kibibytes: usize = peak.trim_end_matches(" kB").parse().unwrap();
+    // Two queues of a mebibyte, each in a buffer that may be twice that, beside all else that a daemon has.
+    assert!(kibibytes < 40_000, "{peak}");
+}
+
+#[test]
+fn an_app_that_writes_and_never_reads_is_read_no_more_and_has_all_its_answers_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(dir.path(), &[]);
+    let (mut app, mut answers) = connect(dir.path());
+    app.set_nonblocking(true).unwrap();
+    let hello = br#"{"op":"hello"}"#;
+    let mut bytes = b"@ONCE\0\0\x01".to_vec();
+    let count = 50_000_u64;
+    (1..=count).for_each(|id| bytes.extend(frame(1, 0, 0, id, hello)));
+    let mut written = 0;
+    let mut stuck = 0;
+    while stuck < 1000 {
+        match app.write(&bytes[written..]) {
+            Ok(more) => (written, stuck) = (written + more, 0),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                stuck += 1;
+                std::thread::yield_now();
+            }
+        }
+    }
+    assert!(written < bytes.len(), "the daemon does not take everything from who does not read");
+    app.set_nonblocking(false).unwrap();
+    let mut writer = app.try_clone().unwrap();
+    let rest = bytes.split_off(written);
+    let writing = std::thread::spawn(move || writer.write_all(&rest).unwrap());
+    let mut preface = [0; 8];
+    answers.read_exact(&mut preface).unwrap();
+    for id in 1..=count {
+        let mut header = [0; 16];
+        answers.read_exact(&mut header).unwrap();
+        let mut body = vec![0; u32::from_le_bytes(header[..4].try_into().unwrap()) as usize];
+        answers.read_exact(&mut body).unwrap();
+        assert_eq!((header[4], u64::from_le_bytes(header[8..].try_into().unwrap())), (0x81, id));
+    }
+    writing.join().unwrap();
 }
 
 #[test]
