@@ -1,8 +1,8 @@
 //! atonce: every program on every device of yours can talk to every other one, by name, at once.
 //!
 //! This crate is the daemon `atonced`, the command `atonce`, and the library for apps. An app needs [`Client`] only, or
-//! no library at all: the daemon takes and gives JSON lines, or frames, on a Unix socket (`docs/socket.md`). All else here is the
-//! daemon's inside, and this page its manual.
+//! no library at all: the daemon takes and gives JSON lines, or frames, on a Unix socket (`docs/socket.md`). All else here
+//! is the daemon's inside, and this page its manual.
 //!
 //! # Three layers
 //!

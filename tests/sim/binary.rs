@@ -123,7 +123,8 @@ impl App {
         let id = line["id"].as_u64().unwrap_or(0);
         let op = line["op"].as_str().unwrap();
         let ack = line["ack"].as_bool().unwrap_or(op != "publish");
-        let flags = u8::from(ack) * flag::ACK | u8::from(line["when_full"] == "drop") * flag::DROP;
+        let drop = if line["when_full"] == "drop" { flag::DROP } else { 0 };
+        let flags = drop | if ack { flag::ACK } else { 0 };
         let data = || data_encoding::BASE64.decode(line["data"].as_str().unwrap().as_bytes()).unwrap();
         let payload = line["text"].as_str().map_or_else(data, |text| text.as_bytes().to_vec());
         match op {
@@ -201,9 +202,9 @@ fn talk(in_frames: bool) -> [Vec<Value>; 3] {
         json!({"op": "publish", "topic": "a", "text": "all"}),
         json!({"op": "publish", "topic": "a", "text": "all", "ack": true}),
         json!({"op": "publish", "topic": "none", "text": "all", "ack": true, "replies": 1}),
-        json!({"op": "send", "to": "pi-1", "topic": "c", "text": "?", "replies": 2, "timeout_ms": 900}),
-        json!({"op": "publish", "topic": "c", "text": "?", "replies": 2, "timeout_ms": 900}),
-        json!({"op": "send", "to": "pi-1", "topic": "c", "text": "?", "replies": 9, "timeout_ms": 900}),
+        json!({"op": "send", "to": "pi-1", "topic": "c", "text": "?", "replies": 2, "timeout_ms": 3000}),
+        json!({"op": "publish", "topic": "c", "text": "?", "replies": 2, "timeout_ms": 3000}),
+        json!({"op": "send", "to": "pi-1", "topic": "c", "text": "?", "replies": 9, "timeout_ms": 3000}),
     ]
     .into_iter()
     .enumerate()
@@ -213,6 +214,7 @@ fn talk(in_frames: bool) -> [Vec<Value>; 3] {
         app.say(&mut world, &line);
         world.run(milliseconds(5));
     }
+    world.run(milliseconds(500));
     let asked: Vec<_> =
         listener.heard(&world).into_iter().filter(|event| event.get("reply_to").is_some()).collect();
     assert_eq!(asked.len(), 3);

@@ -127,10 +127,14 @@ fn an_app_in_either_mode_that_takes_no_byte_for_ten_seconds_is_told_so_and_close
         world.read(0, deaf, 1);
         world.run(milliseconds(9_900));
         assert!(!world.hosts[0].apps[&deaf].closed);
-        let output = world.with_undrained(0, |node| node.output(deaf).to_vec());
-        world.run(milliseconds(200));
+        let now = world.now + milliseconds(200);
+        let output = world.with_undrained(0, |node| {
+            node.handle_timeout(now);
+            node.output(deaf).to_vec()
+        });
+        assert!(String::from_utf8_lossy(&output).contains(r#""code":"slow-consumer""#));
+        world.drain(0);
         assert!(world.hosts[0].apps[&deaf].closed);
-        assert!(!String::from_utf8_lossy(&output).contains("slow-consumer"));
     }
 }
 

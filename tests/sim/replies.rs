@@ -126,9 +126,9 @@ fn a_publication_is_answered_by_everyone_who_listens_this_node_included() {
         );
         world.run(milliseconds(10));
         assert!(world.heard(0, app, "message").is_empty(), "not the asking connection itself");
-        for host in 0..4 {
-            let to = reply_to(&world, host, listeners[host]);
-            reply(&mut world, host, listeners[host], 1, &to, &format!("pi-{host}"));
+        for (host, listener) in listeners.iter().enumerate() {
+            let to = reply_to(&world, host, *listener);
+            reply(&mut world, host, *listener, 1, &to, &format!("pi-{host}"));
         }
         world.run(milliseconds(10));
         let replies = world.heard(0, app, "reply");
