@@ -263,6 +263,10 @@ pub struct ClientId(pub u64);
 #[serde(transparent)]
 pub struct RequestId(pub u64);
 
+/// In binary mode: a destination as an app numbers it, or a source of messages as the daemon numbers it for an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AppChannel(pub u16);
+
 /// What the receiver calls a session, 24 bits: the only thing that a data packet says in clear beside its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionIndex(u32);

@@ -1,8 +1,8 @@
 //! atonce: every program on every device of yours can talk to every other one, by name, at once.
 //!
 //! This crate is the daemon `atonced`, the command `atonce`, and the library for apps. An app needs [`Client`] only, or
-//! no library at all: the daemon takes and gives JSON lines on a Unix socket (`docs/socket.md`). All else here is the
-//! daemon's inside, and this page its manual.
+//! no library at all: the daemon takes and gives JSON lines, or frames, on a Unix socket (`docs/socket.md`). All else here
+//! is the daemon's inside, and this page its manual.
 //!
 //! # Three layers
 //!
@@ -19,13 +19,13 @@
 //! ```text
 //!            in                                                  out
 //!
-//!   network                                              app, one JSON line
+//!   network                                              app, a line or frame
 //!      |                                                      |
-//!   edge::udp         batch, route                    edge::local      cut into lines
+//!   edge::udp         batch, route                    edge::local      cut into these
 //!      |                                                      |
-//!   core::Node        handle_datagram                 wire::local      Request::parse
+//!   core::Node        handle_datagram                 wire::local      parsed
 //!      |                                                      |
-//!   wire::packet      which kind, which session       core::Node       handle_request
+//!   wire::packet      which kind, which session       core::Node       handle_request, _frame
 //!      |                                                      |
 //!   crypto::session   decrypted in place              core::requests   who is meant
 //!      |                                                      |
@@ -33,7 +33,7 @@
 //!      |                                                      |
 //!   core::messages    each to its noun                core::outbox     into the peer's open datagram
 //!      |                                                      |
-//!   core::clients     a line in the app's output      crypto::session  encrypted in place
+//!   core::clients     written into its output         crypto::session  encrypted in place
 //!      |                                                      |
 //!   edge::local       written to the app              edge::udp        one train, one system call
 //! ```

@@ -67,6 +67,14 @@ pub const CLIENT_QUEUE_MESSAGES: usize = 1024;
 pub const CLIENT_QUEUE_BYTES: usize = 1 << 20;
 /// Bytes of one JSON line, its newline included.
 pub const LINE_BYTES: usize = 96 * 1024;
+/// Bytes of the body of one frame: what a line may say a frame may say too.
+pub const FRAME_BODY_BYTES: usize = LINE_BYTES;
+/// Destinations to which one app may have opened a channel: a quarter of a megabyte at most.
+pub const CHANNELS: usize = 1024;
+/// Sources of messages that one app knows by a number; an older one is announced anew when it comes again.
+pub const SOURCES: usize = 4096;
+/// Replies that one request may wait for: what the queue of its app holds.
+pub const REPLIES: u32 = 1024;
 /// An app that takes no byte for this long while its queue is full is closed.
 pub const SLOW_CONSUMER: Duration = Duration::from_secs(10);
 

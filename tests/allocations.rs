@@ -1,4 +1,4 @@
-//! What a message costs: no allocation on its way from app to app, and few datagrams.
+//! What a message costs: no allocation on its way from app to app in either mode of the socket, and few datagrams.
 //!
 //! Two nodes, wired to each other without a network; the allocator counts.
 
@@ -12,9 +12,10 @@ use allocation_counter::measure;
 use atonce::core::{Config, Destination, Event, InterfaceAddr, Node, Route};
 use atonce::crypto::identity::Identity;
 use atonce::crypto::network::NetworkKeys;
-use atonce::id::ClientId;
+use atonce::id::{AppChannel, ClientId};
 use atonce::time::Instant;
 use atonce::wire::local::Request;
+use atonce::wire::local::frame::{Frame, Header, flag, kind};
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -53,6 +54,56 @@ fn a_publication_allocates_nothing_from_app_to_app() {
     assert_eq!(info.count_total, 0, "{info:?}");
 }
 
+/// Type, flags, channel and id of a frame, and its body.
+type AppFrame = ((u8, u8, u16, u64), &'static [u8]);
+
+const TO_B: AppFrame = ((kind::OPEN, 0, 1, 0), br#"{"to":"b","topic":"sensor"}"#);
+const TO_ALL: AppFrame = ((kind::OPEN, 0, 2, 0), br#"{"topic":"sensor"}"#);
+const LISTEN: AppFrame = ((kind::REQUEST, 0, 0, 0), br#"{"op":"listen","topic":"sensor"}"#);
+
+#[test]
+fn a_message_in_frames_allocates_nothing_from_app_to_app_and_back_acknowledged_or_not() {
+    for (flags, chan, id) in [(flag::ACK, 1, 7), (0, 1, 7), (flag::DROP, 1, 0), (0, 2, 7), (0, 2, 0)] {
+        let mut pair = Pair::connected();
+        pair.put_preface(0);
+        pair.put_preface(1);
+        pair.put(1, LISTEN);
+        pair.put(0, TO_B);
+        pair.put(0, TO_ALL);
+        let send: AppFrame = ((kind::SEND, flags, chan, id), b"\xff 21.5 degrees");
+        for _ in 0..1000 {
+            pair.put(0, send);
+            pair.settle();
+        }
+        let before = pair.delivered;
+        let info = measure(|| {
+            for _ in 0..1000 {
+                pair.put(0, send);
+                pair.settle();
+            }
+        });
+        assert_eq!(pair.delivered - before, 1000);
+        assert_eq!(info.count_total, 0, "{send:?} {info:?}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_allocate_nothing_in_base64() {
+    let mut pair = Pair::connected();
+    pair.put_preface(0);
+    pair.put(0, TO_B);
+    let send: AppFrame = ((kind::SEND, flag::ACK, 1, 7), b"\xff\xfe\xfd");
+    let say = |pair: &mut Pair| {
+        pair.put(0, send);
+        pair.settle();
+    };
+    (0..1000).for_each(|_| say(&mut pair));
+    let before = pair.delivered;
+    let info = measure(|| (0..1000).for_each(|_| say(&mut pair)));
+    assert_eq!(pair.delivered - before, 1000);
+    assert_eq!(info.count_total, 0, "{info:?}");
+}
+
 #[test]
 fn messages_that_are_read_together_share_datagrams() {
     let mut pair = Pair::connected();
@@ -75,6 +126,7 @@ struct Pair {
     spare: Vec<Vec<u8>>,
     delivered: usize,
     datagrams: usize,
+    in_frames: [bool; 2],
 }
 
 impl Pair {
@@ -110,7 +162,8 @@ impl Pair {
             node
         });
         let (flying, spare, buffer) = (VecDeque::new(), Vec::new(), Vec::new());
-        let mut pair = Self { nodes, now, buffer, flying, spare, delivered: 0, datagrams: 0 };
+        let in_frames = [false; 2];
+        let mut pair = Self { nodes, now, buffer, flying, spare, delivered: 0, datagrams: 0, in_frames };
         let listen = Request::parse(br#"{"op":"listen","topic":"sensor"}"#);
         pair.nodes[1].handle_request(APP, listen, now);
         // The hello repeats for 1.4 s; afterwards both know each other and their topics.
@@ -139,6 +192,19 @@ impl Pair {
         self.nodes[0].handle_request(APP, Request::parse(line), self.now);
     }
 
+    /// The app of that node speaks in frames from now on.
+    fn put_preface(&mut self, which: usize) {
+        self.in_frames[which] = true;
+        self.nodes[which].handle_preface(APP, self.now);
+        self.settle();
+    }
+
+    fn put(&mut self, which: usize, (head, body): AppFrame) {
+        let (kind, flags, chan, id) = head;
+        let header = Header { body_bytes: body.len() as u32, kind, flags, chan: AppChannel(chan), id };
+        self.nodes[which].handle_frame(APP, Frame::parse(header, body), self.now);
+    }
+
     fn settle(&mut self) {
         loop {
             for which in 0..2 {
@@ -157,7 +223,9 @@ impl Pair {
         while let Some(event) = node.poll_event() {
             if let Event::Output(client) = event {
                 let output = node.output(client);
-                if which == 1 {
+                if which == 1 && self.in_frames[1] {
+                    self.delivered += messages_in_frames(output);
+                } else if which == 1 {
                     self.delivered +=
                         output.split(|byte| *byte == b'\n').filter(|line| is_message(line)).count();
                 }
@@ -189,4 +257,15 @@ fn addr(which: usize) -> SocketAddr {
 
 fn is_message(line: &[u8]) -> bool {
     line.starts_with(br#"{"ev":"message""#)
+}
+
+/// How many of these whole frames are messages.
+fn messages_in_frames(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some((head, rest)) = bytes.split_first_chunk() {
+        let header = Header::from_bytes(head);
+        count += usize::from(header.kind == kind::MESSAGE);
+        bytes = &rest[header.body_bytes as usize..];
+    }
+    count
 }

@@ -490,16 +490,6 @@ fn a_line_that_is_too_long_is_told_and_the_connection_lives() {
 }
 
 #[test]
-fn the_binary_preface_is_refused_in_words() {
-    let dir = tempfile::tempdir().unwrap();
-    let _daemon = Daemon::start(dir.path(), &[]);
-    let (mut app, mut answers) = connect(dir.path());
-    app.write_all(b"@ONCE\0\0\x01").unwrap();
-    assert_eq!(line(&mut answers)["code"], "bad-request");
-    assert_eq!(answers.read(&mut [0; 1]).unwrap(), 0);
-}
-
-#[test]
 fn a_state_directory_that_cannot_be_written_is_named() {
     if rustix::process::geteuid().is_root() {
         // Root may write everywhere; a path below a file is refused to everybody.

@@ -103,6 +103,24 @@ fn main() {
     write("local_lines", "long-unprintable", &filler(br#"{"op":"hello","id":""#, 0x7f));
     write("local_lines", "too-long", &[0, 255, b'a', 3, 3, 0, b'\n', b'{', b'\n'].to_vec());
 
+    let framed = |kind: u8, flags: u8, chan: u8, id: u8, body: &[u8]| {
+        [&[5, kind, flags, chan, id][..], &piece(body)].concat()
+    };
+    for (at, line) in LINES.iter().enumerate() {
+        write("local_frames", &format!("request-{at:02}"), &framed(1, 0, 0, 4, line.as_bytes()));
+    }
+    let open = framed(2, 0, 1, 1, br#"{"to":"own","topic":"t","replies":2}"#);
+    let (send, reply, close) = (framed(4, 1, 1, 2, b"?"), vec![4, 3, 0, b'y', b'e', b's', 1], framed(3, 0, 1, 3, b""));
+    let listen = framed(1, 0, 0, 5, br#"{"op":"listen","topic":"t"}"#);
+    write("local_frames", "send", &[open.clone(), send.clone(), close.clone()].concat());
+    let asked = [open, listen.clone(), send, reply.clone(), reply.clone(), reply, close].concat();
+    write("local_frames", "replies", &asked);
+    let all = framed(2, 0, 2, 1, br#"{"topic":"t"}"#);
+    let published = [listen, all, framed(4, 0, 2, 0, &[0xff; 9]), framed(4, 3, 2, 7, b"all"), vec![1]].concat();
+    write("local_frames", "publish", &published);
+    let long = [&[3][..], &piece(&[1, 128, 1, 0, 4, 0, 1, 0, 7, 0, 0, 0, 0, 0, 0, 0]), &[0, 200, 7]].concat();
+    write("local_frames", "too-long", &[&long[..], &framed(1, 0, 0, 9, LINES[0].as_bytes())].concat());
+
     for (at, said) in SAID.iter().enumerate() {
         for mode in [at as u8 % 8, 15] {
             write(
@@ -281,7 +299,7 @@ fn records() -> Vec<(&'static str, Vec<u8>)> {
         .collect()
 }
 
-const LINES: [&str; 14] = [
+const LINES: [&str; 18] = [
     r#"{"op":"hello","id":1}"#,
     r#"{"op":"listen","topic":"t","id":2}"#,
     r#"{"op":"unlisten","topic":"t","id":3}"#,
@@ -296,9 +314,13 @@ const LINES: [&str; 14] = [
     r#"{"op":"network","action":"leave","id":12}"#,
     r#"{"op":"dance","id":13}"#,
     r#"{"op":7}"#,
+    r#"{"op":"send","to":"own","topic":"t","text":"?","replies":2,"id":14,"timeout_ms":100}"#,
+    r#"{"op":"publish","topic":"t","text":"?","ack":true,"replies":2,"id":15,"timeout_ms":100}"#,
+    r#"{"op":"reply","reply_to":"x","text":"?","id":16}"#,
+    r#"{"op":"reply","reply_to":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.0000000000000001","text":"?","id":17}"#,
 ];
 
-const SAID: [&str; 12] = [
+const SAID: [&str; 15] = [
     r#"{"ev":"ok","id":2}"#,
     r#"{"ev":"result","id":2,"outcome":"delivered","peer":{"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},"path":"lan","rtt_us":812}"#,
     r#"{"ev":"result","id":2,"sent":1,"outcomes":[{"peer":{"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},"outcome":"busy"}]}"#,
@@ -311,6 +333,9 @@ const SAID: [&str; 12] = [
     r#"{"ev":"lost","messages":3,"bytes":9}"#,
     r#"{"ev":"error","id":2,"code":"no-peer","message":"m","hint":"h"}"#,
     r#"{"ev":"later","x":[1]}"#,
+    r#"{"ev":"result","id":2,"outcome":"delivered","peer":{"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},"path":"lan","rtt_us":812,"replies":1}"#,
+    r#"{"ev":"reply","id":2,"from":{"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},"text":"x","path":"lan","at":"x"}"#,
+    r#"{"ev":"message","from":{"name":"pi","id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},"topic":"t","text":"x","path":"lan","at":"x","reply_to":"y"}"#,
 ];
 
 const CONFIGURATION: &str = r#"name = "pi"

@@ -1,9 +1,8 @@
 //! The local apps: what each listens to, and what waits to be read by it (socket.md, 6).
 //!
-//! An app's output is one buffer of finished lines, from which the edge writes. It is bounded: when an app does not
-//! read, acknowledged messages are refused to their sender, others are dropped and counted, and the count is the next
-//! thing that the app reads. Presence is never dropped but merged: what changed is noted per peer and written when there
-//! is room again.
+//! What an app has to read is bounded: when it does not read, acknowledged messages are refused to their sender, others
+//! are dropped and counted, and the count is the next thing that the app reads. Presence is never dropped but merged:
+//! what changed is noted per peer and written when there is room again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,10 +10,13 @@ use thiserror::Error;
 
 use crate::core::Node;
 use crate::core::api::{Event as NodeEvent, Route};
+use crate::core::encoder::{Channels, Encoder, Incoming};
+use crate::core::peers::Peer;
+use crate::core::queue::{Kind, Queue};
 use crate::core::timers::Timer;
-use crate::id::{ClientId, NodeId, RequestId, Topic};
+use crate::id::{ClientId, NodeId, NodeName, RequestId, Topic};
 use crate::limits;
-use crate::wire::local::{ErrorCode, Event, PathKind, PeerRef};
+use crate::wire::local::{ErrorCode, Event, PathKind, PeerRef, frame};
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -33,14 +35,8 @@ pub(crate) struct Client {
     /// It may change the network.
     pub(crate) admin: bool,
     pub(crate) topics: BTreeSet<Topic>,
-    output: Vec<u8>,
-    /// How much of `output` has been written.
-    written: usize,
-    /// Where the first line starts that has not been written whole.
-    line: usize,
-    /// The lengths of the lines from there on, and whether each is a message.
-    lines: VecDeque<(usize, bool)>,
-    messages: usize,
+    encoder: Encoder,
+    queue: Queue,
     lost: Lost,
     /// What it asked and has no answer yet.
     unanswered: usize,
@@ -79,6 +75,7 @@ pub(crate) struct Watch {
 /// What an app believes of a node.
 #[derive(Debug)]
 struct Told {
+    name: NodeName,
     path: PathKind,
     topics: BTreeSet<Topic>,
 }
@@ -116,44 +113,71 @@ impl Clients {
 
 impl Client {
     pub(crate) fn output(&self) -> &[u8] {
-        &self.output[self.written..]
+        self.queue.output()
     }
 
+    /// Whether more may be read from it. An answer that it did not read yet is none.
     pub(crate) const fn accepts(&self) -> bool {
         !self.closing
-            && self.unanswered < limits::CLIENT_QUEUE_MESSAGES
+            && self.unanswered + self.queue.answers() < limits::CLIENT_QUEUE_MESSAGES
             && self.unanswered_bytes < limits::CLIENT_QUEUE_BYTES
-            && self.output.len() - self.written < limits::CLIENT_QUEUE_BYTES
+            && self.queue.len() < limits::CLIENT_QUEUE_BYTES
     }
 
     pub(crate) fn is_idle(&self) -> bool {
         self.unanswered == 0 && self.listings.is_empty() && self.output().is_empty()
     }
 
+    /// From now on both sides speak in frames.
+    pub(crate) fn speak_frames(&mut self) {
+        self.encoder = Encoder::Frames(Box::default());
+        self.queue.append(Kind::State, |out| out.extend_from_slice(&frame::PREFACE));
+    }
+
+    /// Its channels, if it speaks in frames.
+    pub(crate) fn channels(&mut self) -> Option<&mut Channels> {
+        match &mut self.encoder {
+            Encoder::Lines => None,
+            Encoder::Frames(channels) => Some(channels),
+        }
+    }
+
+    pub(crate) const fn speaks_lines(&self) -> bool {
+        !self.encoder.is_frames()
+    }
+
     /// Whether one more message may be queued for it.
     fn has_room(&self) -> bool {
         !self.closing
-            && self.messages < limits::CLIENT_QUEUE_MESSAGES
-            && self.output.len() - self.written < limits::CLIENT_QUEUE_BYTES
+            && self.queue.messages() < limits::CLIENT_QUEUE_MESSAGES
+            && self.queue.len() < limits::CLIENT_QUEUE_BYTES
     }
 
     /// Whether what can wait should: half of the queue is kept for messages and answers.
     pub(crate) fn has_room_for_state(&self) -> bool {
-        !self.closing && self.output.len() - self.written < limits::CLIENT_QUEUE_BYTES / 2
+        !self.closing && self.queue.len() < limits::CLIENT_QUEUE_BYTES / 2
     }
 
-    /// Appends a line that answers the app or tells it of presence.
+    /// Appends what answers the app or tells it of presence.
     pub(crate) fn tell(&mut self, event: &Event<'_>) {
-        self.append(event, false);
+        if self.closing {
+            return;
+        }
+        let is_answer = matches!(
+            event,
+            Event::Ok { .. } | Event::Error { .. } | Event::Result { .. } | Event::Invitation { .. }
+        );
+        let kind = if is_answer { Kind::Answer } else { Kind::State };
+        self.queue.append(kind, |out| self.encoder.write(event, out));
     }
 
-    /// Appends a message if there is room; says whether there was.
-    pub(crate) fn tell_message(&mut self, event: &Event<'_>) -> bool {
+    /// Appends a message if there is room; says whether there was. `event` is the same for who speaks lines.
+    pub(crate) fn tell_message(&mut self, incoming: &Incoming<'_>, event: Option<&Event<'_>>) -> bool {
         if !self.has_room() {
             return false;
         }
         self.tell_lost();
-        self.append(event, true);
+        self.queue.append(Kind::Message, |out| self.encoder.write_incoming(incoming, event, out));
         true
     }
 
@@ -166,39 +190,13 @@ impl Client {
     fn tell_lost(&mut self) {
         if self.lost.messages > 0 {
             let Lost { messages, bytes } = std::mem::take(&mut self.lost);
-            self.append(&Event::Lost { messages, bytes }, false);
+            self.tell(&Event::Lost { messages, bytes });
         }
-    }
-
-    fn append(&mut self, event: &Event<'_>, is_message: bool) {
-        if self.closing {
-            return;
-        }
-        let start = self.output.len();
-        // Nothing in an event fails to be JSON, and a Vec takes all.
-        let written = serde_json::to_writer(&mut self.output, event);
-        debug_assert!(written.is_ok());
-        self.output.push(b'\n');
-        self.lines.push_back((self.output.len() - start, is_message));
-        self.messages += usize::from(is_message);
     }
 
     /// The first `bytes` of the output were written.
     fn wrote(&mut self, bytes: usize) {
-        self.written += bytes.min(self.output.len() - self.written);
-        while let Some((length, is_message)) = self.lines.front().copied()
-            && self.line + length <= self.written
-        {
-            self.line += length;
-            self.messages -= usize::from(is_message);
-            self.lines.pop_front();
-        }
-        // Moving the rest to the front costs no more than what was written since the last time.
-        if self.line >= self.output.len() / 2 {
-            self.output.drain(..self.line);
-            self.written -= self.line;
-            self.line = 0;
-        }
+        self.queue.wrote(bytes);
         if self.has_room() {
             self.tell_lost();
         }
@@ -309,6 +307,7 @@ impl Node {
         self.told_output.remove(&client);
         self.forget_waiting_of(client);
         self.forget_pings_of(client);
+        self.forget_asks_of(client);
         self.publications.retain(|_, publication| publication.client != client);
         let mut changed = false;
         for topic in &gone.topics {
@@ -343,21 +342,29 @@ impl Node {
             let Some(watch) = &mut known.watch else { return };
             let Some((id, snapshot)) = watch.pending.pop_first() else { return };
             let before = watch.told.remove(&id);
-            let (name, now) = if id == self.id {
-                let topics = topics.listened().cloned().collect();
-                (config.name.as_str(), Some(Told { path: PathKind::Local, topics }))
+            let now = if id == self.id {
+                let (name, topics) = (config.name.clone(), topics.listened().cloned().collect());
+                Some(Told { name, path: PathKind::Local, topics })
             } else {
-                let Some(peer) = peers.get(&id) else { continue };
+                let peer = peers.get(&id);
                 let kind = |path: Route| links.kind(path.remote.ip());
-                let told = |path| Told { path: kind(path), topics: peer.topics.names().cloned().collect() };
-                if let (None, Some(_)) = (peer.path, &before) {
-                    let reference = PeerRef { name: peer.name.as_str().into(), id };
-                    known.tell(&Event::Exit { peer: reference, path: peer.last_kind });
+                let topics = |peer: &Peer| peer.topics.names().cloned().collect();
+                let told = |peer: &Peer, path| Told {
+                    name: peer.name.clone(),
+                    path: kind(path),
+                    topics: topics(peer),
+                };
+                let now = peer.and_then(|peer| peer.path.map(|path| told(peer, path)));
+                if let (None, Some(before)) = (&now, &before) {
+                    // It may be forgotten by now, and its name with it.
+                    let path = peer.map_or(before.path, |peer| peer.last_kind);
+                    let name = peer.map_or(&before.name, |peer| &peer.name);
+                    known.tell(&Event::Exit { peer: PeerRef { name: name.as_str().into(), id }, path });
                 }
-                (peer.name.as_str(), peer.path.map(told))
+                now
             };
             let Some(now) = now else { continue };
-            known.tell_changes(&PeerRef { name: name.into(), id }, before, &now, snapshot);
+            known.tell_changes(&PeerRef { name: now.name.as_str().into(), id }, before, &now, snapshot);
             if let Some(watch) = &mut known.watch {
                 watch.told.insert(id, now);
             }
@@ -367,27 +374,35 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn message(text: &str) -> Event<'_> {
-        Event::Message {
-            from: PeerRef { name: "pi".into(), id: NodeId([1; 32]) },
-            topic: "t".into(),
-            text: Some(text.into()),
-            data: None,
+    use super::*;
+    use crate::core::encoder::{Subject, Words};
+    use crate::id::TopicNumber;
+
+    fn tell(client: &mut Client, text: &str) -> bool {
+        let name = "pi".parse().unwrap();
+        let incoming = Incoming {
+            from: NodeId([1; 32]),
+            name: &name,
+            subject: Subject::Topic { number: TopicNumber(1), topic: &"t".parse().unwrap(), reply_to: None },
             path: PathKind::Lan,
-            at: "".into(),
-        }
+            at: Duration::ZERO,
+            payload: text.as_bytes(),
+        };
+        let mut words = Words::default();
+        let event = incoming.event(&mut words);
+        client.tell_message(&incoming, Some(&event))
     }
 
     #[test]
     fn what_was_lost_is_told_before_the_next_message_with_the_true_count() {
         let mut client = Client::default();
         for _ in 0..limits::CLIENT_QUEUE_MESSAGES {
-            assert!(client.tell_message(&message("x")));
+            assert!(tell(&mut client, "x"));
         }
         for _ in 0..7 {
-            assert!(!client.tell_message(&message("x")));
+            assert!(!tell(&mut client, "x"));
             client.lose(10);
         }
         let all = client.output().len();
@@ -397,27 +412,38 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_counted_right_however_they_are_written() {
-        proptest::proptest!(|(steps in proptest::collection::vec((0..3_usize, 0..400_usize), 1..200))| {
+    fn the_queue_of_large_messages_passes_its_bytes_by_one_message_at_most_in_both_modes() {
+        for frames in [false, true] {
             let mut client = Client::default();
-            let (mut expected, mut got) = (Vec::new(), Vec::new());
-            for (messages, bytes) in steps {
-                for n in 0..messages {
-                    let text = "y".repeat(n * 13);
-                    client.tell_message(&message(&text));
-                    serde_json::to_writer(&mut expected, &message(&text)).unwrap();
-                    expected.push(b'\n');
-                }
-                let taken = bytes.min(client.output().len());
-                got.extend_from_slice(&client.output()[..taken]);
-                client.wrote(taken);
-                proptest::prop_assert_eq!(client.messages, client.lines.iter().filter(|line| line.1).count());
+            if frames {
+                client.speak_frames();
             }
-            got.extend_from_slice(client.output());
-            let rest = client.output().len();
-            client.wrote(rest);
-            proptest::prop_assert_eq!(got, expected);
-            proptest::prop_assert!(client.lines.is_empty() && client.messages == 0);
-        });
+            let large = "x".repeat(61_440);
+            let mut taken = 0;
+            while tell(&mut client, &large) {
+                taken += 1;
+            }
+            assert_eq!(taken, limits::CLIENT_QUEUE_BYTES / 61_440 + 1);
+            assert!(client.output().len() < limits::CLIENT_QUEUE_BYTES + 62_000);
+        }
+    }
+
+    #[test]
+    fn an_app_that_reads_no_answers_is_not_read_from_though_they_are_few_bytes() {
+        for frames in [false, true] {
+            let mut client = Client::default();
+            if frames {
+                client.speak_frames();
+            }
+            let ok =
+                Event::Ok { id: Some(RequestId(1)), hello: None, status: None, network: None, reload: None };
+            for _ in 0..limits::CLIENT_QUEUE_MESSAGES {
+                assert!(client.accepts());
+                client.tell(&ok);
+            }
+            assert!(!client.accepts());
+            client.wrote(100);
+            assert!(client.accepts());
+        }
     }
 }

@@ -24,11 +24,6 @@ impl ClockText {
     pub(crate) fn since_1970(&self, now: Instant) -> Duration {
         self.origin_since_1970.unwrap_or_default() + now.since_origin()
     }
-
-    /// Writes the time at `now` into `text`, in place of what is there.
-    pub(crate) fn write(&self, now: Instant, text: &mut String) {
-        write_time(self.since_1970(now), text);
-    }
 }
 
 /// Writes a time since 1970 into `text`, in place of what is there.

@@ -4,7 +4,7 @@
 //! fate comes back or its deadline has passed. It names the one of its stream (one app, one topic) that must come before
 //! it. What is larger than a datagram travels in pieces.
 //!
-//! What cannot leave yet waits in `queue`: for a session, for its turn, for the pace of the path (`flight`), for a place
+//! What cannot leave yet waits in `turns`: for a session, for its turn, for the pace of the path (`flight`), for a place
 //! among the messages under way, or for the number that the peer has given to the topic. Its app is not read further
 //! when too much of its own waits.
 
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use crate::core::Node;
 use crate::core::letters::{KeptAddress, Letter, Parcel, Sender};
 use crate::core::paths::ASK_AGAIN;
-use crate::core::queue::{Queue, Review};
 use crate::core::timers::Timer;
+use crate::core::turns::{Review, Turns};
 use crate::id::{ClientId, MessageNumber, NodeId};
 use crate::limits;
 use crate::time::Instant;
@@ -26,7 +26,7 @@ use crate::wire::packet::size;
 /// What is under way to one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
-    pub(crate) queue: Queue<Item>,
+    pub(crate) turns: Turns<Item>,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) last_number: u64,
     last_untracked: u64,
@@ -103,17 +103,17 @@ const PIECE_MIN: usize = 200;
 impl Delivery {
     /// Whether nothing is on its way to the peer.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.in_flight.is_empty()
+        self.turns.is_empty() && self.in_flight.is_empty()
     }
 
     /// How many messages are on their way to the peer.
     pub(crate) fn len(&self) -> usize {
-        self.queue.iter().filter_map(Item::parcel).count() + self.in_flight.len()
+        self.turns.iter().filter_map(Item::parcel).count() + self.in_flight.len()
     }
 
     /// Whether something waits for its turn.
     pub(crate) fn has_backlog(&self) -> bool {
-        !self.queue.is_idle()
+        !self.turns.is_idle()
     }
 
     /// What the peer listens to is to be asked anew.
@@ -135,7 +135,7 @@ impl Delivery {
     fn has_room_there(&self, bytes: usize) -> bool {
         let large = |payload: &[u8]| payload.len() > limits::SMALL_PAYLOAD_BYTES;
         let tracked = self.in_flight.iter().map(|message| &message.parcel.payload);
-        let untracked = self.queue.iter().filter_map(|item| match item {
+        let untracked = self.turns.iter().filter_map(|item| match item {
             Item::Untracked { parcel, .. } => Some(&parcel.payload),
             Item::Whole { .. } | Item::Rest(_) => None,
         });
@@ -182,7 +182,7 @@ impl Node {
         let peer = self.peers.get_mut(&id)?;
         let heading = address.heading(&peer.topics);
         let is_whole = payload.len() + message::MESSAGE_OVERHEAD + size::DATA_OVERHEAD <= peer.datagram_bytes;
-        let is_first = peer.delivery.queue.is_empty() && !peer.flight.has_losses();
+        let is_first = peer.delivery.turns.is_empty() && !peer.flight.has_losses();
         let has_place = !tracked || peer.delivery.has_place();
         let at_once = ready && is_first && has_place && peer.flight.may_send(now);
         if let (true, true, Some(heading)) = (at_once, is_whole, heading) {
@@ -203,7 +203,7 @@ impl Node {
         let address = address.keep()?;
         let parcel = Parcel { sender, payload: self.copy_of(payload), accepted: now, deadline };
         let peer = self.peers.get_mut(&id)?;
-        peer.delivery.queue.push(sender.client, Item::Whole { parcel, address, tracked }, heading.is_none());
+        peer.delivery.turns.push(sender.client, Item::Whole { parcel, address, tracked }, heading.is_none());
         self.timers.set_sooner(Timer::Delivery(id), deadline);
         if !ready {
             self.seek(id, None, None);
@@ -300,7 +300,7 @@ impl Node {
     /// Sends what waits and can leave now.
     pub(crate) fn resume_delivery(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get(&id) else { return };
-        if peer.delivery.queue.is_empty() && !peer.flight.has_losses() || !self.may_carry_data(id) {
+        if peer.delivery.turns.is_empty() && !peer.flight.has_losses() || !self.may_carry_data(id) {
             return;
         }
         while let Some(peer) =
@@ -313,7 +313,7 @@ impl Node {
                 }
                 continue;
             }
-            if peer.delivery.queue.is_idle() || !peer.flight.may_send(self.now) {
+            if peer.delivery.turns.is_idle() || !peer.flight.may_send(self.now) {
                 break;
             }
             if let Step::Blocked = self.send_next(id) {
@@ -326,11 +326,11 @@ impl Node {
 
     /// Sends something of the app whose turn it is, or of the next one that can send.
     fn send_next(&mut self, id: NodeId) -> Step {
-        let apps = self.peers.get(&id).map_or(0, |peer| peer.delivery.queue.apps());
+        let apps = self.peers.get(&id).map_or(0, |peer| peer.delivery.turns.apps());
         for _ in 0..apps {
             let Some(peer) = self.peers.get_mut(&id) else { return Step::Blocked };
             let datagram = peer.datagram_bytes;
-            let Some((_, first)) = peer.delivery.queue.first() else { return Step::Blocked };
+            let Some((_, first)) = peer.delivery.turns.first() else { return Step::Blocked };
             match first {
                 Item::Rest(number) => {
                     let number = *number;
@@ -344,14 +344,14 @@ impl Node {
                 Item::Whole { parcel, address, tracked } => {
                     let (tracked, bytes) = (*tracked, parcel.payload.len());
                     let Some(heading) = address.as_address().heading(&peer.topics) else {
-                        peer.delivery.queue.set_aside();
+                        peer.delivery.turns.set_aside();
                         continue;
                     };
                     let is_whole = bytes + message::MESSAGE_OVERHEAD + size::DATA_OVERHEAD <= datagram;
                     let blocked = tracked && !peer.delivery.has_place()
                         || !is_whole && !peer.delivery.has_room_there(bytes);
                     if blocked {
-                        peer.delivery.queue.next_turn();
+                        peer.delivery.turns.next_turn();
                         continue;
                     }
                     self.begin(id, heading, is_whole);
@@ -365,7 +365,7 @@ impl Node {
     /// Begins to send the first message of the app whose turn it is.
     fn begin(&mut self, id: NodeId, heading: Heading, is_whole: bool) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(Item::Whole { parcel, tracked, .. }) = peer.delivery.queue.first().map(|(_, item)| item)
+        let Some(Item::Whole { parcel, tracked, .. }) = peer.delivery.turns.first().map(|(_, item)| item)
         else {
             return;
         };
@@ -376,8 +376,8 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         match (tracked, is_whole) {
             (false, true) => {
-                peer.delivery.queue.spend(bytes);
-                let Some(parcel) = peer.delivery.queue.take_first().and_then(Item::into_parcel) else {
+                peer.delivery.turns.spend(bytes);
+                let Some(parcel) = peer.delivery.turns.take_first().and_then(Item::into_parcel) else {
                     return;
                 };
                 let told = self.tell_untracked(id, heading, &parcel.payload);
@@ -386,7 +386,7 @@ impl Node {
             (false, false) => {
                 peer.delivery.last_untracked += 1;
                 let number = peer.delivery.last_untracked;
-                if let Some((_, item)) = peer.delivery.queue.first()
+                if let Some((_, item)) = peer.delivery.turns.first()
                     && let Item::Whole { parcel, .. } = item
                 {
                     let (sender, accepted) = (parcel.sender, parcel.accepted);
@@ -397,19 +397,19 @@ impl Node {
                 self.send_untracked_rest(id);
             }
             (true, true) => {
-                let Some(parcel) = peer.delivery.queue.take_first().and_then(Item::into_parcel) else {
+                let Some(parcel) = peer.delivery.turns.take_first().and_then(Item::into_parcel) else {
                     return;
                 };
                 if let Some(number) = self.number(id, parcel, heading) {
                     self.send_piece(id, number, 0, bytes);
                 }
                 if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.delivery.queue.spend(bytes);
+                    peer.delivery.turns.spend(bytes);
                 }
             }
             (true, false) => {
                 let next = peer.delivery.last_number + 1;
-                let Some((_, item)) = peer.delivery.queue.first() else { return };
+                let Some((_, item)) = peer.delivery.turns.first() else { return };
                 let Some(parcel) = std::mem::replace(item, Item::Rest(next)).into_parcel() else { return };
                 if let Some(number) = self.number(id, parcel, heading) {
                     self.send_rest(id, number);
@@ -425,14 +425,14 @@ impl Node {
         let message = peer.delivery.find(number).and_then(|at| peer.delivery.in_flight.get(at));
         let Some((sent, all)) = message.map(|message| (message.sent, message.parcel.payload.len())) else {
             // It has its fate: given up, or nobody listens.
-            peer.delivery.queue.take_first();
+            peer.delivery.turns.take_first();
             return;
         };
         let bytes = room.min(all - sent);
         if sent + bytes >= all {
-            peer.delivery.queue.take_first();
+            peer.delivery.turns.take_first();
         } else {
-            peer.delivery.queue.spend(bytes);
+            peer.delivery.turns.spend(bytes);
         }
         self.send_piece(id, number, sent, bytes);
     }
@@ -441,7 +441,7 @@ impl Node {
     fn send_untracked_rest(&mut self, id: NodeId) {
         let room = self.room_for_message(id).saturating_sub(message::PIECE_OVERHEAD).max(1);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some((_, Item::Untracked { parcel, heading, number, at })) = peer.delivery.queue.first() else {
+        let Some((_, Item::Untracked { parcel, heading, number, at })) = peer.delivery.turns.first() else {
             return;
         };
         let (heading, from, place) = (*heading, *at, Place::Untracked { number: *number });
@@ -449,11 +449,11 @@ impl Node {
         *at = end;
         let payload = Arc::clone(&parcel.payload);
         if end < payload.len() {
-            peer.delivery.queue.spend(end - from);
+            peer.delivery.turns.spend(end - from);
             self.tell_message(id, &piece_of(place, heading, &payload, from, end));
             return;
         }
-        let whole = peer.delivery.queue.take_first().and_then(Item::into_parcel);
+        let whole = peer.delivery.turns.take_first().and_then(Item::into_parcel);
         self.tell_message(id, &piece_of(place, heading, &payload, from, end));
         drop(payload);
         if let Some(parcel) = whole {
@@ -471,7 +471,7 @@ impl Node {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let asked_lately = peer.delivery.topics_asked.is_some_and(|asked| now.since(asked) < ASK_AGAIN);
-        if peer.delivery.queue.has_aside() && !asked_lately {
+        if peer.delivery.turns.has_aside() && !asked_lately {
             peer.delivery.topics_asked = Some(now);
             self.timers.set_sooner(Timer::Delivery(id), now + ASK_AGAIN);
             self.ask_topics(id);
@@ -483,7 +483,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let asked = peer.delivery.topics_asked.take();
         let topics = &peer.topics;
-        let over = peer.delivery.queue.review(|item| {
+        let over = peer.delivery.turns.review(|item| {
             let Item::Whole { parcel, address, .. } = item else { return Review::Over };
             match (address.as_address().heading(topics), asked) {
                 (Some(_), _) => Review::Ready,

@@ -26,7 +26,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let online = peer.is_online();
         let late = |parcel: &Parcel| parcel.deadline <= now;
-        let ended = peer.delivery.queue.take_all(|item| item.parcel().is_some_and(late));
+        let ended = peer.delivery.turns.take_all(|item| item.parcel().is_some_and(late));
         let unanswered: Vec<_> = take_all(&mut peer.delivery.in_flight, |message| late(&message.parcel));
         for parcel in ended.into_iter().filter_map(Item::into_parcel) {
             let outcome = if online { Outcome::Timeout } else { Outcome::Unreachable };
@@ -45,8 +45,8 @@ impl Node {
         self.resume_delivery(id);
         let Some(peer) = self.peers.get(&id) else { return };
         let fates = peer.delivery.in_flight.iter().map(|message| message.again.min(message.parcel.deadline));
-        let deadlines = peer.delivery.queue.iter().filter_map(Item::parcel).map(|parcel| parcel.deadline);
-        let ask = (online && peer.delivery.queue.has_aside()).then(|| now + ASK_AGAIN);
+        let deadlines = peer.delivery.turns.iter().filter_map(Item::parcel).map(|parcel| parcel.deadline);
+        let ask = (online && peer.delivery.turns.has_aside()).then(|| now + ASK_AGAIN);
         if let Some(next) = fates.chain(deadlines).chain(ask).min() {
             self.timers.set(Timer::Delivery(id), next);
         }
@@ -92,14 +92,9 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(at) = peer.delivery.find(number.0) else { return };
         let Some(message) = peer.delivery.in_flight.remove(at) else { return };
-        let outcome = match fate {
-            Fate::Delivered => Outcome::Delivered,
-            Fate::NoListener => Outcome::NoListener,
-            Fate::Busy => Outcome::Busy,
-        };
         self.in_use(id);
         self.end_rest(id, &message);
-        self.conclude(id, message.parcel, outcome, true);
+        self.conclude(id, message.parcel, fate.into(), true);
         self.resume_delivery(id);
     }
 
@@ -109,7 +104,7 @@ impl Node {
             && let Some(peer) = self.peers.get_mut(&id)
         {
             let rest = |item: &Item| matches!(item, Item::Rest(number) if *number == message.number);
-            peer.delivery.queue.take_all(rest);
+            peer.delivery.turns.take_all(rest);
         }
     }
 
@@ -131,7 +126,7 @@ impl Node {
     pub(crate) fn end_numbered(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let lost = std::mem::take(&mut peer.delivery.in_flight);
-        let parts = peer.delivery.queue.take_all(|item| !matches!(item, Item::Whole { .. }));
+        let parts = peer.delivery.turns.take_all(|item| !matches!(item, Item::Whole { .. }));
         peer.delivery.last_number = 0;
         peer.inbox = Inbox::default();
         peer.flight = Flight::default();
@@ -147,7 +142,7 @@ impl Node {
     /// Ends all messages to the peer: it is not waited for any more.
     pub(crate) fn end_messages(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let waiting = peer.delivery.queue.take_all(|_| true);
+        let waiting = peer.delivery.turns.take_all(|_| true);
         let lost = std::mem::take(&mut peer.delivery.in_flight);
         self.timers.clear(Timer::Delivery(id));
         for parcel in waiting.into_iter().filter_map(Item::into_parcel) {
@@ -161,7 +156,7 @@ impl Node {
     /// An app went away: nobody waits for what it had not sent yet. What is under way still arrives.
     pub(crate) fn forget_waiting_of(&mut self, client: ClientId) {
         for (_, peer) in self.peers.iter_mut() {
-            peer.delivery.queue.forget(client, |item| matches!(item, Item::Rest(_)));
+            peer.delivery.turns.forget(client, |item| matches!(item, Item::Rest(_)));
         }
     }
 }

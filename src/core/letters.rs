@@ -14,6 +14,8 @@ pub(crate) struct Sender {
     pub(crate) id: Option<RequestId>,
     /// It is one copy of this publication.
     pub(crate) publication: Option<u64>,
+    /// It asks for replies.
+    pub(crate) ask: Option<ReplyToken>,
 }
 
 /// To whom a message is at the receiver's node, as its app says it.

@@ -18,6 +18,7 @@
 
 mod api;
 mod arrivals;
+mod asks;
 mod birthday;
 mod clients;
 mod clock_text;
@@ -25,10 +26,12 @@ mod congestion;
 mod copies;
 mod delivery;
 mod duplicates;
+mod encoder;
 mod extra_ports;
 mod fair;
 mod fates;
 mod flight;
+mod frames;
 mod handshakes;
 mod heard;
 mod inbox;
@@ -63,6 +66,7 @@ mod status;
 mod timers;
 mod topics;
 mod transport;
+mod turns;
 mod wake;
 mod whois;
 
@@ -75,12 +79,14 @@ use std::time::Duration;
 use rand_core::CryptoRng;
 
 pub use self::api::*;
+use self::asks::Asks;
 use self::birthday::Birthday;
 use self::clients::Clients;
 pub use self::clients::TooManyClients;
 use self::clock_text::ClockText;
 use self::copies::Copies;
 use self::duplicates::Duplicates;
+use self::encoder::Words;
 use self::extra_ports::ExtraPorts;
 use self::handshakes::Handshakes;
 use self::heard::Heard;
@@ -101,6 +107,7 @@ use self::topics::LocalTopics;
 use crate::crypto::identity::Identity;
 use crate::id::{BootId, ClientId, NodeId, NodeName};
 use crate::time::Instant;
+use crate::wire::local::frame::Frame;
 use crate::wire::local::{BadLine, Health, Request};
 use crate::wire::packet::Packet;
 use crate::wire::rendezvous::is_rendezvous;
@@ -159,8 +166,10 @@ pub struct Node {
     published: Option<Option<Arc<Vec<u8>>>>,
     /// To whom the publication goes that is being sent: one list for all.
     recipients: Vec<NodeId>,
-    /// The time in words, and the apps that a message was written for: kept only for their memory.
-    clock_text: String,
+    /// Requests of apps that wait for replies.
+    asks: Asks,
+    /// A message in words, and the apps that it was written for: kept only for their memory.
+    words: Words,
     touched: Vec<ClientId>,
     /// Apps to which `Event::Output` was told and which have not been read since.
     told_output: BTreeSet<ClientId>,
@@ -211,7 +220,8 @@ impl Node {
             payloads: Vec::new(),
             published: None,
             recipients: Vec::new(),
-            clock_text: String::new(),
+            asks: Asks::default(),
+            words: Words::default(),
             touched: Vec::new(),
             told_output: BTreeSet::new(),
             unsettled_until: Instant::default(),
@@ -325,6 +335,22 @@ impl Node {
         self.tell_output(client);
     }
 
+    /// The app began with [`PREFACE`](crate::wire::local::frame::PREFACE): from now on it speaks in frames, and so do we.
+    pub fn handle_preface(&mut self, client: ClientId, now: Instant) {
+        self.advance(now);
+        if let Some(known) = self.clients.get_mut(client) {
+            known.speak_frames();
+        }
+        self.tell_output(client);
+    }
+
+    /// A frame of an app, after its preface. All answers go into its output.
+    pub fn handle_frame(&mut self, client: ClientId, frame: Result<Frame<'_>, BadLine>, now: Instant) {
+        self.advance(now);
+        self.on_frame(client, frame);
+        self.tell_output(client);
+    }
+
     /// Whether more may be read from this app: not while too much of what it asked is unanswered, or unread by it.
     pub fn accepts(&self, client: ClientId) -> bool {
         self.clients.get(client).is_some_and(clients::Client::accepts)
@@ -395,6 +421,7 @@ impl Node {
                 Timer::Punch => self.on_punch_timer(),
                 Timer::Whereabouts => self.tell_whereabouts(),
                 Timer::MappingLife => self.on_mapping_life_timer(),
+                Timer::Ask(token) => self.on_ask_timer(token),
             }
         }
     }

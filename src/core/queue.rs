@@ -1,182 +1,108 @@
-//! Messages that wait for their turn to one peer: each app has a queue of its own, and they take turns by bytes.
-//!
-//! So a burst of one app does not hold up the single message of another. What names a topic of which the peer has not
-//! said whether anybody listens stands aside, and what the same app sends after it, so that its order stays.
+//! What waits to be read by one app: one buffer of finished lines or frames, from which the edge writes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use crate::id::ClientId;
-
-/// The queues of one peer.
-#[derive(Debug)]
-pub(crate) struct Queue<T> {
-    by_app: BTreeMap<ClientId, VecDeque<T>>,
-    /// Whose turn it is, and who comes then; all who have something.
-    turns: VecDeque<ClientId>,
-    /// Bytes that the first of them has sent in this turn.
-    spent: usize,
-    aside: VecDeque<(ClientId, T)>,
-    len: usize,
+/// The buffer, and where in it each entry ends.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    bytes: Vec<u8>,
+    /// How much of `bytes` has been written.
+    written: usize,
+    /// Where the first entry starts that has not been written whole.
+    first: usize,
+    /// The lengths of the entries from there on.
+    entries: VecDeque<(usize, Kind)>,
+    messages: usize,
+    answers: usize,
 }
 
-/// What one app may send before another one has its turn.
-const TURN_BYTES: usize = 1200;
-
-impl<T> Default for Queue<T> {
-    fn default() -> Self {
-        Self { by_app: BTreeMap::new(), turns: VecDeque::new(), spent: 0, aside: VecDeque::new(), len: 0 }
-    }
-}
-
-impl<T> Queue<T> {
-    /// Whether nothing waits, aside or in turn.
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Whether nothing waits for its turn.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.turns.is_empty()
-    }
-
-    /// Appends what an app sends; `aside`: it cannot have its turn yet.
-    pub(crate) fn push(&mut self, app: ClientId, item: T, aside: bool) {
-        self.len += 1;
-        if aside || self.aside.iter().any(|(of, _)| *of == app) {
-            self.aside.push_back((app, item));
-        } else {
-            self.line_up(app, item);
-        }
-    }
-
-    fn line_up(&mut self, app: ClientId, item: T) {
-        let queue = self.by_app.entry(app).or_default();
-        if queue.is_empty() {
-            self.turns.push_back(app);
-        }
-        queue.push_back(item);
-    }
-
-    /// The first one of the app whose turn it is.
-    pub(crate) fn first(&mut self) -> Option<(ClientId, &mut T)> {
-        let app = *self.turns.front()?;
-        self.by_app.get_mut(&app)?.front_mut().map(|item| (app, item))
-    }
-
-    /// Takes that one.
-    pub(crate) fn take_first(&mut self) -> Option<T> {
-        let app = *self.turns.front()?;
-        let queue = self.by_app.get_mut(&app)?;
-        let item = queue.pop_front()?;
-        self.len -= 1;
-        if queue.is_empty() {
-            self.by_app.remove(&app);
-            self.turns.pop_front();
-            self.spent = 0;
-        }
-        Some(item)
-    }
-
-    /// Puts the app whose turn it is aside: nobody is known to listen to what it sends first.
-    pub(crate) fn set_aside(&mut self) {
-        let Some(app) = self.turns.pop_front() else { return };
-        self.spent = 0;
-        let queue = self.by_app.remove(&app).unwrap_or_default();
-        self.aside.extend(queue.into_iter().map(|item| (app, item)));
-    }
-
-    /// The app whose turn it is has sent so much.
-    pub(crate) fn spend(&mut self, bytes: usize) {
-        self.spent += bytes;
-        if self.spent >= TURN_BYTES {
-            self.next_turn();
-        }
-    }
-
-    /// The next one has its turn.
-    pub(crate) fn next_turn(&mut self) {
-        self.spent = 0;
-        self.turns.rotate_left(usize::from(!self.turns.is_empty()));
-    }
-
-    /// How many apps have something to send.
-    pub(crate) fn apps(&self) -> usize {
-        self.turns.len()
-    }
-
-    /// Lets those that stand aside line up for which `judge` says so; removes those that it says are over.
-    pub(crate) fn review(&mut self, mut judge: impl FnMut(&T) -> Review) -> Vec<T> {
-        let (mut over, mut held) = (Vec::new(), Vec::new());
-        for (app, item) in std::mem::take(&mut self.aside) {
-            match judge(&item) {
-                Review::Over => {
-                    self.len -= 1;
-                    over.push(item);
-                }
-                Review::Ready if !held.contains(&app) => self.line_up(app, item),
-                Review::Ready | Review::Wait => {
-                    held.push(app);
-                    self.aside.push_back((app, item));
-                }
-            }
-        }
-        over
-    }
-
-    /// Whether somebody stands aside.
-    pub(crate) fn has_aside(&self) -> bool {
-        !self.aside.is_empty()
-    }
-
-    /// All that wait.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.by_app.values().flatten().chain(self.aside.iter().map(|(_, item)| item))
-    }
-
-    /// Takes all for which `which` says so.
-    pub(crate) fn take_all(&mut self, mut which: impl FnMut(&T) -> bool) -> Vec<T> {
-        if !self.iter().any(&mut which) {
-            return Vec::new();
-        }
-        let mut taken = Vec::new();
-        let apps = std::mem::take(&mut self.by_app);
-        let aside = std::mem::take(&mut self.aside);
-        for (app, queue) in apps {
-            let (gone, stay): (VecDeque<T>, VecDeque<T>) = queue.into_iter().partition(&mut which);
-            taken.extend(gone);
-            if !stay.is_empty() {
-                self.by_app.insert(app, stay);
-            }
-        }
-        for (app, item) in aside {
-            if which(&item) { taken.push(item) } else { self.aside.push_back((app, item)) }
-        }
-        let by_app = &self.by_app;
-        self.turns.retain(|app| by_app.contains_key(app));
-        self.len -= taken.len();
-        taken
-    }
-
-    /// Forgets what an app has in it, but for what it must `keep`.
-    pub(crate) fn forget(&mut self, app: ClientId, keep: impl Fn(&T) -> bool) {
-        let before = self.aside.len();
-        self.aside.retain(|(of, _)| *of != app);
-        self.len -= before - self.aside.len();
-        let Some(queue) = self.by_app.get_mut(&app) else { return };
-        let before = queue.len();
-        queue.retain(keep);
-        self.len -= before - queue.len();
-        if queue.is_empty() {
-            self.by_app.remove(&app);
-            self.turns.retain(|of| *of != app);
-        }
-    }
-}
-
-/// What is to be done with one that stands aside.
+/// What an entry is, as far as it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Review {
-    Ready,
-    Wait,
-    Over,
+pub(crate) enum Kind {
+    /// A message or a reply of another app.
+    Message,
+    /// The end of what the app asked.
+    Answer,
+    /// Anything else: it is bounded by its bytes alone.
+    State,
+}
+
+impl Queue {
+    /// What is to be written.
+    pub(crate) fn output(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// How many bytes wait.
+    pub(crate) const fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// How many messages have not been written whole.
+    pub(crate) const fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// How many answers have not been written whole.
+    pub(crate) const fn answers(&self) -> usize {
+        self.answers
+    }
+
+    /// Appends an entry, which `write` writes.
+    pub(crate) fn append(&mut self, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.entries.push_back((self.bytes.len() - start, kind));
+        self.messages += usize::from(kind == Kind::Message);
+        self.answers += usize::from(kind == Kind::Answer);
+    }
+
+    /// The first `bytes` of the output were written.
+    pub(crate) fn wrote(&mut self, bytes: usize) {
+        self.written += bytes.min(self.len());
+        while let Some((length, kind)) = self.entries.front().copied()
+            && self.first + length <= self.written
+        {
+            self.first += length;
+            self.messages -= usize::from(kind == Kind::Message);
+            self.answers -= usize::from(kind == Kind::Answer);
+            self.entries.pop_front();
+        }
+        // Moving the rest to the front costs no more than what was written since the last time.
+        if self.first >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.first);
+            self.written -= self.first;
+            self.first = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_counted_right_however_they_are_written() {
+        let kinds = [Kind::Message, Kind::Answer, Kind::State];
+        let steps = proptest::collection::vec((0..3_usize, 0..60_usize, 0..400_usize), 1..200);
+        proptest::proptest!(|(steps in steps)| {
+            let mut queue = Queue::default();
+            let (mut expected, mut got) = (Vec::new(), Vec::new());
+            for (kind, length, bytes) in steps {
+                let entry = vec![length as u8; length + 1];
+                queue.append(kinds[kind], |out| out.extend_from_slice(&entry));
+                expected.extend_from_slice(&entry);
+                let taken = bytes.min(queue.len());
+                got.extend_from_slice(&queue.output()[..taken]);
+                queue.wrote(taken);
+                let count = |kind| queue.entries.iter().filter(|entry| entry.1 == kind).count();
+                proptest::prop_assert_eq!(queue.messages, count(Kind::Message));
+                proptest::prop_assert_eq!(queue.answers, count(Kind::Answer));
+            }
+            got.extend_from_slice(queue.output());
+            queue.wrote(queue.len());
+            proptest::prop_assert_eq!(got, expected);
+            proptest::prop_assert!(queue.entries.is_empty() && queue.messages + queue.answers == 0);
+        });
+    }
 }

@@ -2,24 +2,27 @@
 
 use std::borrow::Cow;
 
-use data_encoding::BASE64;
-
 use crate::core::Node;
 use crate::core::api::{Event as NodeEvent, Route};
+use crate::core::asks::{Ask, Message};
+use crate::core::clients::Client;
+use crate::core::encoder::{self, Incoming};
 use crate::core::letters::{Address, Letter, Sender};
-use crate::id::{ClientId, NodeId, RequestId, Topic, TopicNumber};
+use crate::id::{ClientId, NodeId, ReplyToken, RequestId, Topic, TopicNumber};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::complaint;
 use crate::wire::local::{
     BadLine, Ending, ErrorCode, Event, Hello, NetworkInfo, Op, Outcome, Outgoing, PathKind, PeerOutcome,
-    PeerRef, Reloaded, Request, WhenFull,
+    PeerRef, Reloaded, ReplyTo, Request, Subject, WhenFull,
 };
 use crate::wire::message::{DISCARD, Fate, Heading};
 
 /// Outcomes that one `result` of a publication names; with longer lists it would not be a legal line. The failures come
 /// first, and the count of what was sent is always whole.
 const OUTCOMES_NAMED: usize = 256;
+/// Bytes of one of them, about: they count among what an app has no answer to.
+const OUTCOME_BYTES: usize = 128;
 
 /// A publication whose outcomes are awaited.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub(crate) struct Publication {
     id: Option<RequestId>,
     bytes: usize,
     sent: u64,
-    outcomes: Vec<(NodeId, Outcome)>,
+    pub(crate) outcomes: Vec<(NodeId, Outcome)>,
 }
 
 impl Node {
@@ -37,7 +40,9 @@ impl Node {
             Ok(Request { id, op }) => self.on_op(client, id, op),
             Err(BadLine { id, code, message }) => {
                 let is_object = matches!(code, ErrorCode::UnknownOp | ErrorCode::BadRequest);
-                let hint = if is_object {
+                let hint = if self.clients.get(client).is_some_and(|known| !known.speaks_lines()) {
+                    "docs/socket.md, 9 has all frames and what is in them"
+                } else if is_object {
                     "docs/socket.md, 3 has all ops and their fields"
                 } else {
                     "one JSON object a line; docs/socket.md has them all"
@@ -52,8 +57,9 @@ impl Node {
             Op::Hello => self.answer_hello(client, id),
             Op::Listen { topic } => self.listen(client, id, topic),
             Op::Unlisten { topic } => self.unlisten(client, id, &topic),
-            Op::Send { to, message } => self.send(client, id, to.as_str(), &message),
-            Op::Publish { message } => self.publish(client, id, &message),
+            Op::Send { to, subject, message } => self.send(client, id, to.as_str(), &subject, &message),
+            Op::Publish { subject, message } => self.publish(client, id, &subject, &message),
+            Op::Reply { reply_to, message } => self.reply(client, id, reply_to, &message),
             Op::Watch { own } => {
                 self.ok(client, id);
                 let online = self.peers.online();
@@ -132,48 +138,103 @@ impl Node {
         self.ok(client, id);
     }
 
-    fn send(&mut self, client: ClientId, id: Option<RequestId>, to: &str, message: &Outgoing<'_>) {
+    pub(crate) fn send(
+        &mut self,
+        client: ClientId,
+        id: Option<RequestId>,
+        to: &str,
+        subject: &Subject<'_>,
+        message: &Outgoing<'_>,
+    ) {
         let Some(peer) = self.resolve(client, id, to) else { return };
-        let sender = Sender { client, id, publication: None };
+        let mut sender = Sender { client, id, publication: None, ask: None };
         let payload = message.payload.as_bytes();
-        let topic = message.topic.as_str();
+        let topic = subject.topic.as_str();
         if payload.len() > limits::PAYLOAD_BYTES {
-            return self.end_send(sender, peer, Outcome::TooBig, None);
-        }
-        if peer == self.id {
-            let outcome = self.deliver_here(topic, payload, None);
-            return self.end_send(sender, peer, outcome, Some(std::time::Duration::ZERO));
+            let replies = subject.replies.map(|_| 0);
+            return self.end_send(sender, peer, Outcome::TooBig, None, replies);
         }
         // Owed before it is dispatched: it may be paid before that returns.
-        self.owe(client, payload.len());
-        if let Some(outcome) = self.dispatch(peer, self.letter(message), sender) {
+        if let (Some(wanted), Some(id)) = (subject.replies, id) {
+            let token = self.draw_token();
+            let (asked, bytes) = (vec![peer], payload.len());
+            let sent = Message::Sent { peer, outcome: None };
+            let (accepted, deadline) = (self.now, self.now + message.timeout);
+            let ask = Ask { client, id, message: sent, asked, wanted, came: 0, accepted, deadline, bytes };
+            self.begin_ask(token, ask);
+            sender.ask = Some(token);
+        } else if peer != self.id {
+            self.owe(client, payload.len());
+        }
+        if peer == self.id {
+            let outcome = self.deliver_here(topic, payload, message.ack, None, sender.ask).into();
+            let took = Some(std::time::Duration::ZERO);
+            return match sender.ask {
+                Some(token) => self.ask_reported(token, peer, outcome, took),
+                None => self.end_send(sender, peer, outcome, took, None),
+            };
+        }
+        if let Some(outcome) = self.dispatch(peer, self.letter(subject, message, sender.ask), sender) {
             self.report(sender, peer, outcome, None, payload.len());
         }
     }
 
-    fn publish(&mut self, client: ClientId, id: Option<RequestId>, message: &Outgoing<'_>) {
+    pub(crate) fn publish(
+        &mut self,
+        client: ClientId,
+        id: Option<RequestId>,
+        subject: &Subject<'_>,
+        message: &Outgoing<'_>,
+    ) {
         let payload = message.payload.as_bytes();
-        let topic = message.topic.as_str();
-        let too_big = payload.len() > limits::PAYLOAD_BYTES;
-        if too_big {
+        let topic = subject.topic.as_str();
+        if payload.len() > limits::PAYLOAD_BYTES {
             let message =
                 format!("a message has at most {} bytes, this one {}", limits::PAYLOAD_BYTES, payload.len());
             return self.refuse(client, id, ErrorCode::BadRequest, message.into(), "send it in pieces");
         }
-        self.deliver_here(topic, payload, Some(client));
+        let token = subject.replies.map(|_| self.draw_token());
+        // Nobody is told what becomes of it here, so what finds no room is lost, and that is told there.
+        let here = self.deliver_here(topic, payload, false, Some(client), token);
         let listening =
             |peer: &crate::core::peers::Peer| peer.is_online() && peer.topics.number(topic).is_some();
         let mut to = std::mem::take(&mut self.recipients);
         to.extend(self.peers.iter().filter(|(_, peer)| listening(peer)).map(|(id, _)| *id));
         let sent = to.len() as u64;
-        let sender = if message.ack {
-            let publication = Publication { client, id, bytes: payload.len(), sent, outcomes: Vec::new() };
-            self.begin_publication(publication)
+        let mut sender = Sender { client, id: None, publication: None, ask: None };
+        let outcomes_bytes = if message.ack { to.len().min(OUTCOMES_NAMED) * OUTCOME_BYTES } else { 0 };
+        let bytes = payload.len() + outcomes_bytes;
+        if let (Some(wanted), Some(token), Some(id)) = (subject.replies, token, id) {
+            let own = (here == Fate::Delivered).then_some(self.id);
+            let asked: Vec<NodeId> = to.iter().copied().chain(own).collect();
+            let publication = message.ack.then(|| {
+                self.keep_publication(Publication {
+                    client,
+                    id: Some(id),
+                    bytes: 0,
+                    sent,
+                    outcomes: Vec::new(),
+                })
+            });
+            let bytes = bytes + asked.len() * size_of::<NodeId>();
+            let published = Message::Published { sent, publication };
+            let (accepted, deadline) = (self.now, self.now + message.timeout);
+            sender = Sender { publication, ask: Some(token), ..sender };
+            let ask =
+                Ask { client, id, message: published, asked, wanted, came: 0, accepted, deadline, bytes };
+            self.begin_ask(token, ask);
+        } else if message.ack {
+            let publication = Publication { client, id, bytes, sent, outcomes: Vec::new() };
+            if sent == 0 {
+                self.end_publication(publication);
+            } else {
+                self.owe(client, bytes);
+                sender.publication = Some(self.keep_publication(publication));
+            }
         } else {
-            self.result(client, id, Ending::Publish { sent, outcomes: None });
-            Sender { client, id: None, publication: None }
-        };
-        let letter = self.letter(message);
+            self.result(client, id, Ending::Publish { sent, outcomes: None, replies: None });
+        }
+        let letter = self.letter(subject, message, sender.ask);
         self.published = Some(None);
         for peer in to.drain(..) {
             if !message.ack {
@@ -187,22 +248,22 @@ impl Node {
         self.recipients = to;
     }
 
-    fn begin_publication(&mut self, publication: Publication) -> Sender {
-        let Publication { client, id, .. } = publication;
+    fn keep_publication(&mut self, publication: Publication) -> u64 {
         let number = self.next_publication;
-        if publication.sent == 0 {
-            self.end_publication(publication);
-        } else {
-            self.next_publication += 1;
-            self.owe(client, publication.bytes);
-            self.publications.insert(number, publication);
-        }
-        Sender { client, id, publication: Some(number) }
+        self.next_publication += 1;
+        self.publications.insert(number, publication);
+        number
     }
 
-    fn letter<'a>(&self, message: &'a Outgoing<'_>) -> Letter<'a> {
+    fn letter<'a>(
+        &self,
+        subject: &'a Subject<'_>,
+        message: &'a Outgoing<'_>,
+        ask: Option<ReplyToken>,
+    ) -> Letter<'a> {
+        let topic = subject.topic.as_str();
         Letter {
-            address: Address::Topic(message.topic.as_str()),
+            address: ask.map_or(Address::Topic(topic), |token| Address::Request(topic, token)),
             payload: message.payload.as_bytes(),
             tracked: message.ack,
             deadline: self.now + message.timeout,
@@ -210,7 +271,7 @@ impl Node {
         }
     }
 
-    fn owe(&mut self, client: ClientId, bytes: usize) {
+    pub(crate) fn owe(&mut self, client: ClientId, bytes: usize) {
         if let Some(known) = self.clients.get_mut(client) {
             known.owe(bytes);
         }
@@ -225,15 +286,28 @@ impl Node {
         took: Option<std::time::Duration>,
         bytes: usize,
     ) {
-        let Some(number) = sender.publication else {
+        if let Some(number) = sender.publication {
+            self.report_copy(number, sender, peer, outcome);
+        } else if sender.ask.is_none() || sender.id.is_none() {
+            // Of a request to one peer the ask is paid, when it ends.
             if let Some(known) = self.clients.get_mut(sender.client) {
                 known.paid(bytes);
             }
-            return self.end_send(sender, peer, outcome, took);
-        };
+        }
+        match sender.ask {
+            Some(token) => self.ask_reported(token, peer, outcome, took),
+            None if sender.publication.is_none() => self.end_send(sender, peer, outcome, took, None),
+            None => {}
+        }
+    }
+
+    /// One copy of a publication has its outcome. With the last one it ends, unless it waits for replies too.
+    fn report_copy(&mut self, number: u64, sender: Sender, peer: NodeId, outcome: Outcome) {
         let Some(publication) = self.publications.get_mut(&number) else { return };
         publication.outcomes.push((peer, outcome));
-        if publication.outcomes.len() as u64 >= publication.sent
+        let complete = publication.outcomes.len() as u64 >= publication.sent;
+        if complete
+            && sender.ask.is_none()
             && let Some(publication) = self.publications.remove(&number)
         {
             if let Some(known) = self.clients.get_mut(sender.client) {
@@ -244,25 +318,30 @@ impl Node {
     }
 
     fn end_publication(&mut self, publication: Publication) {
-        let Publication { client, id, sent, mut outcomes, .. } = publication;
-        outcomes.sort_by_key(|(_, outcome)| *outcome == Outcome::Delivered);
-        outcomes.truncate(OUTCOMES_NAMED);
-        let named: Vec<_> = outcomes
-            .into_iter()
-            .map(|(peer, outcome)| {
-                let name = self.peers.get(&peer).map_or_else(|| peer.short(), |peer| peer.name.to_string());
-                PeerOutcome { peer: PeerRef { name: name.into(), id: peer }, outcome }
-            })
-            .collect();
-        self.result(client, id, Ending::Publish { sent, outcomes: Some(named) });
+        let Publication { client, id, sent, outcomes, .. } = publication;
+        let outcomes = Some(self.outcomes_named(outcomes));
+        self.result(client, id, Ending::Publish { sent, outcomes, replies: None });
     }
 
-    fn end_send(
+    /// The outcomes as they are told: the failures first, and no more than fit a line.
+    pub(crate) fn outcomes_named(&self, mut outcomes: Vec<(NodeId, Outcome)>) -> Vec<PeerOutcome<'static>> {
+        outcomes.sort_by_key(|(_, outcome)| *outcome == Outcome::Delivered);
+        outcomes.truncate(OUTCOMES_NAMED);
+        let named = outcomes.into_iter().map(|(peer, outcome)| {
+            let name = self.peers.get(&peer).map_or_else(|| peer.short(), |peer| peer.name.to_string());
+            PeerOutcome { peer: PeerRef { name: name.into(), id: peer }, outcome }
+        });
+        named.collect()
+    }
+
+    /// Tells an app how its message to one peer ended, and how many replies came if it asked for some.
+    pub(crate) fn end_send(
         &mut self,
         sender: Sender,
         peer: NodeId,
         outcome: Outcome,
         took: Option<std::time::Duration>,
+        replies: Option<u32>,
     ) {
         let Self { clients, peers, config, links, .. } = self;
         let (Some(known), Some(_)) = (clients.get_mut(sender.client), sender.id) else { return };
@@ -275,6 +354,7 @@ impl Node {
             peer: PeerRef { name: name.into(), id: peer },
             path,
             rtt_us: took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+            replies,
         };
         known.tell(&Event::Result { id: sender.id, ending });
         self.tell_output(sender.client);
@@ -364,17 +444,19 @@ impl Node {
 
     /// Delivers a message of an app of this node to those that listen here, but not to its own connection when it was
     /// published.
-    fn deliver_here(&mut self, topic: &str, payload: &[u8], publisher: Option<ClientId>) -> Outcome {
+    fn deliver_here(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        tracked: bool,
+        publisher: Option<ClientId>,
+        ask: Option<ReplyToken>,
+    ) -> Fate {
         if topic == Topic::DISCARD {
-            return Outcome::Delivered;
+            return Fate::Delivered;
         }
-        let number = self.topics.number(topic);
-        let Some(number) = number else { return Outcome::NoListener };
-        match self.hand_over(number, self.id, PathKind::Local, payload, true, publisher) {
-            Fate::Delivered => Outcome::Delivered,
-            Fate::NoListener => Outcome::NoListener,
-            Fate::Busy => Outcome::Busy,
-        }
+        let Some(topic) = self.topics.number(topic) else { return Fate::NoListener };
+        self.hand_over(topic, ask, self.id, PathKind::Local, payload, tracked, publisher)
     }
 
     /// Delivers a message of a peer.
@@ -386,57 +468,53 @@ impl Node {
         payload: &[u8],
         tracked: bool,
     ) -> Fate {
-        let (Heading::Topic(topic) | Heading::Request { topic, .. }) = heading else {
-            return Fate::NoListener;
+        let path = self.links.kind(via.remote.ip());
+        let (topic, ask) = match heading {
+            Heading::Topic(topic) => (topic, None),
+            Heading::Request { topic, token } => (topic, Some(token)),
+            Heading::Reply(token) => return self.on_reply(from, path, token, payload, tracked),
         };
         if topic == DISCARD {
             return Fate::Delivered;
         }
-        let path = self.links.kind(via.remote.ip());
-        self.hand_over(topic, from, path, payload, tracked, None)
+        self.hand_over(topic, ask, from, path, payload, tracked, None)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all that is known of a message")]
     fn hand_over(
         &mut self,
-        topic: TopicNumber,
+        number: TopicNumber,
+        ask: Option<ReplyToken>,
         from: NodeId,
         path: PathKind,
         payload: &[u8],
         tracked: bool,
         except: Option<ClientId>,
     ) -> Fate {
-        let Some((topic, listeners)) = self.topics.numbered(topic) else { return Fate::NoListener };
+        let Some((topic, listeners)) = self.topics.numbered(number) else { return Fate::NoListener };
         let name = self.peers.get(&from).map_or(&self.config.name, |peer| &peer.name);
-        self.clock.write(self.now, &mut self.clock_text);
-        let text = std::str::from_utf8(payload).ok();
-        let data = match text {
-            Some(_) => None,
-            None => Some(BASE64.encode(payload)),
-        };
-        let event = Event::Message {
-            from: PeerRef { name: name.as_str().into(), id: from },
-            topic: topic.as_str().into(),
-            text: text.map(Into::into),
-            data: data.as_deref().map(Into::into),
-            path,
-            at: self.clock_text.as_str().into(),
-        };
-        let (mut taken, mut full) = (false, 0);
-        for client in listeners.iter().filter(|client| Some(**client) != except) {
-            let Some(known) = self.clients.get_mut(*client) else { continue };
-            if known.tell_message(&event) {
-                taken = true;
+        let reply_to = ask.map(|token| ReplyTo { node: from, token });
+        let at = self.clock.since_1970(self.now);
+        let subject = encoder::Subject::Topic { number, topic, reply_to };
+        let incoming = Incoming { from, name, subject, path, at, payload };
+        let others = || listeners.iter().filter(|client| Some(**client) != except);
+        let clients = &mut self.clients;
+        let in_lines = others().any(|client| clients.get(*client).is_some_and(Client::speaks_lines));
+        let event = in_lines.then(|| incoming.event(&mut self.words));
+        let mut full = 0;
+        for client in others() {
+            let Some(known) = clients.get_mut(*client) else { continue };
+            if known.tell_message(&incoming, event.as_ref()) {
                 self.touched.push(*client);
             } else {
                 full += 1;
             }
         }
+        let taken = !self.touched.is_empty();
         // Refused to its sender it is not lost; otherwise those that had no room are told.
         if full > 0 && (taken || !tracked) {
-            for client in listeners.iter().filter(|client| Some(**client) != except) {
-                if let Some(known) = self.clients.get_mut(*client)
-                    && !self.touched.contains(client)
-                {
+            for client in others().filter(|client| !self.touched.contains(client)) {
+                if let Some(known) = clients.get_mut(*client) {
                     known.lose(payload.len());
                 }
             }
@@ -448,6 +526,16 @@ impl Node {
             (true, _) => Fate::Delivered,
             (false, 0) => Fate::NoListener,
             (false, _) => Fate::Busy,
+        }
+    }
+}
+
+impl From<Fate> for Outcome {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::Delivered => Self::Delivered,
+            Fate::NoListener => Self::NoListener,
+            Fate::Busy => Self::Busy,
         }
     }
 }

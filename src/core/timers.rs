@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::core::registrations::RegistrationId;
 use crate::core::rendezvous::{Family, ServerId};
-use crate::id::{ClientId, NodeId};
+use crate::id::{ClientId, NodeId, ReplyToken};
 use crate::time::Instant;
 
 /// What becomes due. Each value has at most one deadline.
@@ -63,6 +63,8 @@ pub(crate) enum Timer {
     Whereabouts,
     /// Measure how long a mapping lives, or take an echo for lost.
     MappingLife,
+    /// End this request, which waits for replies.
+    Ask(ReplyToken),
 }
 
 impl Timer {
@@ -95,6 +97,7 @@ impl Timer {
             Self::Punch => "punch",
             Self::Whereabouts => "whereabouts",
             Self::MappingLife => "mapping-life",
+            Self::Ask(_) => "ask",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The connections of the local apps: bytes in, cut into lines for the node; bytes out, as the node has them.
+//! The connections of the local apps: bytes in, cut into lines or frames for the node; bytes out, as the node has them.
 //!
 //! Nothing is queued here. What an app sends faster than the node takes stays in the kernel's buffer of its
 //! connection, and what an app does not read stays in the node, which bounds it.
@@ -14,10 +14,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
 
 use crate::core::Node;
+use crate::edge::frames::{Cut, Frames};
 use crate::edge::lines::{Line, Lines};
 use crate::edge::listener::Listener;
 use crate::id::ClientId;
 use crate::time::Instant;
+use crate::wire::local::frame::{Frame, PREFACE};
 use crate::wire::local::{BadLine, ErrorCode, Event, Request};
 
 /// Bytes read from one connection before the others get their turn.
@@ -150,16 +152,24 @@ impl Local {
 /// One app's connection.
 struct Connection {
     stream: UnixStream,
-    lines: Lines,
-    /// Read and not yet handed over: the beginning of a line, or what the node does not take yet.
+    mode: Mode,
+    /// Read and not yet handed over: the beginning of a line or frame, or what the node does not take yet.
     kept: Vec<u8>,
-    /// There may be whole lines in `kept`.
+    /// So much of `kept` is done with.
+    used: usize,
+    /// There may be whole lines or frames in `kept`.
     held: bool,
-    started: bool,
     /// The app has said all; it may still read.
     finished: bool,
     writing: bool,
     closing: Option<Pin<Box<Sleep>>>,
+}
+
+/// How an app speaks: its first byte says it.
+enum Mode {
+    Unknown,
+    Lines(Lines),
+    Frames(Frames),
 }
 
 /// The connection is over.
@@ -176,10 +186,10 @@ impl Connection {
     const fn new(stream: UnixStream) -> Self {
         Self {
             stream,
-            lines: Lines::new(),
+            mode: Mode::Unknown,
             kept: Vec::new(),
+            used: 0,
             held: false,
-            started: false,
             finished: false,
             writing: false,
             closing: None,
@@ -207,7 +217,7 @@ impl Connection {
         }
         if self.held {
             let data = std::mem::take(&mut self.kept);
-            let used = self.hand_over(&data, app);
+            let used = self.hand_over(&data, self.used, app);
             self.keep(data, used);
             return Ok(true);
         }
@@ -217,9 +227,10 @@ impl Connection {
         // The memory of all is used while nothing is kept, so an idle connection has none of its own.
         let shared = self.kept.is_empty();
         let mut data = std::mem::take(if shared { memory } else { &mut self.kept });
+        data.drain(..std::mem::take(&mut self.used));
         data.reserve(READ_BYTES);
         let outcome = self.stream.try_read_buf(&mut data);
-        let used = if matches!(outcome, Ok(1..)) { self.hand_over(&data, app) } else { 0 };
+        let used = if matches!(outcome, Ok(1..)) { self.hand_over(&data, 0, app) } else { 0 };
         if shared {
             self.kept.extend_from_slice(&data[used..]);
             data.clear();
@@ -239,33 +250,67 @@ impl Connection {
         Ok(true)
     }
 
-    fn keep(&mut self, mut data: Vec<u8>, used: usize) {
-        data.drain(..used);
-        self.kept = if data.is_empty() { Vec::new() } else { data };
+    /// Keeps what is left. It moves to the front only when more is read, not for each message that the node takes.
+    fn keep(&mut self, data: Vec<u8>, used: usize) {
+        let done = used >= data.len();
+        (self.kept, self.used) = if done { (Vec::new(), 0) } else { (data, used) };
     }
 
-    /// Hands over whole lines while the node takes them; tells how many bytes are done with.
-    fn hand_over(&mut self, data: &[u8], app: &mut App<'_>) -> usize {
-        if !self.started && data.first() == Some(&b'@') {
-            app.node.handle_request(app.client, Err(BadLine::binary()), app.now);
-            self.writing = true;
-            self.closing = Some(Box::pin(sleep(LAST_WORDS)));
-            return data.len();
+    /// Hands over whole lines or frames, from `at` on, while the node takes them; tells how many bytes are done with.
+    fn hand_over(&mut self, data: &[u8], mut at: usize, app: &mut App<'_>) -> usize {
+        if let Mode::Unknown = self.mode
+            && !self.choose_mode(data, &mut at, app)
+        {
+            return at;
         }
-        self.started = true;
-        let mut at = 0;
         loop {
             self.held = !app.node.accepts(app.client);
             if self.held {
                 return at;
             }
-            let request = match self.lines.next(data, &mut at) {
-                Some(Line::Whole(line)) => Request::parse(line),
-                Some(Line::TooLong) => Err(BadLine::too_long()),
-                None => return at,
-            };
-            app.node.handle_request(app.client, request, app.now);
+            match &mut self.mode {
+                Mode::Unknown => return at,
+                Mode::Lines(lines) => {
+                    let request = match lines.next(data, &mut at) {
+                        Some(Line::Whole(line)) => Request::parse(line),
+                        Some(Line::TooLong) => Err(BadLine::too_long()),
+                        None => return at,
+                    };
+                    app.node.handle_request(app.client, request, app.now);
+                }
+                Mode::Frames(frames) => {
+                    let frame = match frames.next(data, &mut at) {
+                        Some(Cut::Whole(header, body)) => Frame::parse(header, body),
+                        Some(Cut::TooLong(header)) => Err(BadLine::long_body(header)),
+                        None => return at,
+                    };
+                    app.node.handle_frame(app.client, frame, app.now);
+                }
+            }
         }
+    }
+
+    /// Reads the preface, if there is one. False: it is not whole yet, or not ours, and then this was all.
+    fn choose_mode(&mut self, data: &[u8], at: &mut usize, app: &mut App<'_>) -> bool {
+        if data.first() != PREFACE.first() {
+            self.mode = Mode::Lines(Lines::new());
+            return true;
+        }
+        let length = data.len().min(PREFACE.len());
+        if data[..length] != PREFACE[..length] {
+            app.node.handle_request(app.client, Err(BadLine::other_preface()), app.now);
+            self.writing = true;
+            self.closing = Some(Box::pin(sleep(LAST_WORDS)));
+            *at = data.len();
+            return false;
+        }
+        if length < PREFACE.len() {
+            return false;
+        }
+        *at = length;
+        self.mode = Mode::Frames(Frames::new());
+        app.node.handle_preface(app.client, app.now);
+        true
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, app: &mut App<'_>) -> Result<bool, Gone> {

@@ -6,6 +6,7 @@
 mod alarm;
 pub mod clock;
 pub mod config;
+pub mod frames;
 mod glob;
 pub mod hardware;
 pub mod interfaces;

@@ -16,13 +16,14 @@ use std::path::{Path, PathBuf};
 
 type Run = fn(&[u8]);
 
-const TARGETS: [(&str, Run); 12] = [
+const TARGETS: [(&str, Run); 13] = [
     ("packet", targets::packet::run),
     ("datagram", targets::datagram::run),
     ("records", targets::records::run),
     ("txt", targets::txt::run),
     ("hello", targets::hello::run),
     ("local_lines", targets::local_lines::run),
+    ("local_frames", targets::local_frames::run),
     ("client_events", targets::client_events::run),
     ("handshake", targets::handshake::run),
     ("files", targets::files::run),
@@ -80,6 +81,7 @@ replays! {
     an_advert_is_at_most_a_hint: "txt";
     a_hello_starts_at_most_a_first_message: "hello";
     whatever_an_app_writes_it_reads_whole_lines_of_legal_length: "local_lines";
+    whatever_an_app_writes_in_frames_it_reads_whole_frames_of_legal_length: "local_frames";
     whatever_a_daemon_says_the_client_library_answers_with_events_or_an_error: "client_events";
     a_forged_handshake_packet_moves_neither_side: "handshake";
     what_is_read_from_a_file_is_what_would_be_written_there: "files";

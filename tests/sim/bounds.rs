@@ -21,6 +21,10 @@ fn no_op_is_taken_without_end_from_an_app_that_does_not_read() {
         r#"{"op":"listen","topic":"t","id":1}"#,
         r#"{"op":"send","to":"pi-1","topic":"t","text":"x","id":1}"#,
         r#"{"op":"publish","topic":"t","text":"x","ack":true,"id":1}"#,
+        r#"{"op":"send","to":"pi-1","topic":"t","text":"x","id":1,"replies":9,"timeout_ms":600000}"#,
+        r#"{"op":"send","to":"pi-1","topic":"atonce.discard","text":"x","id":1,"replies":9,"timeout_ms":600000}"#,
+        r#"{"op":"publish","topic":"t","text":"x","ack":true,"id":1,"replies":9,"timeout_ms":600000}"#,
+        r#"{"op":"reply","reply_to":"x","text":"x"}"#,
         r#"{"op":"ping","to":"pi-1","count":4294967295,"interval_ms":10}"#,
         "dance",
     ] {

@@ -9,6 +9,7 @@
 
 mod world;
 
+mod binary;
 mod bottleneck;
 mod bounds;
 mod contract;
@@ -24,7 +25,9 @@ mod meeting;
 mod parting;
 mod pieces;
 mod presence;
+mod pressure;
 mod relay;
+mod replies;
 mod roaming;
 mod secrets;
 mod servers;

@@ -1,7 +1,13 @@
 //! What apps are told of who is there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use atonce::id::ClientId;
+use atonce::wire::local::frame::kind;
+use serde_json::Value;
+
+use crate::binary;
 use crate::world::{World, milliseconds, seconds};
 
 #[test]
@@ -40,6 +46,162 @@ fn changes_are_merged_for_an_app_that_does_not_read() {
     }
     assert_eq!(world.online(0), 1);
     assert_eq!(waiting(&mut world), before);
+}
+
+/// Who is there, how it is reached, and what it listens to: as an app believes from what it was told.
+type Picture = BTreeMap<String, (String, BTreeSet<String>)>;
+
+/// Follows the events; each has to fit what was told before.
+fn picture(events: &[Value], own: &str) -> Picture {
+    let mut picture = Picture::from([(own.to_owned(), ("local".to_owned(), BTreeSet::new()))]);
+    for event in events {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (id, path, topic) = (text(&event["peer"]["id"]), text(&event["path"]), text(&event["topic"]));
+        let fits = match event["ev"].as_str().unwrap() {
+            "enter" => picture.insert(id, (path, BTreeSet::new())).is_none(),
+            "exit" => picture.remove(&id).is_some(),
+            "path" => picture.insert(id.clone(), (path.clone(), BTreeSet::new())).is_some_and(|before| {
+                let changed = before.0 != path;
+                picture.insert(id, (path, before.1));
+                changed
+            }),
+            "listen" => picture.get_mut(&id).is_some_and(|peer| peer.1.insert(topic)),
+            "unlisten" => picture.get_mut(&id).is_some_and(|peer| peer.1.remove(&topic)),
+            _ => true,
+        };
+        assert!(fits, "{event} contradicts what was told before");
+    }
+    picture
+}
+
+/// The truth on host 0, as its list of peers has it.
+fn truth(world: &mut World, own_topics: BTreeSet<String>) -> Picture {
+    let app = world.connect(0);
+    world.say(0, app, r#"{"op":"peers","id":1}"#);
+    let mut truth = Picture::from([(world.id(0).to_string(), ("local".to_owned(), own_topics))]);
+    for peer in world.heard(0, app, "peer").into_iter().filter(|peer| peer["state"] == "online") {
+        let topics =
+            peer["topics"].as_array().unwrap().iter().map(|topic| topic.as_str().unwrap().to_owned());
+        let path = peer["path"]["kind"].as_str().unwrap().to_owned();
+        truth.insert(peer["id"].as_str().unwrap().to_owned(), (path, topics.collect()));
+    }
+    let now = world.now;
+    world.with(0, |node| node.handle_hangup(app, now));
+    truth
+}
+
+#[test]
+fn whatever_happens_and_however_slowly_it_reads_an_app_that_watches_has_the_true_picture_when_it_has_read_all()
+ {
+    let mut merged = 0;
+    for seed in 100..112 {
+        let mut world = World::lan(seed, 4);
+        world.run(seconds(1));
+        let watchers = [false, true].map(|in_frames| {
+            let app = if in_frames { binary::connect(&mut world, 0) } else { world.connect(0) };
+            for line in [r#"{"op":"listen","topic":"fill"}"#, r#"{"op":"watch","own":true}"#] {
+                if in_frames {
+                    binary::put(&mut world, 0, app, (kind::REQUEST, 0, 0, 0), line.as_bytes());
+                } else {
+                    world.say(0, app, line);
+                }
+            }
+            app
+        });
+        let filler = world.connect(0);
+        let mut listening = BTreeMap::new();
+        let mut own = BTreeSet::from(["fill".to_owned()]);
+        let mut changes = 0;
+        for step in 0..60 {
+            let host = world.below(4) as usize;
+            let topic = ["a", "b", "c"][world.below(3) as usize];
+            match world.below(8) {
+                0 if host > 0 => world.crash(host),
+                1 if host > 0 => world.stop(host),
+                2 | 3 if world.hosts[host].node.is_none() => world.start(host),
+                2 if host > 0 => {
+                    let network = 99 * world.below(2) as u8;
+                    world.renumber(host, Ipv4Addr::new(10, network, 0, host as u8 + 1));
+                }
+                3 if host > 0 => {
+                    let whom = world.id(host);
+                    world.say(0, filler, &format!(r#"{{"op":"forget","to":"{whom}"}}"#));
+                }
+                _ if world.hosts[host].node.is_some() => {
+                    let known =
+                        world.hosts[host].apps.contains_key(listening.entry(host).or_insert(ClientId(0)));
+                    if !known {
+                        listening.insert(host, world.connect(host));
+                    }
+                    let op = ["listen", "unlisten"][world.below(2) as usize];
+                    world.say(host, listening[&host], &format!(r#"{{"op":"{op}","topic":"{topic}"}}"#));
+                    if host == 0 {
+                        _ = if op == "listen" { own.insert(topic.to_owned()) } else { own.remove(topic) };
+                    }
+                }
+                _ => {}
+            }
+            changes += 1;
+            for app in watchers {
+                let deaf = step % 20 < 15;
+                world.hosts[0].apps.get_mut(&app).unwrap().deaf = deaf;
+                // So full that there is no room for presence, and not so full that it is closed.
+                if deaf && world.with_undrained(0, |node| node.output(app).len()) < 600_000 && step % 20 == 0
+                {
+                    let text = "x".repeat(1000);
+                    (0..700).for_each(|_| world.send(0, filler, 1, "pi-0", "fill", &text));
+                }
+                let some = world.below(30_000) as usize;
+                world.read(0, app, some);
+            }
+            let pause = [1, 50, 700, 4000][world.below(4) as usize];
+            world.run(milliseconds(pause));
+        }
+        for app in watchers {
+            world.hosts[0].apps.get_mut(&app).unwrap().deaf = false;
+        }
+        world.run(seconds(60));
+        let truth = truth(&mut world, own);
+        let id = world.id(0).to_string();
+        for app in watchers {
+            while world.with_undrained(0, |node| node.output(app).len()) > 0 {
+                world.read(0, app, usize::MAX);
+            }
+            assert!(!world.hosts[0].apps[&app].closed);
+            let events = if world.hosts[0].apps[&app].in_frames {
+                binary::events(&world, 0, app)
+            } else {
+                world.lines(0, app).to_vec()
+            };
+            assert_eq!(picture(&events, &id), truth, "seed {seed}");
+            merged += usize::from(events.iter().filter(|event| event["ev"] != "message").count() < changes);
+        }
+    }
+    assert!(merged > 0, "some of the changes were told together");
+}
+
+#[test]
+fn who_left_and_is_forgotten_before_an_app_reads_is_told_to_be_gone() {
+    let mut world = World::lan(8, 2);
+    world.run(seconds(1));
+    let watcher = world.watcher(0);
+    world.say(0, watcher, r#"{"op":"listen","topic":"fill"}"#);
+    world.run(milliseconds(10));
+    world.hosts[0].apps.get_mut(&watcher).unwrap().deaf = true;
+    let app = world.connect(0);
+    for _ in 0..600 {
+        world.send(0, app, 1, "pi-0", "fill", &"x".repeat(1000));
+    }
+    world.crash(1);
+    let whom = world.id(1).to_string();
+    forget(&mut world, app, &whom);
+    world.run(seconds(5));
+    world.hosts[0].apps.get_mut(&watcher).unwrap().deaf = false;
+    world.read(0, watcher, usize::MAX);
+    world.read(0, watcher, usize::MAX);
+    let told: Vec<_> = ["enter", "exit"].map(|ev| world.heard(0, watcher, ev).len()).into();
+    assert_eq!(told, [1, 1]);
+    assert_eq!(world.heard(0, watcher, "exit")[0]["peer"]["name"], "pi-1");
 }
 
 /// `me` and, one after the other, two called `pi`.

@@ -120,7 +120,9 @@ impl Host {
 #[derive(Default)]
 pub struct App {
     pub lines: Vec<Value>,
-    partial: Vec<u8>,
+    /// What it read in binary mode, and the beginning of a line in the other.
+    pub partial: Vec<u8>,
+    pub in_frames: bool,
     pub deaf: bool,
     pub closed: bool,
 }
@@ -467,21 +469,8 @@ impl World {
         let now = self.now;
         match event {
             Event::Output(client) => {
-                let known = &mut self.hosts[host];
-                let (Some(node), Some(app)) = (known.node.as_mut(), known.apps.get_mut(&client)) else {
-                    return;
-                };
-                if app.deaf {
-                    return;
-                }
-                let output = node.output(client).to_vec();
-                node.handle_written(client, output.len(), now);
-                output.hash(&mut self.trace);
-                app.partial.extend_from_slice(&output);
-                while let Some(end) = app.partial.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = app.partial.drain(..=end).collect();
-                    assert!(line.len() <= atonce::limits::LINE_BYTES);
-                    app.lines.push(serde_json::from_slice(&line).unwrap());
+                if self.hosts[host].apps.get(&client).is_some_and(|app| !app.deaf) {
+                    self.read(host, client, usize::MAX);
                 }
             }
             Event::Close(client) => {
@@ -521,6 +510,26 @@ impl World {
                 self.hosts[host].node.as_mut().unwrap().handle_battery(on_battery, now);
             }
             Event::Remember | Event::Network { .. } | Event::Invite { .. } | Event::Reload { .. } => {}
+        }
+    }
+
+    /// An app reads that much of what there is for it.
+    pub fn read(&mut self, host: HostId, client: ClientId, most: usize) {
+        let now = self.now;
+        let known = &mut self.hosts[host];
+        let (Some(node), Some(app)) = (known.node.as_mut(), known.apps.get_mut(&client)) else { return };
+        let output = node.output(client);
+        let output = output[..output.len().min(most)].to_vec();
+        node.handle_written(client, output.len(), now);
+        output.hash(&mut self.trace);
+        app.partial.extend_from_slice(&output);
+        if app.in_frames {
+            return;
+        }
+        while let Some(end) = app.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = app.partial.drain(..=end).collect();
+            assert!(line.len() <= atonce::limits::LINE_BYTES);
+            app.lines.push(serde_json::from_slice(&line).unwrap());
         }
     }
 

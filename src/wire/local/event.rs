@@ -167,6 +167,9 @@ pub enum Ending<'a> {
         path: Option<PathKind>,
         /// From its first departure to the answer, in microseconds.
         rtt_us: Option<u64>,
+        /// How many replies came, if any were asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replies: Option<u32>,
     },
     /// Of a `ping`.
     Ping {
@@ -186,6 +189,9 @@ pub enum Ending<'a> {
         /// What became of each copy, if that was asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         outcomes: Option<Vec<PeerOutcome<'a>>>,
+        /// How many replies came, if any were asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replies: Option<u32>,
     },
 }
 
@@ -259,6 +265,36 @@ pub enum Event<'a> {
         path: PathKind,
         /// When it came, RFC 3339.
         at: Cow<'a, str>,
+        /// What a `reply` names, if the sender waits for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply_to: Option<Cow<'a, str>>,
+    },
+    /// A reply to a request of the app's.
+    Reply {
+        /// Which request.
+        id: RequestId,
+        /// Who replied.
+        from: PeerRef<'a>,
+        /// The bytes, when they are UTF-8.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Cow<'a, str>>,
+        /// The bytes in base64, when they are not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Cow<'a, str>>,
+        /// How it came.
+        path: PathKind,
+        /// When it came, RFC 3339.
+        at: Cow<'a, str>,
+    },
+    /// In binary mode: whose messages and replies carry this number from now on.
+    Source {
+        /// The number.
+        chan: u16,
+        /// From whom they are.
+        from: PeerRef<'a>,
+        /// On which topic; none for replies.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic: Option<Cow<'a, str>>,
     },
     /// A peer is there.
     Enter {
@@ -333,6 +369,29 @@ pub enum Event<'a> {
     },
 }
 
+impl Event<'_> {
+    /// Which request it answers.
+    pub(crate) const fn id(&self) -> Option<RequestId> {
+        match self {
+            Self::Ok { id, .. }
+            | Self::Error { id, .. }
+            | Self::Result { id, .. }
+            | Self::Invitation { id, .. }
+            | Self::Pong { id, .. } => *id,
+            Self::Reply { id, .. } => Some(*id),
+            Self::Peer(_)
+            | Self::Message { .. }
+            | Self::Source { .. }
+            | Self::Enter { .. }
+            | Self::Exit { .. }
+            | Self::Path { .. }
+            | Self::Listen { .. }
+            | Self::Unlisten { .. }
+            | Self::Lost { .. } => None,
+        }
+    }
+}
+
 /// A line with a secret in it, which no `Debug` prints.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -374,6 +433,7 @@ mod tests {
             peer: peer.clone(),
             path: Some(PathKind::Lan),
             rtt_us: Some(812),
+            replies: None,
         };
         assert_eq!(
             json(&Event::Result { id: Some(RequestId(7)), ending: send }),
@@ -412,10 +472,17 @@ mod tests {
         let peer = PeerRef { name: "pi".into(), id: NodeId([3; 32]) };
         let trips = RoundTrips { min: 1, p50: 2, max: 3 };
         for ending in [
-            Ending::Send { outcome: Outcome::Delivered, peer: peer.clone(), path: None, rtt_us: Some(1) },
+            Ending::Send {
+                outcome: Outcome::Delivered,
+                peer: peer.clone(),
+                path: None,
+                rtt_us: Some(1),
+                replies: Some(2),
+            },
             Ending::Publish {
                 sent: 3,
                 outcomes: Some(vec![PeerOutcome { peer: peer.clone(), outcome: Outcome::Busy }]),
+                replies: Some(1),
             },
             Ending::Ping { peer, sent: 1, received: 1, rtt_us: Some(trips) },
         ] {

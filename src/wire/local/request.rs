@@ -3,6 +3,7 @@
 //! A message is parsed without an allocation of its own as long as its text needs no unescaping.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use data_encoding::BASE64;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::ErrorCode;
+use super::{BadReplyTo, ErrorCode, ReplyTo};
 use crate::id::{BadName, RequestId, Topic};
 use crate::limits;
 use crate::wire::complaint;
@@ -43,11 +44,22 @@ pub enum Op<'a> {
     Send {
         /// Exact name or id of the peer.
         to: Text<'a>,
+        /// On which topic, and whether replies are awaited.
+        subject: Subject<'a>,
         /// What to send, and how.
         message: Outgoing<'a>,
     },
     /// One message to the listeners on every peer.
     Publish {
+        /// On which topic, and whether replies are awaited.
+        subject: Subject<'a>,
+        /// What to send, and how.
+        message: Outgoing<'a>,
+    },
+    /// One message to who sent a request.
+    Reply {
+        /// What the request's message had.
+        reply_to: ReplyTo,
         /// What to send, and how.
         message: Outgoing<'a>,
     },
@@ -102,11 +114,18 @@ pub enum NetworkOp<'a> {
     Leave,
 }
 
+/// What a message is about.
+#[derive(Debug, PartialEq)]
+pub struct Subject<'a> {
+    /// A legal topic name.
+    pub topic: Text<'a>,
+    /// It is a request, and at most so many replies to it are awaited.
+    pub replies: Option<NonZeroU32>,
+}
+
 /// A message on its way out of an app.
 #[derive(Debug, PartialEq)]
 pub struct Outgoing<'a> {
-    /// A legal topic name.
-    pub topic: Text<'a>,
     /// The bytes; at most [`limits::PAYLOAD_BYTES`] can be sent.
     pub payload: Payload<'a>,
     /// Report the outcome.
@@ -147,6 +166,8 @@ pub enum Payload<'a> {
     Text(Text<'a>),
     /// They came as `data`, in base64.
     Data(Vec<u8>),
+    /// They came as they are, in a frame.
+    Raw(&'a [u8]),
 }
 
 impl Payload<'_> {
@@ -155,6 +176,7 @@ impl Payload<'_> {
         match self {
             Self::Text(text) => text.as_str().as_bytes(),
             Self::Data(data) => data,
+            Self::Raw(bytes) => bytes,
         }
     }
 }
@@ -178,10 +200,10 @@ impl BadLine {
         Self { id: None, code: ErrorCode::TooLong, message }
     }
 
-    /// The preface of the binary mode.
-    pub fn binary() -> Self {
-        let message = "this daemon speaks JSON lines only: start with {".to_owned();
-        Self { id: None, code: ErrorCode::BadRequest, message }
+    /// A preface of the binary mode that is not ours.
+    pub fn other_preface() -> Self {
+        let message = "this daemon speaks version 1 of the binary mode: its preface is @ONCE\\0\\0\\1";
+        Self { id: None, code: ErrorCode::BadRequest, message: message.to_owned() }
     }
 }
 
@@ -193,6 +215,40 @@ impl<'a> Request<'a> {
         let op = fields.into_op().map_err(|(code, message)| BadLine { id, code, message })?;
         Ok(Self { id, op })
     }
+
+    /// Reads the body of a frame, whose header has the id.
+    pub(super) fn parse_body(body: &'a [u8], id: Option<RequestId>) -> Result<Self, BadLine> {
+        let of_header = |bad: BadLine| BadLine { id, ..bad };
+        let fields: Fields<'a> =
+            serde_json::from_slice(body).map_err(|error| of_header(bad_json(body, &error)))?;
+        let op =
+            Fields { id, ..fields }.into_op().map_err(|(code, message)| BadLine { id, code, message })?;
+        Ok(Self { id, op })
+    }
+
+    /// Reads the body of a frame that opens a channel.
+    pub(super) fn parse_opening(body: &'a [u8], id: Option<RequestId>) -> Result<Opening<'a>, BadLine> {
+        let of_header = |bad: BadLine| BadLine { id, ..bad };
+        let mut fields: Fields<'a> =
+            serde_json::from_slice(body).map_err(|error| of_header(bad_json(body, &error)))?;
+        let opening = (|| {
+            let (to, timeout) = (fields.to.take(), fields.timeout()?);
+            fields.id = Some(RequestId(0));
+            Ok(Opening { to, subject: fields.subject()?, timeout })
+        })();
+        opening.map_err(|(code, message)| BadLine { id, code, message })
+    }
+}
+
+/// Where what is sent on a channel goes.
+#[derive(Debug, PartialEq)]
+pub struct Opening<'a> {
+    /// Exact name or id of a peer; without it everything is published.
+    pub to: Option<Text<'a>>,
+    /// On which topic, and whether replies are awaited.
+    pub subject: Subject<'a>,
+    /// When to give up, for each message.
+    pub timeout: Duration,
 }
 
 fn bad_json(line: &[u8], error: &serde_json::Error) -> BadLine {
@@ -229,6 +285,8 @@ struct Fields<'a> {
     id: Option<RequestId>,
     to: Option<Text<'a>>,
     topic: Option<Text<'a>>,
+    replies: Option<u32>,
+    reply_to: Option<Text<'a>>,
     text: Option<Text<'a>>,
     data: Option<Text<'a>>,
     ack: Option<bool>,
@@ -242,20 +300,26 @@ struct Fields<'a> {
     keep: Option<bool>,
 }
 
-type Mistake = (ErrorCode, String);
+pub(super) type Mistake = (ErrorCode, String);
 
 impl<'a> Fields<'a> {
-    fn into_op(self) -> Result<Op<'a>, Mistake> {
-        let op = self.op.as_ref().ok_or_else(|| bad("a request has an \"op\""))?;
+    fn into_op(mut self) -> Result<Op<'a>, Mistake> {
+        let op = self.op.take().ok_or_else(|| bad("a request has an \"op\""))?;
         match op.as_str() {
             "hello" => Ok(Op::Hello),
             "listen" => Ok(Op::Listen { topic: self.topic()? }),
             "unlisten" => Ok(Op::Unlisten { topic: self.topic()? }),
             "send" => {
-                let (to, message) = self.outgoing(true)?;
-                Ok(Op::Send { to: to.ok_or_else(|| bad("send needs \"to\", a name or an id"))?, message })
+                let to = self.to.take().ok_or_else(|| bad("send needs \"to\", a name or an id"))?;
+                Ok(Op::Send { to, subject: self.subject()?, message: self.outgoing(true)? })
             }
-            "publish" => Ok(Op::Publish { message: self.outgoing(false)?.1 }),
+            "publish" => Ok(Op::Publish { subject: self.subject()?, message: self.outgoing(false)? }),
+            "reply" => {
+                let reply_to = self.reply_to.as_ref().ok_or_else(|| bad("reply needs \"reply_to\""))?;
+                let reply_to =
+                    reply_to.as_str().parse().map_err(|error: BadReplyTo| bad(&error.to_string()))?;
+                Ok(Op::Reply { reply_to, message: self.outgoing(true)? })
+            }
             "watch" => Ok(Op::Watch { own: self.own.unwrap_or(false) }),
             "peers" => Ok(Op::Peers),
             "status" => Ok(Op::Status),
@@ -276,10 +340,14 @@ impl<'a> Fields<'a> {
         topic.as_str().parse().map_err(|error: BadName| bad(&error.to_string()))
     }
 
-    fn outgoing(self, ack: bool) -> Result<(Option<Text<'a>>, Outgoing<'a>), Mistake> {
-        let timeout = self.timeout()?;
-        let topic = self.topic.ok_or_else(|| bad("it needs a \"topic\""))?;
+    fn subject(&mut self) -> Result<Subject<'a>, Mistake> {
+        let topic = self.topic.take().ok_or_else(|| bad("it needs a \"topic\""))?;
         Topic::check(topic.as_str()).map_err(|error| bad(&error.to_string()))?;
+        Ok(Subject { topic, replies: checked_replies(self.replies, self.id.is_some())? })
+    }
+
+    fn outgoing(self, ack: bool) -> Result<Outgoing<'a>, Mistake> {
+        let timeout = self.timeout()?;
         let payload = match (self.text, self.data) {
             (Some(text), None) => Payload::Text(text),
             (None, Some(data)) => Payload::Data(
@@ -291,7 +359,7 @@ impl<'a> Fields<'a> {
             (Some(_), Some(_)) => return Err(bad("it has both \"text\" and \"data\"")),
         };
         let when_full = self.when_full.unwrap_or_default();
-        Ok((self.to, Outgoing { topic, payload, ack: self.ack.unwrap_or(ack), timeout, when_full }))
+        Ok(Outgoing { payload, ack: self.ack.unwrap_or(ack), timeout, when_full })
     }
 
     fn ping(self) -> Result<Op<'a>, Mistake> {
@@ -321,16 +389,34 @@ impl<'a> Fields<'a> {
     }
 
     fn timeout(&self) -> Result<Duration, Mistake> {
-        let Some(milliseconds) = self.timeout_ms else { return Ok(limits::DEFAULT_TIMEOUT) };
-        let timeout = Duration::from_millis(milliseconds);
-        if timeout.is_zero() || timeout > limits::TIMEOUT_MAX {
-            return Err(bad(&format!("\"timeout_ms\" is 1 to {}", limits::TIMEOUT_MAX.as_millis())));
-        }
-        Ok(timeout)
+        checked_timeout(self.timeout_ms)
     }
 }
 
-fn bad(message: &str) -> Mistake {
+/// The deadline that `timeout_ms` names.
+pub(super) fn checked_timeout(timeout_ms: Option<u64>) -> Result<Duration, Mistake> {
+    let Some(milliseconds) = timeout_ms else { return Ok(limits::DEFAULT_TIMEOUT) };
+    let timeout = Duration::from_millis(milliseconds);
+    if timeout.is_zero() || timeout > limits::TIMEOUT_MAX {
+        return Err(bad(&format!("\"timeout_ms\" is 1 to {}", limits::TIMEOUT_MAX.as_millis())));
+    }
+    Ok(timeout)
+}
+
+/// How many replies are awaited: only a request with an id can say of what they are.
+fn checked_replies(replies: Option<u32>, has_id: bool) -> Result<Option<NonZeroU32>, Mistake> {
+    let Some(count) = replies else { return Ok(None) };
+    let replies = NonZeroU32::new(count).filter(|count| count.get() <= limits::REPLIES);
+    if replies.is_none() {
+        return Err(bad(&format!("\"replies\" is 1 to {}", limits::REPLIES)));
+    }
+    if !has_id {
+        return Err(bad("with \"replies\" it needs an \"id\""));
+    }
+    Ok(replies)
+}
+
+pub(super) fn bad(message: &str) -> Mistake {
     (ErrorCode::BadRequest, message.to_owned())
 }
 
@@ -347,7 +433,9 @@ mod tests {
     #[test]
     fn a_send_borrows_its_text_from_the_line() {
         let line = br#"{"op":"send","id":7,"to":"pi","topic":"chat","text":"hi","unknown":[1]}"#;
-        let Request { id, op: Op::Send { to, message } } = Request::parse(line).unwrap() else { panic!() };
+        let Request { id, op: Op::Send { to, message, .. } } = Request::parse(line).unwrap() else {
+            panic!()
+        };
         assert_eq!(id, Some(RequestId(7)));
         assert!(matches!(to.0, Cow::Borrowed("pi")));
         assert!(matches!(message.payload, Payload::Text(Text(Cow::Borrowed("hi")))));

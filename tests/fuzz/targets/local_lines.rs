@@ -34,6 +34,11 @@ pub fn run(data: &[u8]) {
                 rig.node.handle_written(APP, 0, rig.now);
             }
             2 => drop(rig.wait(pause(&mut input))),
+            3 if rig.reply_to.is_some() => {
+                let reply_to = rig.reply_to.unwrap();
+                kept.extend_from_slice(format!("{{\"op\":\"reply\",\"reply_to\":\"{reply_to}\",").as_bytes());
+                kept.extend_from_slice(b"\"text\":\"\",\"id\":1}\n");
+            }
             _ => kept.extend_from_slice(piece(&mut input, 0xffff)),
         }
         let used = hand_over(&mut rig, &mut lines, &kept);

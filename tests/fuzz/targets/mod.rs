@@ -8,6 +8,7 @@ pub mod datagram;
 pub mod files;
 pub mod handshake;
 pub mod hello;
+pub mod local_frames;
 pub mod local_lines;
 #[allow(dead_code, reason = "it knows more than is asked of it here")]
 #[path = "../../server/member.rs"]

@@ -12,7 +12,8 @@ use atonce::crypto::network::NetworkKeys;
 use atonce::id::ClientId;
 use atonce::limits;
 use atonce::time::Instant;
-use atonce::wire::local;
+use atonce::wire::local::frame::{Header, PREFACE, flag, kind};
+use atonce::wire::local::{self, ReplyTo};
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -29,11 +30,15 @@ pub struct Rig {
     pub node: Node,
     pub now: Instant,
     pub started: Instant,
-    /// What each app read that is no whole line yet.
+    /// What each app read that is no whole line or frame yet.
     apps: BTreeMap<ClientId, Vec<u8>>,
+    /// Those that speak in frames.
+    in_frames: BTreeSet<ClientId>,
+    /// What the last request that an app read may be replied to with.
+    pub reply_to: Option<ReplyTo>,
     /// Those beside the usual one that are open.
     pub ports: BTreeSet<OwnPort>,
-    /// Lines that the apps have read.
+    /// Lines and frames that the apps have read.
     pub lines: usize,
     /// The apps read nothing.
     pub deaf: bool,
@@ -86,6 +91,8 @@ impl Rig {
             now,
             started: now,
             apps: BTreeMap::new(),
+            in_frames: BTreeSet::new(),
+            reply_to: None,
             ports: BTreeSet::new(),
             lines: 0,
             deaf: false,
@@ -98,6 +105,15 @@ impl Rig {
     pub fn connect(&mut self, client: ClientId) {
         self.node.handle_connect(client, true, self.now).unwrap();
         self.apps.insert(client, Vec::new());
+    }
+
+    /// An app that speaks in frames.
+    pub fn connect_in_frames(&mut self, client: ClientId) {
+        self.connect(client);
+        self.in_frames.insert(client);
+        self.node.handle_preface(client, self.now);
+        self.drain();
+        assert_eq!(self.apps.insert(client, Vec::new()), Some(PREFACE.to_vec()));
     }
 
     pub fn say(&mut self, client: ClientId, line: &str) {
@@ -172,14 +188,51 @@ impl Rig {
         self.node.handle_written(client, output.len(), self.now);
         let Some(partial) = self.apps.get_mut(&client) else { return };
         partial.extend_from_slice(&output);
+        if self.in_frames.contains(&client) {
+            while let Some((head, rest)) = partial.split_first_chunk() {
+                let header = Header::from_bytes(head);
+                let Some(body) = rest.get(..header.body_bytes as usize) else { break };
+                assert!(body.len() <= limits::FRAME_BODY_BYTES, "a body of {} bytes", body.len());
+                if let Some(reply_to) = read_frame(header, body) {
+                    self.reply_to = Some(reply_to);
+                }
+                partial.drain(..Header::BYTES + header.body_bytes as usize);
+                self.lines += 1;
+            }
+            return;
+        }
         while let Some(end) = partial.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = partial.drain(..=end).collect();
             assert!(line.len() <= limits::LINE_BYTES, "a line of {} bytes", line.len());
             let event = serde_json::from_slice::<local::Event<'_>>(&line);
             assert!(event.is_ok(), "{event:?}: {}", String::from_utf8_lossy(&line));
+            if let Ok(local::Event::Message { reply_to: Some(reply_to), .. }) = event {
+                self.reply_to = Some(reply_to.parse().unwrap());
+            }
             self.lines += 1;
         }
     }
+}
+
+/// A frame of the daemon is one that the document has; what it may be replied to with.
+fn read_frame(header: Header, body: &[u8]) -> Option<ReplyTo> {
+    let path = header.flags & !flag::REQUEST;
+    match header.kind {
+        kind::EVENT => {
+            let event = serde_json::from_slice::<local::Event<'_>>(body);
+            assert!(event.is_ok(), "{event:?}: {}", String::from_utf8_lossy(body));
+        }
+        kind::RESULT => assert!(body.len() == 48 && header.id != 0 && header.flags <= flag::REPLIES),
+        kind::MESSAGE => {
+            assert!(body.len() >= 8 && header.chan.0 != 0 && (1..=4).contains(&path));
+            if header.flags & flag::REQUEST != 0 {
+                return body[8..].first_chunk().map(ReplyTo::from_bytes);
+            }
+        }
+        kind::REPLIED => assert!(body.len() >= 8 && header.chan.0 != 0 && header.id != 0),
+        other => panic!("the daemon sends no frame of type {other}"),
+    }
+    None
 }
 
 /// The bytes that went to one address.

@@ -1,0 +1,210 @@
+//! Requests that wait for replies (socket.md, 3): who may reply, how many did, and when it ends.
+//!
+//! Each has a token drawn at random, which travels with the message. A reply names it, and counts if it comes from a
+//! node to which the request went. A request ends once: with the last reply that it waits for, at its deadline, or when
+//! nobody is left who could reply.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::core::Node;
+use crate::core::encoder::{Incoming, Subject};
+use crate::core::letters::{Address, Letter, Sender};
+use crate::core::timers::Timer;
+use crate::id::{ClientId, NodeId, ReplyToken, RequestId};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::local::{Ending, ErrorCode, Outcome, Outgoing, PathKind, ReplyTo, WhenFull};
+use crate::wire::message::Fate;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Asks {
+    by_token: BTreeMap<ReplyToken, Ask>,
+}
+
+/// One request that waits.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) client: ClientId,
+    pub(crate) id: RequestId,
+    pub(crate) message: Message,
+    /// Who may reply, by id.
+    pub(crate) asked: Vec<NodeId>,
+    pub(crate) wanted: NonZeroU32,
+    pub(crate) came: u32,
+    pub(crate) accepted: Instant,
+    pub(crate) deadline: Instant,
+    /// For how much it counts among what its app has no answer to.
+    pub(crate) bytes: usize,
+}
+
+/// The message that asks.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// It was sent to one peer, and this became of it.
+    Sent { peer: NodeId, outcome: Option<(Outcome, Option<Duration>)> },
+    /// It was published to so many peers; the publication has the outcomes, if they are awaited.
+    Published { sent: u64, publication: Option<u64> },
+}
+
+impl Node {
+    /// A token that no request has.
+    pub(crate) fn draw_token(&mut self) -> ReplyToken {
+        loop {
+            let token = ReplyToken(self.rng.next_u64());
+            if !self.asks.by_token.contains_key(&token) {
+                return token;
+            }
+        }
+    }
+
+    /// A request waits from now on; it ends at once if nobody was asked.
+    pub(crate) fn begin_ask(&mut self, token: ReplyToken, mut ask: Ask) {
+        ask.asked.sort();
+        self.owe(ask.client, ask.bytes);
+        self.timers.set(Timer::Ask(token), ask.deadline);
+        let nobody = ask.asked.is_empty();
+        self.asks.by_token.insert(token, ask);
+        if nobody {
+            self.end_ask(token);
+        }
+    }
+
+    /// What became of the message, or of its copy for `peer`.
+    pub(crate) fn ask_reported(
+        &mut self,
+        token: ReplyToken,
+        peer: NodeId,
+        outcome: Outcome,
+        took: Option<Duration>,
+    ) {
+        let Some(ask) = self.asks.by_token.get_mut(&token) else { return };
+        if let Message::Sent { outcome: known, .. } = &mut ask.message {
+            *known = Some((outcome, took));
+        }
+        if !matches!(outcome, Outcome::Delivered | Outcome::Sent) {
+            if let Ok(at) = ask.asked.binary_search(&peer) {
+                ask.asked.remove(at);
+            }
+            if ask.asked.is_empty() {
+                self.end_ask(token);
+            }
+        }
+    }
+
+    /// A reply came. It counts if its sender was asked, and the request waits for more.
+    pub(crate) fn on_reply(
+        &mut self,
+        from: NodeId,
+        path: PathKind,
+        token: ReplyToken,
+        payload: &[u8],
+        tracked: bool,
+    ) -> Fate {
+        let Some(ask) = self.asks.by_token.get_mut(&token) else { return Fate::NoListener };
+        if ask.asked.binary_search(&from).is_err() {
+            return Fate::NoListener;
+        }
+        let Some(known) = self.clients.get_mut(ask.client) else { return Fate::NoListener };
+        let name = self.peers.get(&from).map_or(&self.config.name, |peer| &peer.name);
+        let at = self.clock.since_1970(self.now);
+        let incoming = Incoming { from, name, subject: Subject::ReplyTo(ask.id), path, at, payload };
+        let event = known.speaks_lines().then(|| incoming.event(&mut self.words));
+        if !known.tell_message(&incoming, event.as_ref()) {
+            if !tracked {
+                known.lose(payload.len());
+            }
+            return Fate::Busy;
+        }
+        ask.came += 1;
+        let client = ask.client;
+        if ask.came >= ask.wanted.get() {
+            self.end_ask(token);
+        }
+        self.tell_output(client);
+        Fate::Delivered
+    }
+
+    pub(crate) fn on_ask_timer(&mut self, token: ReplyToken) {
+        self.end_ask(token);
+    }
+
+    /// The request waits no more: its app has the result.
+    fn end_ask(&mut self, token: ReplyToken) {
+        let Some(ask) = self.asks.by_token.remove(&token) else { return };
+        self.timers.clear(Timer::Ask(token));
+        if let Some(known) = self.clients.get_mut(ask.client) {
+            known.paid(ask.bytes);
+        }
+        let (client, id, replies) = (ask.client, Some(ask.id), Some(ask.came));
+        match ask.message {
+            Message::Sent { peer, outcome } => {
+                let online = || self.peers.get(&peer).is_some_and(|peer| peer.is_online());
+                let (outcome, took) = match outcome {
+                    Some(known) => known,
+                    // The reply overtook the word that the request was delivered.
+                    None if ask.came > 0 => (Outcome::Delivered, Some(self.now.since(ask.accepted))),
+                    None if online() => (Outcome::Timeout, None),
+                    None => (Outcome::Unreachable, None),
+                };
+                let sender = Sender { client, id, publication: None, ask: None };
+                self.end_send(sender, peer, outcome, took, replies);
+            }
+            Message::Published { sent, publication } => {
+                let publication = publication.and_then(|number| self.publications.remove(&number));
+                let outcomes = publication.map(|publication| self.outcomes_named(publication.outcomes));
+                self.result(client, id, Ending::Publish { sent, outcomes, replies });
+            }
+        }
+    }
+
+    /// An app went away: nobody waits for the replies to what it asked.
+    pub(crate) fn forget_asks_of(&mut self, client: ClientId) {
+        let timers = &mut self.timers;
+        self.asks.by_token.retain(|token, ask| {
+            let stays = ask.client != client;
+            if !stays {
+                timers.clear(Timer::Ask(*token));
+            }
+            stays
+        });
+    }
+
+    /// An app replies to a request.
+    pub(crate) fn reply(
+        &mut self,
+        client: ClientId,
+        id: Option<RequestId>,
+        reply_to: ReplyTo,
+        message: &Outgoing<'_>,
+    ) {
+        let ReplyTo { node, token } = reply_to;
+        if node != self.id && !self.peers.is_known(&node) {
+            let message = format!("no node with the id {node} was ever heard of");
+            let hint = "hand reply_to back to the daemon that it came from";
+            return self.refuse(client, id, ErrorCode::NoPeer, message.into(), hint);
+        }
+        let sender = Sender { client, id, publication: None, ask: None };
+        let payload = message.payload.as_bytes();
+        if payload.len() > limits::PAYLOAD_BYTES {
+            return self.end_send(sender, node, Outcome::TooBig, None, None);
+        }
+        if node == self.id {
+            let fate = self.on_reply(node, PathKind::Local, token, payload, message.ack);
+            return self.end_send(sender, node, fate.into(), Some(Duration::ZERO), None);
+        }
+        let letter = Letter {
+            address: Address::Reply(token),
+            payload,
+            tracked: message.ack,
+            deadline: self.now + message.timeout,
+            may_wait: message.when_full == WhenFull::Wait,
+        };
+        self.owe(client, payload.len());
+        if let Some(outcome) = self.dispatch(node, letter, sender) {
+            self.report(sender, node, outcome, None, payload.len());
+        }
+    }
+}
