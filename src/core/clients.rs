@@ -377,6 +377,7 @@ mod tests {
             data: None,
             path: PathKind::Lan,
             at: "".into(),
+            reply_to: None,
         }
     }
 

@@ -166,7 +166,7 @@ impl Node {
             let publication = Publication { client, id, bytes: payload.len(), sent, outcomes: Vec::new() };
             self.begin_publication(publication)
         } else {
-            self.result(client, id, Ending::Publish { sent, outcomes: None });
+            self.result(client, id, Ending::Publish { sent, outcomes: None, replies: None });
             Sender { client, id: None, publication: None }
         };
         let letter = self.letter(message);
@@ -248,7 +248,7 @@ impl Node {
                 PeerOutcome { peer: PeerRef { name: name.into(), id: peer }, outcome }
             })
             .collect();
-        self.result(client, id, Ending::Publish { sent, outcomes: Some(named) });
+        self.result(client, id, Ending::Publish { sent, outcomes: Some(named), replies: None });
     }
 
     fn end_send(
@@ -269,6 +269,7 @@ impl Node {
             peer: PeerRef { name: name.into(), id: peer },
             path,
             rtt_us: took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+            replies: None,
         };
         known.tell(&Event::Result { id: sender.id, ending });
         self.tell_output(sender.client);
@@ -405,6 +406,7 @@ impl Node {
             data: data.as_deref().map(Into::into),
             path,
             at: self.clock_text.as_str().into(),
+            reply_to: None,
         };
         let (mut taken, mut full) = (false, 0);
         for client in listeners.iter().filter(|client| Some(**client) != except) {

@@ -167,6 +167,9 @@ pub enum Ending<'a> {
         path: Option<PathKind>,
         /// From its first departure to the answer, in microseconds.
         rtt_us: Option<u64>,
+        /// How many replies came, if it waited for any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replies: Option<u64>,
     },
     /// Of a `ping`.
     Ping {
@@ -186,6 +189,9 @@ pub enum Ending<'a> {
         /// What became of each copy, if that was asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         outcomes: Option<Vec<PeerOutcome<'a>>>,
+        /// How many replies came, if it waited for any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replies: Option<u64>,
     },
 }
 
@@ -249,6 +255,27 @@ pub enum Event<'a> {
         from: PeerRef<'a>,
         /// On which topic.
         topic: Cow<'a, str>,
+        /// The bytes, when they are UTF-8.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Cow<'a, str>>,
+        /// The bytes in base64, when they are not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Cow<'a, str>>,
+        /// How it came.
+        path: PathKind,
+        /// When it came, RFC 3339.
+        at: Cow<'a, str>,
+        /// What a reply to it names, if its sender waits for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply_to: Option<Cow<'a, str>>,
+    },
+    /// A reply to a message that waits for some.
+    Reply {
+        /// Which request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<RequestId>,
+        /// Who replied.
+        from: PeerRef<'a>,
         /// The bytes, when they are UTF-8.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<Cow<'a, str>>,
@@ -374,6 +401,7 @@ mod tests {
             peer: peer.clone(),
             path: Some(PathKind::Lan),
             rtt_us: Some(812),
+            replies: None,
         };
         assert_eq!(
             json(&Event::Result { id: Some(RequestId(7)), ending: send }),
@@ -412,10 +440,11 @@ mod tests {
         let peer = PeerRef { name: "pi".into(), id: NodeId([3; 32]) };
         let trips = RoundTrips { min: 1, p50: 2, max: 3 };
         for ending in [
-            Ending::Send { outcome: Outcome::Delivered, peer: peer.clone(), path: None, rtt_us: Some(1) },
+            Ending::Send { outcome: Outcome::Delivered, peer: peer.clone(), path: None, rtt_us: Some(1), replies: None },
             Ending::Publish {
                 sent: 3,
                 outcomes: Some(vec![PeerOutcome { peer: peer.clone(), outcome: Outcome::Busy }]),
+                replies: Some(2),
             },
             Ending::Ping { peer, sent: 1, received: 1, rtt_us: Some(trips) },
         ] {
