@@ -158,7 +158,7 @@ impl Client {
     ) -> Result<Sent, Error> {
         let request = Line { to: Some(to), ..Line::message("send", topic, options) };
         self.ask_message(request, payload, options, |event, _| {
-            let local::Event::Result { ending: local::Ending::Send { outcome, peer, path, rtt_us }, .. } =
+            let local::Event::Result { ending: local::Ending::Send { outcome, peer, path, rtt_us, .. }, .. } =
                 event
             else {
                 return unfit(&event);
@@ -178,7 +178,7 @@ impl Client {
     ) -> Result<Published, Error> {
         let request = Line::message("publish", topic, options);
         self.ask_message(request, payload, options, |event, _| {
-            let local::Event::Result { ending: local::Ending::Publish { sent, outcomes }, .. } = event else {
+            let local::Event::Result { ending: local::Ending::Publish { sent, outcomes, .. }, .. } = event else {
                 return unfit(&event);
             };
             let each = |copy: PeerOutcome<'_>| PeerOutcome { peer: owned(copy.peer), outcome: copy.outcome };
@@ -402,6 +402,7 @@ impl Client {
             | local::Event::Ok { id: of, .. }
             | local::Event::Result { id: of, .. }
             | local::Event::Invitation { id: of, .. }
+            | local::Event::Reply { id: of, .. }
             | local::Event::Pong { id: of, .. } => id.is_some() && *of == id,
             local::Event::Peer(_) => id.is_some(),
             local::Event::Message { .. }

@@ -98,7 +98,7 @@ fn text_or_data<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S
 
 pub(super) fn event_of(event: local::Event<'_>) -> Result<Option<Event>, Error> {
     Ok(Some(match event {
-        local::Event::Message { from, topic, text, data, path, at } => {
+        local::Event::Message { from, topic, text, data, path, at, reply_to: _ } => {
             let payload = match (text, data) {
                 (Some(text), _) => text.into_owned().into_bytes(),
                 (None, Some(data)) => BASE64
@@ -124,6 +124,7 @@ pub(super) fn event_of(event: local::Event<'_>) -> Result<Option<Event>, Error> 
         | local::Event::Result { .. }
         | local::Event::Invitation { .. }
         | local::Event::Peer(_)
+        | local::Event::Reply { .. }
         | local::Event::Pong { .. } => return Ok(None),
     }))
 }
