@@ -6,11 +6,11 @@ mod fake;
 use std::time::Duration;
 
 use atonce::Client;
-use atonce::client::{Error, ErrorCode, Event, Outcome, PathKind, PingOptions, SendOptions};
-use serde_json::json;
+use atonce::client::{Error, ErrorCode, Event, Outcome, PathKind, PingOptions, RequestOptions, SendOptions};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::fake::{Fake, Session, message, node, ok, peers};
+use crate::fake::{Fake, Session, error, message, node, ok, peers};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -279,4 +279,350 @@ async fn a_socket_without_a_daemon_says_why_it_is_without() {
     assert_eq!(kind().await, std::io::ErrorKind::NotFound);
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert_eq!(kind().await, std::io::ErrorKind::ConnectionRefused);
+}
+
+fn delivered(request: &Value) -> Value {
+    json!({"ev": "result", "id": request["id"], "outcome": "delivered", "peer": node("pi", 2), "path": "lan", "rtt_us": 812})
+}
+
+async fn next(client: &mut Client) -> Event {
+    timeout(LONG, client.next_event()).await.unwrap().unwrap()
+}
+
+/// The daemon was gone and is back.
+async fn reconnected(client: &mut Client) {
+    assert_eq!(next(client).await, Event::Disconnected);
+    assert_eq!(next(client).await, Event::Reconnected);
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_daemon_it_listens_and_watches_again_and_says_so_once() {
+    let asks = |session: &mut Session, ops: [(&str, Value); 3]| {
+        for (op, topic) in ops {
+            let request = session.expect(op);
+            assert_eq!(request["topic"], topic);
+            session.tell(&ok(&request)[0]);
+        }
+    };
+    let fake = Fake::restarted(
+        move |session| {
+            asks(session, [("listen", json!("b")), ("listen", json!("a")), ("watch", Value::Null)]);
+            let request = session.expect("unlisten");
+            session.tell(&ok(&request)[0]);
+            let request = session.expect("listen");
+            session.tell(&ok(&request)[0]);
+        },
+        move |session| {
+            asks(session, [("listen", json!("a")), ("listen", json!("c")), ("watch", Value::Null)]);
+            session.tell(&json!({"ev": "enter", "peer": node("pi", 2), "path": "lan", "snapshot": true}));
+            session.tell(&message("pi", "a", "here"));
+            session.wait_for_the_end();
+        },
+    );
+    let mut client = connect(&fake).await;
+    client.listen("b").await.unwrap();
+    client.listen("a").await.unwrap();
+    client.watch().await.unwrap();
+    client.unlisten("b").await.unwrap();
+    client.listen("c").await.unwrap();
+    reconnected(&mut client).await;
+    let enter = next(&mut client).await;
+    assert!(matches!(enter, Event::Enter { snapshot: true, .. }), "{enter:?}");
+    assert_eq!(next_text(&mut client).await, "here");
+    drop(client);
+    fake.finish();
+}
+
+#[tokio::test]
+async fn a_connection_comes_back_whichever_futures_are_dropped_meanwhile() {
+    let (go_on, wait) = std::sync::mpsc::channel();
+    let fake = Fake::restarted(
+        |session| {
+            let request = session.expect("listen");
+            session.tell(&ok(&request)[0]);
+        },
+        move |session| {
+            let request = session.expect("listen");
+            wait.recv().unwrap();
+            session.tell(&ok(&request)[0]);
+            session.wait_for_the_end();
+        },
+    );
+    let mut client = connect(&fake).await;
+    client.listen("a").await.unwrap();
+    assert_eq!(next(&mut client).await, Event::Disconnected);
+    for _ in 0..300 {
+        let early = timeout(Duration::from_millis(1), client.next_event()).await;
+        assert!(early.is_err(), "it listens again before it says so: {early:?}");
+    }
+    go_on.send(()).unwrap();
+    assert_eq!(next(&mut client).await, Event::Reconnected);
+    drop(client);
+    fake.finish();
+}
+
+#[tokio::test]
+async fn a_request_that_was_open_when_the_connection_broke_is_an_error_and_never_sent_again() {
+    let fake = Fake::restarted(
+        |session| drop(session.expect("send")),
+        |session| {
+            let request = session.expect("network");
+            let network = json!({"kind": "open", "fingerprint": null, "source": null});
+            session.tell(&json!({"ev": "ok", "id": request["id"], "network": network}));
+            assert_eq!(session.request(), None);
+        },
+    );
+    let mut client = connect(&fake).await;
+    let open = client.send("pi", "chat", b"once", SendOptions::default()).await;
+    assert!(matches!(open, Err(Error::Closed)), "{open:?}");
+    assert_eq!(client.network().await.unwrap().kind, "open");
+    reconnected(&mut client).await;
+    drop(client);
+    fake.finish();
+}
+
+#[tokio::test]
+async fn a_request_while_there_is_no_connection_waits_for_one_as_long_as_it_may_take_itself() {
+    let fake = Fake::restarted(
+        |_| {},
+        |session| {
+            let request = session.expect("send");
+            session.tell(&delivered(&request));
+        },
+    );
+    let mut client = connect(&fake).await;
+    assert_eq!(next(&mut client).await, Event::Disconnected);
+    let sent = client.send("pi", "chat", b"later", SendOptions::default()).await.unwrap();
+    assert_eq!(sent.outcome, Outcome::Delivered);
+    assert_eq!(next(&mut client).await, Event::Reconnected);
+    fake.finish();
+    assert_eq!(next(&mut client).await, Event::Disconnected);
+    let options = SendOptions { timeout: Duration::from_millis(1), ..SendOptions::default() };
+    let never = client.send("pi", "chat", b"never", options).await;
+    assert!(matches!(never, Err(Error::Unreachable { .. })), "{never:?}");
+}
+
+#[tokio::test]
+async fn whoever_may_be_started_before_the_daemon_waits_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("atonced.sock");
+    let never = Client::connect_when_there(&path, LONG, Duration::from_millis(100)).await;
+    assert!(matches!(never, Err(Error::Unreachable { .. })), "{never:?}");
+    let late = tokio::spawn({
+        let path = path.clone();
+        async move { Client::connect_when_there(&path, LONG, LONG).await }
+    });
+    tokio::task::yield_now().await;
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let daemon = std::thread::spawn(move || {
+        let mut session = Session::new(listener.accept().unwrap().0);
+        session.say_hello();
+        session.tell(&message("pi", "chat", "first"));
+        session.wait_for_the_end();
+    });
+    let mut client = late.await.unwrap().unwrap();
+    assert_eq!(next_text(&mut client).await, "first");
+    drop(client);
+    daemon.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_that_the_new_daemon_refuses_is_told_and_the_rest_goes_on() {
+    let fake = Fake::restarted(
+        |session| {
+            for _ in 0..2 {
+                let request = session.expect("listen");
+                session.tell(&ok(&request)[0]);
+            }
+        },
+        |session| {
+            let request = session.expect("listen");
+            session.tell(&error(&request, "limit")[0]);
+            let request = session.expect("listen");
+            session.tell(&ok(&request)[0]);
+            session.tell(&message("pi", "b", "still here"));
+            session.wait_for_the_end();
+        },
+    );
+    let mut client = connect(&fake).await;
+    client.listen("a").await.unwrap();
+    client.listen("b").await.unwrap();
+    assert_eq!(next(&mut client).await, Event::Disconnected);
+    let refused = client.next_event().await;
+    assert!(matches!(refused, Err(Error::Refused { code: ErrorCode::Limit, .. })), "{refused:?}");
+    assert_eq!(next(&mut client).await, Event::Reconnected);
+    assert_eq!(next_text(&mut client).await, "still here");
+    drop(client);
+    fake.finish();
+}
+
+#[tokio::test]
+async fn many_sends_are_under_way_at_once_and_their_outcomes_come_as_they_end() {
+    let fake = Fake::new(|session| {
+        let requests: Vec<Value> = (0..4).map(|_| session.expect("send")).collect();
+        session.tell(&message("pi", "chat", "meanwhile"));
+        session.tell(&delivered(&requests[2]));
+        session.tell(&error(&requests[0], "no-peer")[0]);
+        session.tell(&delivered(&requests[1]));
+        // The fourth is never answered.
+    });
+    let mut client = connect(&fake).await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(client.start_send("pi", "chat", b"x", SendOptions::default()).await.unwrap());
+    }
+    assert_eq!(client.under_way(), 4);
+    let mut ended = Vec::new();
+    while let Some(end) = client.next_outcome().await.unwrap() {
+        let number = ids.iter().position(|id| *id == end.id).unwrap();
+        ended.push((number, end.result.map(|sent| sent.outcome)));
+    }
+    assert!(matches!(
+        &ended[..],
+        [
+            (2, Ok(Outcome::Delivered)),
+            (0, Err(Error::Refused { code: ErrorCode::NoPeer, .. })),
+            (1, Ok(Outcome::Delivered)),
+            (3, Err(Error::Closed))
+        ]
+    ));
+    assert_eq!(next_text(&mut client).await, "meanwhile");
+    fake.finish();
+}
+
+#[tokio::test]
+async fn the_send_beyond_what_may_be_under_way_waits_for_one_to_end() {
+    let fake = Fake::new(|session| {
+        let first = session.expect("send");
+        for _ in 1..1024 {
+            session.expect("send");
+        }
+        session.tell(&delivered(&first));
+        session.expect("send");
+        session.wait_for_the_end();
+    });
+    let mut client = connect(&fake).await;
+    for _ in 0..1025 {
+        client.start_send("pi", "chat", b"x", SendOptions::default()).await.unwrap();
+    }
+    assert_eq!(client.under_way(), 1024);
+    assert!(client.next_outcome().await.unwrap().unwrap().result.is_ok());
+    // The last one has to be written yet.
+    assert!(timeout(Duration::from_millis(50), client.next_outcome()).await.is_err());
+    drop(client);
+    fake.finish();
+}
+
+#[tokio::test]
+async fn a_send_that_is_never_answered_ends_with_its_time() {
+    let fake = Fake::new(Session::wait_for_the_end);
+    let mut client = connect(&fake).await;
+    let options = SendOptions { timeout: Duration::from_millis(1), ..SendOptions::default() };
+    let id = client.start_send("pi", "chat", b"x", options).await.unwrap();
+    let ended = client.next_outcome().await.unwrap().unwrap();
+    assert!(ended.id == id && matches!(ended.result, Err(Error::Timeout(_))), "{ended:?}");
+    assert!(client.next_outcome().await.unwrap().is_none());
+    drop(client);
+    fake.finish();
+}
+
+fn reply(request: &Value, text: &str) -> Value {
+    json!({"ev": "reply", "id": request["id"], "from": node("pi", 2), "text": text, "path": "lan", "at": ""})
+}
+
+#[tokio::test]
+async fn a_request_gives_the_first_reply_or_the_outcome_without_one() {
+    let fake = Fake::new(|session| {
+        let request = session.expect("send");
+        assert_eq!(
+            (&request["replies"], &request["ack"], &request["timeout_ms"]),
+            (&json!(1), &json!(true), &json!(5000))
+        );
+        session.tell(&reply(&json!({"id": 999}), "another's"));
+        session.tell(&reply(&request, "noon"));
+        let mut result = delivered(&request);
+        result["replies"] = json!(1);
+        session.tell(&result);
+        let request = session.expect("send");
+        let mut result = delivered(&request);
+        (result["replies"], result["outcome"]) = (json!(0), json!("no-listener"));
+        session.tell(&result);
+        session.wait_for_the_end();
+    });
+    let mut client = connect(&fake).await;
+    let answered = client.request("pi", "time", b"", RequestOptions::default()).await.unwrap();
+    assert_eq!(answered.reply.unwrap().payload, b"noon");
+    assert_eq!((answered.sent.outcome, answered.sent.replies), (Outcome::Delivered, Some(1)));
+    let nobody = client.request("pi", "time", b"", RequestOptions::default()).await.unwrap();
+    assert_eq!((nobody.reply, nobody.sent.outcome), (None, Outcome::NoListener));
+    drop(client);
+    fake.finish();
+}
+
+#[tokio::test]
+async fn a_request_to_all_gives_each_reply_as_it_comes_and_their_count() {
+    let fake = Fake::new(|session| {
+        let request = session.expect("publish");
+        assert_eq!(request["replies"], json!(3));
+        for text in ["one", "two"] {
+            session.tell(&reply(&request, text));
+        }
+        session.tell(&json!({"ev": "result", "id": request["id"], "sent": 4, "replies": 2, "outcomes": []}));
+        session.wait_for_the_end();
+    });
+    let mut client = connect(&fake).await;
+    let mut told = Vec::new();
+    let asked = client
+        .request_all("time", b"", 3, RequestOptions::default(), |reply| {
+            told.push(String::from_utf8(reply.payload).unwrap());
+        })
+        .await
+        .unwrap();
+    assert_eq!((asked.sent, asked.replies), (4, Some(2)));
+    assert_eq!(told, ["one", "two"]);
+    drop(client);
+    fake.finish();
+}
+
+#[tokio::test]
+async fn a_reply_names_what_the_message_said_is_to_be_named() {
+    let fake = Fake::new(|session| {
+        let mut question = message("pi", "time", "now?");
+        question["reply_to"] = json!("abc.7");
+        session.tell(&question);
+        let request = session.expect("reply");
+        assert_eq!(
+            (&request["reply_to"], &request["text"], request.get("topic")),
+            (&json!("abc.7"), &json!("noon"), None)
+        );
+        session.tell(&delivered(&request));
+        session.wait_for_the_end();
+    });
+    let mut client = connect(&fake).await;
+    let Event::Message(question) = next(&mut client).await else { panic!("a message was told") };
+    let to = question.reply_to.unwrap();
+    let sent = client.reply(&to, b"noon", SendOptions::default()).await.unwrap();
+    assert_eq!(sent.outcome, Outcome::Delivered);
+    drop(client);
+    fake.finish();
+}
+
+#[tokio::test]
+async fn a_text_that_would_not_fit_a_line_goes_as_base64() {
+    const MOST: usize = 61_440;
+    let fake = Fake::raw(|session| {
+        session.say_hello_with(MOST);
+        for field in ["text", "data", "data"] {
+            let request = session.expect("send");
+            assert!(request[field].is_string() && request.to_string().len() < 98_304, "{field}");
+            session.tell(&delivered(&request));
+        }
+        session.wait_for_the_end();
+    });
+    let mut client = connect(&fake).await;
+    for payload in [vec![b'x'; MOST], vec![b'\\'; MOST], vec![0xff; MOST]] {
+        client.send("pi", "chat", &payload, SendOptions::default()).await.unwrap();
+    }
+    drop(client);
+    fake.finish();
 }

@@ -7,6 +7,7 @@ mod event;
 mod request;
 mod status;
 
+#[cfg(feature = "daemon")]
 pub(crate) use event::id_text;
 pub use event::{
     Ending, ErrorCode, Event, Outcome, PathInfo, PathKind, PeerInfo, PeerOutcome, PeerRef, PeerState,

@@ -440,7 +440,13 @@ mod tests {
         let peer = PeerRef { name: "pi".into(), id: NodeId([3; 32]) };
         let trips = RoundTrips { min: 1, p50: 2, max: 3 };
         for ending in [
-            Ending::Send { outcome: Outcome::Delivered, peer: peer.clone(), path: None, rtt_us: Some(1), replies: None },
+            Ending::Send {
+                outcome: Outcome::Delivered,
+                peer: peer.clone(),
+                path: None,
+                rtt_us: Some(1),
+                replies: None,
+            },
             Ending::Publish {
                 sent: 3,
                 outcomes: Some(vec![PeerOutcome { peer: peer.clone(), outcome: Outcome::Busy }]),
