@@ -391,21 +391,17 @@ impl Client {
                 Ok(Sorted::Other)
             }
             // Of no request in particular: the last words before the daemon closes.
-            None if matches!(event, local::Event::Error { .. }) => {
-                let refused = refusal(event);
-                if self.link.is_greeting() {
-                    self.lost(refused);
-                    return Ok(Sorted::Other);
+            None => match accepted(event) {
+                Err(refused) if self.link.is_greeting() => {
+                    self.lost(Some(refused));
+                    Ok(Sorted::Other)
                 }
-                refused.map_or(Ok(Sorted::Other), Err)
-            }
-            Some(of) if Some(of) == id => match event {
-                local::Event::Error { .. } => Err(refusal(event).unwrap_or(Error::Closed)),
-                event => Ok(match take(event, line) {
-                    Found::Break(answer) => Sorted::Done(answer),
-                    Found::Continue(()) => Sorted::Part,
-                }),
+                accepted => accepted.map(|_| Sorted::Other),
             },
+            Some(of) if Some(of) == id => Ok(match take(accepted(event)?, line) {
+                Found::Break(answer) => Sorted::Done(answer),
+                Found::Continue(()) => Sorted::Part,
+            }),
             // The late answer to a question that nobody waits for any more.
             _ => Ok(Sorted::Other),
         }
@@ -413,30 +409,30 @@ impl Client {
 
     /// Takes the answer to a line of the greeting.
     fn greeted(&mut self, id: RequestId, event: local::Event<'_>) -> Result<(), Error> {
-        let said = self.greeting.answered(id);
+        let Some(said) = self.greeting.answered(id) else { return Ok(()) };
         let mut refused = Ok(());
-        match (said, event) {
-            (Some(Said::Hello), local::Event::Ok { hello: Some(hello), .. }) => {
+        match (said, accepted(event)) {
+            (Said::Hello, Ok(local::Event::Ok { hello: Some(hello), .. })) => {
                 self.hello = owned_hello(hello);
                 if self.known == Known::Gone {
                     self.waiting.push_connection(Event::Reconnected);
                 }
                 self.known = Known::There;
             }
-            (Some(Said::Hello), event @ local::Event::Error { .. }) => {
-                self.lost(refusal(event));
+            (Said::Hello, Err(error)) => {
+                self.lost(Some(error));
                 return Ok(());
             }
-            (Some(Said::Listen(topic)), event @ local::Event::Error { .. }) => {
+            (Said::Listen(topic), Err(error)) => {
                 self.wishes.topics.remove(&topic);
-                refused = refusal(event).map_or(Ok(()), Err);
+                refused = Err(error);
             }
-            (Some(Said::Watch(_)), event @ local::Event::Error { .. }) => {
+            (Said::Watch(_), Err(error)) => {
                 self.wishes.watch = None;
-                refused = refusal(event).map_or(Ok(()), Err);
+                refused = Err(error);
             }
-            (Some(Said::Listen(_) | Said::Watch(_)), local::Event::Ok { .. }) | (None, _) => {}
-            (Some(_), event) => return Err(unfit(&event)),
+            (Said::Listen(_) | Said::Watch(_), Ok(local::Event::Ok { .. })) => {}
+            (_, Ok(event)) => return Err(unfit(&event)),
         }
         if self.greeting.is_done() {
             self.link.greeted();
@@ -472,16 +468,14 @@ enum Sorted<T> {
 }
 
 fn ok(event: &local::Event<'_>) -> Found<()> {
-    Found::Break(match event {
-        local::Event::Ok { .. } => Ok(()),
-        _ => Err(unfit(event)),
-    })
+    let local::Event::Ok { .. } = event else { return Found::Break(Err(unfit(event))) };
+    Found::Break(Ok(()))
 }
 
-/// The daemon's refusal, if it is one.
-fn refusal(event: local::Event<'_>) -> Option<Error> {
-    let local::Event::Error { code, message, hint, .. } = event else { return None };
-    Some(Error::Refused { code, message: message.into_owned(), hint: hint.into_owned() })
+/// The daemon's answer, unless it refuses.
+fn accepted(event: local::Event<'_>) -> Result<local::Event<'_>, Error> {
+    let local::Event::Error { code, message, hint, .. } = event else { return Ok(event) };
+    Err(Error::Refused { code, message: message.into_owned(), hint: hint.into_owned() })
 }
 
 fn owned_hello(hello: Hello<'_>) -> Hello<'static> {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::time::{Instant, timeout_at};
 
 use super::request::Line;
-use super::{Client, Error, GRACE, PRESENCE_KEPT, SendOptions, Sent};
+use super::{Client, Error, GRACE, PRESENCE_KEPT, SendOptions, Sent, accepted};
 use crate::id::RequestId;
 use crate::limits;
 use crate::wire::local;
@@ -126,13 +126,7 @@ impl Sends {
 
     /// Takes the daemon's last word on a message.
     pub(super) fn answered(&mut self, id: RequestId, event: local::Event<'_>) {
-        let result = match event {
-            local::Event::Error { code, message, hint, .. } => {
-                Err(Error::Refused { code, message: message.into_owned(), hint: hint.into_owned() })
-            }
-            event => Sent::of(event),
-        };
-        self.end(id, result);
+        self.end(id, accepted(event).and_then(Sent::of));
     }
 
     /// The connection is gone, and with it all that was under way.

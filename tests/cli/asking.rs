@@ -96,7 +96,7 @@ fn a_bench_tells_what_was_delivered_for_programs_and_for_people() {
                 (&json!("atonce.discard"), 100)
             );
             count += 1;
-            result(if count % 4 == 0 { "timeout" } else { "delivered" })(request)
+            result(if count.is_multiple_of(4) { "timeout" } else { "delivered" })(request)
         })
     };
     let bench = ["bench", "pi-attic", "--for", "50ms", "--size", "100", "--window", "8"];
