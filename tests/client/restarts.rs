@@ -124,6 +124,31 @@ async fn a_request_while_there_is_no_connection_waits_for_one_as_long_as_it_may_
 }
 
 #[tokio::test]
+async fn an_app_that_was_idle_asks_the_new_daemon_and_not_the_old_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("atonced.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let daemon = std::thread::spawn(move || {
+        let mut session = Session::new(listener.accept().unwrap().0);
+        session.say_hello();
+        session.tell(&message("pi", "chat", "last words"));
+        drop(session);
+        tell.send(()).unwrap();
+        let mut session = Session::new(listener.accept().unwrap().0);
+        session.say_hello();
+        let request = session.expect("send");
+        session.tell(&delivered(&request));
+    });
+    let mut client = Client::connect_to(&path, LONG).await.unwrap();
+    tokio::task::spawn_blocking(move || told.recv().unwrap()).await.unwrap();
+    assert!(client.send("pi", "chat", b"x", SendOptions::default()).await.is_ok());
+    assert_eq!(next_text(&mut client).await, "last words");
+    reconnected(&mut client).await;
+    daemon.join().unwrap();
+}
+
+#[tokio::test]
 async fn whoever_may_be_started_before_the_daemon_waits_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("atonced.sock");

@@ -78,8 +78,8 @@ async fn use_client(mut client: Client, mode: u8, said: &[u8]) {
         3 => client.ping("pi", PingOptions::default(), |_| {}).await.map(drop),
         4 => client.peers().await.map(drop),
         5 => client.status().await.map(drop),
-        6 if said.len() % 2 == 0 => client.network().await.map(drop),
-        6 if said.len() % 3 == 0 => {
+        6 if said.len().is_multiple_of(2) => client.network().await.map(drop),
+        6 if said.len().is_multiple_of(3) => {
             client.request("pi", "t", b"x", RequestOptions::default()).await.map(drop)
         }
         6 => started(&mut client).await,
