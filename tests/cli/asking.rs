@@ -40,6 +40,26 @@ fn the_reply_is_printed_as_a_line_and_byte_for_byte_where_that_was_asked_for() {
 }
 
 #[test]
+fn the_newline_at_the_end_of_a_reply_is_that_of_the_line() {
+    let ask = ["request", "pi-attic", "time", "now?"];
+    against(answering(&["a\nb\n"], "delivered"), &ask).expect(0, "a\\nb\n", "");
+    let raw = against(answering(&["a\nb\n"], "delivered"), &[&ask[..], &["--raw"]].concat());
+    raw.expect(0, "a\nb\n", "");
+}
+
+#[test]
+fn a_daemon_that_knows_no_replies_is_told_as_that_and_not_waited_for() {
+    let old = against(Fake::answering(result("delivered")), &["request", "pi-attic", "time", "now?"]);
+    assert_eq!(old.code, Some(1));
+    let what = "atonce: the daemon of this host does not wait for replies\n";
+    assert!(old.stderr.starts_with(what), "{}", old.stderr);
+    let published = |request: &Value| vec![json!({"ev": "result", "id": request["id"], "sent": 1})];
+    let old = against(Fake::answering(published), &["request", "--all", "time", "now?"]);
+    assert_eq!(old.code, Some(1));
+    assert!(old.stderr.starts_with(what), "{}", old.stderr);
+}
+
+#[test]
 fn a_question_without_a_reply_ends_with_5_or_with_what_became_of_it() {
     let ask = |outcome| against(answering(&[], outcome), &["request", "pi-attic", "time", "now?"]);
     let silent = ask("delivered");

@@ -70,6 +70,9 @@ pub(crate) async fn run(
     }
     let (outcome, name) = (asked.sent.outcome, &found.peer.name);
     if exit_of(outcome) == Exit::Ok {
+        if asked.sent.replies.is_none() {
+            return Err(too_old());
+        }
         let within = human::duration(timeout);
         return Err(Failure::new(Exit::TimedOut, format!("no reply from {name} within {within}"))
             .because(format!("an app there has the question, and may not answer to {}", question.topic))
@@ -105,6 +108,9 @@ async fn all(
     if replies >= options.count.unwrap_or(1) {
         return Ok(Exit::Ok);
     }
+    if asked.replies.is_none() {
+        return Err(too_old());
+    }
     let within = human::duration(timeout);
     let what = match options.count {
         Some(count) => {
@@ -115,6 +121,13 @@ async fn all(
     Err(Failure::new(Exit::TimedOut, what)
         .because(reached(&asked))
         .try_this(format!("atonce peers --topic {} shows who listens to it", question.topic)))
+}
+
+/// The daemon took the question for a message like any other.
+fn too_old() -> Failure {
+    Failure::new(Exit::Other, "the daemon of this host does not wait for replies")
+        .because("it is older than this atonce; the question was sent as a message")
+        .try_this("restarting it, or a newer atonced: atonced --version")
 }
 
 /// Whom the question reached.
@@ -155,6 +168,8 @@ fn write(reply: &Reply, with_name: bool, options: &Options, output: &Output) -> 
     if options.raw {
         return output.bytes(&reply.payload);
     }
+    // What a program of the shell writes ends with a newline, and so does our line.
+    let payload = reply.payload.strip_suffix(b"\n").unwrap_or(&reply.payload);
     let name = if with_name { format!("{}> ", escape(&reply.from.name)) } else { String::new() };
-    output.line(&format!("{name}{}", escape_bytes(&reply.payload)))
+    output.line(&format!("{name}{}", escape_bytes(payload)))
 }
