@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::request::Line;
 use super::{Error, odd, socket};
@@ -25,8 +25,8 @@ pub(super) struct Connection {
     writer: OwnedWriteHalf,
     /// The part of a line that has come so far.
     line: Vec<u8>,
-    /// What has not been written yet.
-    output: Vec<u8>,
+    /// What has not been written yet; a secret may be in it.
+    output: Zeroizing<Vec<u8>>,
 }
 
 impl Connection {
@@ -38,18 +38,18 @@ impl Connection {
         };
         let (reader, writer) = connected.map_err(unreachable)?.into_split();
         let reader = BufReader::with_capacity(READ_BYTES, reader);
-        Ok(Self { reader, writer, line: Vec::new(), output: Vec::new() })
+        Ok(Self { reader, writer, line: Vec::new(), output: Zeroizing::default() })
     }
 
     /// Puts a line to what is to be written; [`Connection::line`] writes it.
     pub(super) fn put(&mut self, line: &Line<'_>) -> Result<(), Error> {
-        serde_json::to_writer(&mut self.output, line).map_err(odd)?;
+        serde_json::to_writer(&mut *self.output, line).map_err(odd)?;
         self.output.push(b'\n');
         Ok(())
     }
 
     /// Bytes that have not been written yet.
-    pub(super) const fn unwritten(&self) -> usize {
+    pub(super) fn unwritten(&self) -> usize {
         self.output.len()
     }
 

@@ -90,6 +90,9 @@ fn a_program_gets_each_message_as_its_input_and_the_rest_in_its_environment() {
     let ended = against(listening(messages), &["listen", "t", "-n", "2", "--exec", command]);
     let rest = format!("{} t lan 2026-11-23T16:00:00.000Z\n", crate::fake::id(2));
     ended.expect(0, &format!("one pi {rest}two pi 'x' {rest}"), "");
+    let fake = listening(vec![message("pi", "t", "one")]);
+    let socket = format!("{}\n", fake.socket().display());
+    against(fake, &["listen", "t", "-n", "1", "--exec", "echo $ATONCE_SOCKET"]).expect(0, &socket, "");
 }
 
 #[test]

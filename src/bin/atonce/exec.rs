@@ -4,6 +4,7 @@
 //! are busy: meanwhile nothing is read from the daemon.
 
 use std::io;
+use std::path::Path;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -41,7 +42,7 @@ impl Program<'_> {
         output: &Output,
     ) -> Result<(), Failure> {
         let most = usize::try_from(client.hello().payload_bytes).unwrap_or(usize::MAX);
-        let (status, written) = match self.feed(message, most).await {
+        let (status, written) = match self.feed(client.socket(), message, most).await {
             Ok(ended) => ended,
             Err(error) => {
                 output.note(&format!("sh could not be run: {error}"));
@@ -78,10 +79,12 @@ impl Program<'_> {
 
     /// Runs it with the message on its standard input: how it ended, and, for a reply, what it wrote (of more than `most`
     /// bytes, one more).
-    async fn feed(&self, message: &Message, most: usize) -> io::Result<(ExitStatus, Vec<u8>)> {
+    async fn feed(&self, socket: &Path, message: &Message, most: usize) -> io::Result<(ExitStatus, Vec<u8>)> {
         let mut command = Command::new("sh");
         command
             .args(["-c", self.command])
+            // What it says to `atonce` is for the same daemon.
+            .env("ATONCE_SOCKET", socket)
             .env("ATONCE_FROM", &*message.from.name)
             .env("ATONCE_FROM_ID", message.from.id.to_string())
             .env("ATONCE_TOPIC", &message.topic)

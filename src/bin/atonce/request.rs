@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use atonce::Client;
 use atonce::client::{Outcome, Published, Reply, RequestOptions};
-use atonce::limits;
 use clap::Args;
 
 use crate::exit::Exit;
@@ -51,8 +50,7 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let question = options.question()?;
-    // The daemon takes no later deadline.
-    let timeout = options.duration.unwrap_or(timeout).min(limits::TIMEOUT_MAX);
+    let timeout = options.duration.unwrap_or(timeout);
     let Some(peer) = question.peer else { return all(client, options, &question, timeout, output).await };
     let found = lookup::find(client, peer).await?;
     let most = client.hello().payload_bytes;
