@@ -4,12 +4,11 @@ use std::future::poll_fn;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::request::Line;
@@ -30,13 +29,17 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) async fn open(path: &Path, within: Duration) -> Result<Self, Error> {
-        let unreachable = |source| Error::Unreachable { path: path.to_owned(), source };
-        socket::check_owner(path).map_err(unreachable)?;
-        let Ok(connected) = timeout(within, UnixStream::connect(path)).await else {
-            return Err(Error::Timeout(within));
+    /// Connects at once or not at all, so that no connection is lost with a future that is dropped.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let connect = || {
+            socket::check_owner(path)?;
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+            UnixStream::from_std(socket.into())
         };
-        let (reader, writer) = connected.map_err(unreachable)?.into_split();
+        let stream = connect().map_err(|source| Error::Unreachable { path: path.to_owned(), source })?;
+        let (reader, writer) = stream.into_split();
         let reader = BufReader::with_capacity(READ_BYTES, reader);
         Ok(Self { reader, writer, line: Vec::new(), output: Zeroizing::default() })
     }

@@ -20,7 +20,7 @@ use super::connection::Connection;
 #[derive(Debug)]
 pub(super) struct Link {
     socket: PathBuf,
-    /// How long the daemon may take to take a connection, and to answer the greeting.
+    /// How long the daemon may take to answer the greeting.
     timeout: Duration,
     state: State,
     back_off: BackOff,
@@ -68,7 +68,7 @@ impl Link {
     pub(super) async fn connect(&mut self) -> bool {
         let State::Down(again_at) = self.state else { return false };
         sleep_until(again_at).await;
-        match Connection::open(&self.socket, self.timeout).await {
+        match Connection::open(&self.socket) {
             Ok(connection) => {
                 self.state = State::Greeting(connection, Instant::now() + self.timeout);
                 true
