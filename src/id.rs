@@ -25,11 +25,13 @@ impl NodeId {
     }
 
     /// The first 8 bytes as a number: what a digest of many ids is made of (protocol.md, 8.3).
+    #[cfg(feature = "daemon")]
     pub(crate) fn digest(&self) -> u64 {
         self.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
     }
 
     /// Where it stands on the ring of ids: in their order, as far as eight bytes tell them apart.
+    #[cfg(feature = "daemon")]
     pub(crate) fn place(&self) -> u64 {
         self.0.first_chunk().copied().map_or(0, u64::from_be_bytes)
     }

@@ -1,8 +1,9 @@
 //! atonce: every program on every device of yours can talk to every other one, by name, at once.
 //!
-//! This crate is the daemon `atonced`, the command `atonce`, and the library for apps. An app needs [`Client`] only, or
-//! no library at all: the daemon takes and gives JSON lines, or frames, on a Unix socket (`docs/socket.md`). All else here
-//! is the daemon's inside, and this page its manual.
+//! This crate is the daemon `atonced`, the command `atonce`, and the library for apps. An app needs [`Client`] only
+//! (`default-features = false, features = ["client"]` builds nothing else), or no library at all: the daemon takes and
+//! gives JSON lines, or frames, on a Unix socket (`docs/socket.md`). All else here is the daemon's inside, and this page
+//! its manual.
 //!
 //! # Three layers
 //!
@@ -45,15 +46,23 @@
 //! `docs/protocol.md`, the reasons in `docs/design.md`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "daemon")]
 pub mod core;
+#[cfg(feature = "daemon")]
 pub mod crypto;
+#[cfg(feature = "daemon")]
 pub mod edge;
 pub mod id;
 pub mod limits;
+#[cfg(feature = "daemon")]
 pub mod route;
+#[cfg(feature = "daemon")]
 pub mod server;
+#[cfg(feature = "daemon")]
 pub mod time;
 pub mod wire;
 
+#[cfg(feature = "client")]
 pub use client::Client;

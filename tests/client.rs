@@ -1,13 +1,17 @@
 //! The client library against daemons that are slow, newer, odd, or gone.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
+#[path = "client/asking.rs"]
+mod asking;
 mod fake;
+#[path = "client/restarts.rs"]
+mod restarts;
 
 use std::time::Duration;
 
 use atonce::Client;
 use atonce::client::{Error, ErrorCode, Event, Outcome, PathKind, PingOptions, SendOptions};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::fake::{Fake, Session, message, node, ok, peers};
@@ -279,4 +283,12 @@ async fn a_socket_without_a_daemon_says_why_it_is_without() {
     assert_eq!(kind().await, std::io::ErrorKind::NotFound);
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert_eq!(kind().await, std::io::ErrorKind::ConnectionRefused);
+}
+
+fn delivered(request: &Value) -> Value {
+    json!({"ev": "result", "id": request["id"], "outcome": "delivered", "peer": node("pi", 2), "path": "lan", "rtt_us": 812})
+}
+
+async fn next(client: &mut Client) -> Event {
+    timeout(LONG, client.next_event()).await.unwrap().unwrap()
 }

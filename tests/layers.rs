@@ -65,13 +65,48 @@ fn nothing_below_the_edge_names_a_clock_a_socket_a_file_a_thread_or_a_layer_abov
 
 #[test]
 fn the_client_library_imports_the_socket_s_bytes_and_nothing_else_of_ours() {
-    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/client.rs");
-    let text = std::fs::read_to_string(client).unwrap();
-    for (number, line) in code(&text) {
-        for layer in
-            ["crate::core", "crate::edge", "crate::crypto", "crate::wire::packet", "crate::wire::message"]
-        {
-            assert!(!line.contains(layer), "src/client.rs:{}: {layer}", number + 1);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&source.join("client"), &mut files);
+    let root = source.join("client.rs");
+    files.push((root.display().to_string(), std::fs::read_to_string(root).unwrap()));
+    for (file, text) in files {
+        for (number, line) in code(&text) {
+            for layer in
+                ["crate::core", "crate::edge", "crate::crypto", "crate::wire::packet", "crate::wire::message"]
+            {
+                assert!(!line.contains(layer), "{file}:{}: {layer}", number + 1);
+            }
         }
     }
+}
+
+/// What an app that only talks to a daemon may have to build, beside what these need themselves.
+const CLIENT_NEEDS: [&str; 8] =
+    ["data-encoding", "rustix", "serde", "serde_json", "thiserror", "tokio", "tracing", "zeroize"];
+
+#[test]
+fn the_client_alone_needs_no_cryptography_and_no_network() {
+    let tree = |depth: &str| {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["tree", "--offline", "--locked", "--no-default-features", "--features", "client"]);
+        cargo.args(["--edges", "normal", "--prefix", "none", "--format", "{lib}", "--depth", depth]);
+        let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut names: Vec<String> = text.lines().map(|line| line.replace('_', "-")).collect();
+        names.retain(|name| !name.is_empty() && name != "atonce");
+        names.sort();
+        names.dedup();
+        names
+    };
+    let mut needs = CLIENT_NEEDS.map(|name| name.replace('_', "-"));
+    needs.sort();
+    assert_eq!(tree("1"), needs);
+    let all = tree("100");
+    for unwanted in ["blake2", "chacha20poly1305", "clap", "igd-next", "mdns-sd", "quinn-udp", "ring", "toml"]
+    {
+        assert!(!all.iter().any(|name| name == unwanted), "{unwanted} in {all:?}");
+    }
+    assert!(all.len() < 40, "{all:?}");
 }

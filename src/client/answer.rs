@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::wire::local;
 use crate::wire::local::{ErrorCode, Outcome, PathKind, PeerOutcome, PeerRef, RoundTrips};
 
 /// What became of a message to one peer.
@@ -22,6 +23,21 @@ pub struct Sent {
     pub path: Option<PathKind>,
     /// From its first departure to the answer, in microseconds.
     pub rtt_us: Option<u64>,
+    /// How many replies came, if it waited for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replies: Option<u32>,
+}
+
+impl Sent {
+    pub(super) fn of(event: local::Event<'_>) -> Result<Self, Error> {
+        let local::Event::Result {
+            ending: local::Ending::Send { outcome, peer, path, rtt_us, replies }, ..
+        } = event
+        else {
+            return Err(unfit(&event));
+        };
+        Ok(Self { outcome, peer: owned(peer), path, rtt_us, replies })
+    }
 }
 
 /// What became of a publication.
@@ -33,6 +49,21 @@ pub struct Published {
     /// the beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcomes: Option<Vec<PeerOutcome<'static>>>,
+    /// How many replies came, if it waited for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replies: Option<u32>,
+}
+
+impl Published {
+    pub(super) fn of(event: local::Event<'_>) -> Result<Self, Error> {
+        let local::Event::Result { ending: local::Ending::Publish { sent, outcomes, replies }, .. } = event
+        else {
+            return Err(unfit(&event));
+        };
+        let each = |copy: PeerOutcome<'_>| PeerOutcome { peer: owned(copy.peer), outcome: copy.outcome };
+        let outcomes = outcomes.map(|all| all.into_iter().map(each).collect());
+        Ok(Self { sent, outcomes, replies })
+    }
 }
 
 /// One answer to a ping, or none.
@@ -99,8 +130,9 @@ pub enum Error {
         /// Bytes that a message may have.
         most: usize,
     },
-    /// The daemon closed the connection.
-    #[error("the daemon closed the connection")]
+    /// The connection ended before the daemon answered. It may have done what was asked, or may not, so it is not asked
+    /// again.
+    #[error("the daemon closed the connection before it answered")]
     Closed,
     /// The daemon said nothing for that long.
     #[error("the daemon did not answer within {} ms", .0.as_millis())]
@@ -108,9 +140,19 @@ pub enum Error {
     /// What the daemon says is not our protocol.
     #[error("the daemon said something that is not understood: {0}")]
     Protocol(String),
-    /// There are [`PRESENCE_KEPT`](super::PRESENCE_KEPT) unread changes of presence.
+    /// There are [`PRESENCE_KEPT`](super::PRESENCE_KEPT) unread changes of presence, or outcomes that nobody asked for.
     #[error("too many events wait to be read")]
     Behind,
+}
+
+/// What the daemon says is no answer to what was asked.
+pub(super) fn unfit(event: &local::Event<'_>) -> Error {
+    let shown: String = format!("{event:?}").chars().take(80).collect();
+    Error::Protocol(format!("this does not answer what was asked: {shown}"))
+}
+
+pub(super) fn odd(error: serde_json::Error) -> Error {
+    Error::Protocol(error.to_string())
 }
 
 pub(super) fn owned(peer: PeerRef<'_>) -> PeerRef<'static> {

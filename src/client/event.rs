@@ -1,5 +1,6 @@
 //! What happens without being asked for, and the queue in which it waits while an answer is awaited.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use data_encoding::BASE64;
@@ -69,6 +70,13 @@ pub enum Event {
         /// How many bytes of payload.
         bytes: u64,
     },
+    /// The connection to the daemon ended, and is made anew as soon as that can be. What others send meanwhile, we do
+    /// not get.
+    Disconnected,
+    /// There is a connection again, and on it everything that we listen to. If we watch, presence comes anew after this,
+    /// as after [`Client::watch`](super::Client::watch): what was known of it before is void. It may be another daemon,
+    /// of another version: [`Client::hello`](super::Client::hello) is its.
+    Reconnected,
 }
 
 /// A message.
@@ -85,6 +93,58 @@ pub struct Message {
     pub path: PathKind,
     /// When it came, RFC 3339.
     pub at: String,
+    /// Its sender waits for a reply: what [`Client::reply`](super::Client::reply) takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<ReplyTo>,
+}
+
+/// What a reply names: where the message came from, and which one it was, as only the daemon reads it. Any connection to
+/// the same daemon may reply to it, as often as it likes, until its sender waits no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct ReplyTo(String);
+
+impl ReplyTo {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for ReplyTo {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// A reply to a message of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reply {
+    /// Who replied; its id is proved, its name is only what it calls itself.
+    pub from: PeerRef<'static>,
+    /// The bytes.
+    #[serde(flatten, serialize_with = "text_or_data")]
+    pub payload: Vec<u8>,
+    /// How it came.
+    pub path: PathKind,
+    /// When it came, RFC 3339.
+    pub at: String,
+}
+
+/// The reply that an event is; the event itself if it is something else.
+pub(super) fn reply_of(event: local::Event<'_>) -> Result<Result<Reply, local::Event<'_>>, Error> {
+    let local::Event::Reply { from, text, data, path, at, .. } = event else { return Ok(Err(event)) };
+    Ok(Ok(Reply { from: owned(from), payload: payload_of(text, data)?, path, at: at.into_owned() }))
+}
+
+fn payload_of(text: Option<Cow<'_, str>>, data: Option<Cow<'_, str>>) -> Result<Vec<u8>, Error> {
+    match (text, data) {
+        (Some(text), _) => Ok(text.into_owned().into_bytes()),
+        (None, Some(data)) => BASE64
+            .decode(data.as_bytes())
+            .map_err(|error| Error::Protocol(format!("\"data\" is not base64: {error}"))),
+        (None, None) => Ok(Vec::new()),
+    }
 }
 
 fn text_or_data<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -98,17 +158,14 @@ fn text_or_data<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S
 
 pub(super) fn event_of(event: local::Event<'_>) -> Result<Option<Event>, Error> {
     Ok(Some(match event {
-        local::Event::Message { from, topic, text, data, path, at, .. } => {
-            let payload = match (text, data) {
-                (Some(text), _) => text.into_owned().into_bytes(),
-                (None, Some(data)) => BASE64
-                    .decode(data.as_bytes())
-                    .map_err(|error| Error::Protocol(format!("\"data\" is not base64: {error}")))?,
-                (None, None) => Vec::new(),
-            };
-            let (from, topic, at) = (owned(from), topic.into_owned(), at.into_owned());
-            Event::Message(Message { from, topic, payload, path, at })
-        }
+        local::Event::Message { from, topic, text, data, path, at, reply_to } => Event::Message(Message {
+            from: owned(from),
+            topic: topic.into_owned(),
+            payload: payload_of(text, data)?,
+            path,
+            at: at.into_owned(),
+            reply_to: reply_to.map(|text| ReplyTo(text.into_owned())),
+        }),
         local::Event::Enter { peer, path, snapshot } => Event::Enter { peer: owned(peer), path, snapshot },
         local::Event::Exit { peer, path } => Event::Exit { peer: owned(peer), path },
         local::Event::Path { peer, path } => Event::Path { peer: owned(peer), path },
@@ -161,6 +218,15 @@ impl Waiting {
         }
         self.events.push_back(event);
         Ok(())
+    }
+
+    /// Tells of the connection. One that was there only between two things that the app reads is not told.
+    pub(super) fn push_connection(&mut self, event: Event) {
+        if event == Event::Disconnected && self.events.back() == Some(&Event::Reconnected) {
+            self.events.pop_back();
+        } else {
+            self.events.push_back(event);
+        }
     }
 
     pub(super) fn pop(&mut self) -> Option<Event> {

@@ -1,9 +1,12 @@
 //! What the client asks: one line for every request.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use serde::Serialize;
 
+use super::ReplyTo;
 use crate::id::RequestId;
 use crate::limits;
 use crate::wire::local::WhenFull;
@@ -25,6 +28,28 @@ impl Default for SendOptions {
     }
 }
 
+/// How a question is to be sent, and how long its replies may take.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestOptions {
+    /// How long to wait, for the message to arrive and for the replies together.
+    pub timeout: Duration,
+    /// What to do when it cannot leave at once.
+    pub when_full: WhenFull,
+}
+
+impl Default for RequestOptions {
+    fn default() -> Self {
+        Self { timeout: limits::DEFAULT_TIMEOUT, when_full: WhenFull::Wait }
+    }
+}
+
+impl RequestOptions {
+    /// The same for the message that asks, which is acknowledged: a question that was lost is sent again.
+    pub(super) const fn sending(self) -> SendOptions {
+        SendOptions { ack: true, timeout: self.timeout, when_full: self.when_full }
+    }
+}
+
 /// How a peer is to be asked for signs of life.
 #[derive(Clone, Copy, Debug)]
 pub struct PingOptions {
@@ -43,7 +68,7 @@ impl Default for PingOptions {
 }
 
 /// A request as it is written.
-#[derive(Clone, Copy, Default, Serialize)]
+#[derive(Clone, Default, Serialize)]
 pub(super) struct Line<'a> {
     pub(super) op: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +80,7 @@ pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) data: Option<&'a str>,
+    pub(super) data: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ack: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +89,10 @@ pub(super) struct Line<'a> {
     pub(super) timeout_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) when_full: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replies: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reply_to: Option<&'a ReplyTo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +118,27 @@ impl<'a> Line<'a> {
         let timeout_ms = Some(milliseconds(options.timeout));
         Self { topic: Some(topic), ack: Some(options.ack), timeout_ms, when_full, ..Self::op(op) }
     }
+
+    /// The same with what the message carries: as text if that is UTF-8 and fits a line, which base64 always does.
+    pub(super) fn carrying(self, payload: &'a [u8]) -> Self {
+        let fits = |text: &&str| escaped_len(text) + FIELDS_BYTES <= limits::LINE_BYTES;
+        let text = std::str::from_utf8(payload).ok().filter(fits);
+        let data = text.is_none().then(|| BASE64.encode(payload).into());
+        Self { text, data, ..self }
+    }
+}
+
+/// Bytes that all other fields of a line may have.
+const FIELDS_BYTES: usize = 4096;
+
+/// Bytes of a text in JSON, quotes aside.
+fn escaped_len(text: &str) -> usize {
+    let escaped = |byte| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
 }
 
 pub(super) fn milliseconds(duration: Duration) -> u64 {

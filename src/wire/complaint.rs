@@ -31,6 +31,7 @@ pub(crate) fn word(text: &str) -> String {
 }
 
 /// Several lines as one, for who shows no more.
+#[cfg(feature = "daemon")]
 pub(crate) fn one_line(text: &str) -> String {
     text.lines().collect::<Vec<_>>().join("; ")
 }

@@ -11,6 +11,7 @@ mod request;
 mod status;
 mod text;
 
+#[cfg(feature = "daemon")]
 pub(crate) use event::id_text;
 pub use event::{
     Ending, ErrorCode, Event, Outcome, PathInfo, PathKind, PeerInfo, PeerOutcome, PeerRef, PeerState,

@@ -8,8 +8,13 @@
 
 pub(crate) mod complaint;
 pub mod local;
+#[cfg(feature = "daemon")]
 pub mod message;
+#[cfg(feature = "daemon")]
 pub mod packet;
+#[cfg(feature = "daemon")]
 pub mod presence;
+#[cfg(feature = "daemon")]
 pub mod rendezvous;
+#[cfg(feature = "daemon")]
 pub mod txt;

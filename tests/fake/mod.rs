@@ -27,6 +27,28 @@ impl Fake {
         Self { directory, thread: Some(thread) }
     }
 
+    /// It says hello and plays `first`; then it is started again, and plays `second` in the same way.
+    pub(crate) fn restarted(
+        first: impl FnOnce(&mut Session) + Send + 'static,
+        second: impl FnOnce(&mut Session) + Send + 'static,
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("atonced.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut session = Session::new(listener.accept().unwrap().0);
+            session.say_hello();
+            first(&mut session);
+            std::fs::remove_file(&path).unwrap();
+            drop((listener, session));
+            let listener = UnixListener::bind(&path).unwrap();
+            let mut session = Session::new(listener.accept().unwrap().0);
+            session.say_hello();
+            second(&mut session);
+        });
+        Self { directory, thread: Some(thread) }
+    }
+
     /// It says hello, and plays `script` after that.
     pub(crate) fn new(script: impl FnOnce(&mut Session) + Send + 'static) -> Self {
         Self::raw(|session| {
@@ -69,7 +91,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    fn new(stream: UnixStream) -> Self {
+    pub(crate) fn new(stream: UnixStream) -> Self {
         Self { reader: BufReader::new(stream.try_clone().unwrap()), writer: stream }
     }
 
@@ -99,8 +121,13 @@ impl Session {
     }
 
     pub(crate) fn say_hello(&mut self) {
+        self.say_hello_with(1152);
+    }
+
+    /// The same of a daemon whose messages have at most so many bytes.
+    pub(crate) fn say_hello_with(&mut self, payload_bytes: usize) {
         let request = self.expect("hello");
-        let hello = json!({"v": 1, "version": "0.1.0", "node": node("here", 1), "payload_bytes": 1152, "line_bytes": 98304});
+        let hello = json!({"v": 1, "version": "0.1.0", "node": node("here", 1), "payload_bytes": payload_bytes, "line_bytes": 98304});
         self.tell(&json!({"ev": "ok", "id": request["id"], "hello": hello}));
     }
 

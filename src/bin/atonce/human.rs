@@ -101,6 +101,20 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
     }
 }
 
+/// The same where the plural is another word.
+pub(crate) fn counted_as(count: u64, noun: &str, plural: &str) -> String {
+    format!("{count} {}", if count == 1 { noun } else { plural })
+}
+
+/// Bits a second in as many digits as mean something.
+pub(crate) fn rate(bits_per_s: f64) -> String {
+    match bits_per_s {
+        0.0..1e6 => format!("{:.1} kbit/s", bits_per_s / 1e3),
+        0.0..1e9 => format!("{:.1} Mbit/s", bits_per_s / 1e6),
+        _ => format!("{:.2} Gbit/s", bits_per_s / 1e9),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,10 @@
 use std::io::{self, BufRead, IsTerminal, Read};
 
 use atonce::id::Topic;
+use tokio::sync::mpsc;
 
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::Output;
 
 /// The topic of an argument.
@@ -28,21 +31,50 @@ pub(crate) async fn message(text: Option<&str>, most: u64, output: &Output) -> i
     .await
 }
 
-/// The next line of standard input without its newline. Of one with more than `most` bytes only the beginning is read,
-/// and that is too big.
-pub(crate) async fn next_line(most: u64) -> io::Result<Option<Vec<u8>>> {
-    blocking(move || {
-        let mut line = Vec::new();
-        let mut stdin = io::stdin().lock().take(most.saturating_add(2));
-        if stdin.read_until(b'\n', &mut line)? == 0 {
-            return Ok(None);
-        }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        }
-        Ok(Some(line))
-    })
-    .await
+/// `--lines`, and a text too.
+pub(crate) fn lines_and_text() -> Failure {
+    Failure::new(Exit::Usage, "--lines sends standard input, and there is a TEXT too")
+        .try_this("leaving one of them out")
+}
+
+/// The lines of standard input, read ahead by a thread of their own while others are under way.
+#[derive(Debug)]
+pub(crate) struct Lines(mpsc::Receiver<io::Result<Vec<u8>>>);
+
+/// Lines that are read ahead.
+const READ_AHEAD: usize = 64;
+
+impl Lines {
+    /// Of a line with more than `most` bytes only the beginning is read, and that is too big.
+    pub(crate) fn new(most: u64) -> Self {
+        let (tell, told) = mpsc::channel(READ_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            while let Some(line) = read_line(most).transpose() {
+                let is_error = line.is_err();
+                if tell.blocking_send(line).is_err() || is_error {
+                    return;
+                }
+            }
+        });
+        Self(told)
+    }
+
+    /// The next line without its newline.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.0.recv().await.transpose()
+    }
+}
+
+fn read_line(most: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let mut stdin = io::stdin().lock().take(most.saturating_add(2));
+    if stdin.read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok(Some(line))
 }
 
 /// Runs on a thread of its own what may wait for standard input, so that a signal still ends us.

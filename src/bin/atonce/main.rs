@@ -4,6 +4,8 @@
 //! [`Output`]: text for people or JSON for programs on standard output, everything else on standard error.
 #![forbid(unsafe_code)]
 
+mod bench;
+mod exec;
 mod exit;
 mod failure;
 mod forget;
@@ -19,6 +21,7 @@ mod peers;
 mod ping;
 mod publish;
 mod reload;
+mod request;
 mod send;
 mod status;
 mod wait;
@@ -91,8 +94,12 @@ enum Command {
     Send(send::Options),
     /// Send a message to every peer that listens to a topic
     Publish(publish::Options),
+    /// Ask a peer, or all who listen to a topic, and print what they reply
+    Request(request::Options),
     /// How long the way to a peer and back takes
     Ping(ping::Options),
+    /// How many messages a second a peer takes, and how long each is on its way
+    Bench(bench::Options),
     /// The name and the id of this node
     Id,
     /// Wait until a peer is there, or until an app there listens to a topic
@@ -152,9 +159,11 @@ async fn run(globals: &Globals, command: Option<Command>, output: &Output) -> Re
         Some(Command::Status) => status::run(client, output).await,
         Some(Command::Peers(options)) => peers::run(client, &options, output).await,
         Some(Command::Watch) => watch::run(client, output).await,
-        Some(Command::Listen(options)) => listen::run(client, &options, output).await,
+        Some(Command::Listen(options)) => listen::run(client, &options, globals.patience(), output).await,
         Some(Command::Send(options)) => send::run(client, &options, globals.patience(), output).await,
         Some(Command::Publish(options)) => publish::run(client, &options, globals.patience(), output).await,
+        Some(Command::Request(options)) => request::run(client, &options, globals.patience(), output).await,
+        Some(Command::Bench(options)) => bench::run(client, &options, globals.patience(), output).await,
         Some(Command::Ping(options)) => ping::run(client, &options, globals.timeout, output).await,
         Some(Command::Id) => id::run(client, output),
         Some(Command::Wait(options)) => wait::run(client, &options, globals.patience()).await,

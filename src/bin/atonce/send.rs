@@ -1,9 +1,10 @@
-//! `atonce send`: one message to one peer, and what became of it.
+//! `atonce send`: one message to one peer, or many, and what became of each.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atonce::Client;
-use atonce::client::{Error, Outcome, SendOptions, Sent};
+use atonce::client::{Error, Outcome, SendId, SendOptions, Sent};
 use clap::Args;
 
 use crate::exit::Exit;
@@ -22,7 +23,7 @@ pub(crate) struct Options {
     topic: String,
     /// The message; without it, or with -, standard input byte for byte
     text: Option<String>,
-    /// Send each line of standard input as a message; the first failure ends it
+    /// Send each line of standard input as a message, many at once and in their order; the first failure ends it
     #[arg(long)]
     lines: bool,
     /// Do not wait for what becomes of it
@@ -37,42 +38,43 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Exit, Failure> {
     if options.lines && options.text.as_deref().is_some_and(|text| text != "-") {
-        return Err(Failure::new(Exit::Usage, "--lines sends standard input, and there is a TEXT too")
-            .try_this("leaving one of them out"));
+        return Err(input::lines_and_text());
     }
     let found = lookup::find(client, &options.peer).await?;
-    let most = client.hello().payload_bytes;
     let send = Sending { found: &found, topic: &options.topic, ack: !options.no_ack, timeout };
-    if !options.lines {
-        let message = input::message(options.text.as_deref(), most, output).await?;
-        return send.one(client, &message, output).await.map(|()| Exit::Ok);
+    if options.lines {
+        return Stream { send, numbers: BTreeMap::new(), failed: None }.run(client, output).await;
     }
-    let mut number = 0;
-    while let Some(line) = input::next_line(most).await? {
-        number += 1;
-        let numbered =
-            |failure: Failure| failure.because(format!("it was line {number}; what follows was not sent"));
-        send.one(client, &line, output).await.map_err(numbered)?;
-    }
-    Ok(Exit::Ok)
+    let message = input::message(options.text.as_deref(), client.hello().payload_bytes, output).await?;
+    send.one(client, &message, output).await.map(|()| Exit::Ok)
 }
 
 /// How the messages of this command are sent.
-struct Sending<'a> {
-    found: &'a Found,
-    topic: &'a str,
-    ack: bool,
-    timeout: Duration,
+pub(crate) struct Sending<'a> {
+    pub(crate) found: &'a Found,
+    pub(crate) topic: &'a str,
+    pub(crate) ack: bool,
+    pub(crate) timeout: Duration,
 }
 
 impl Sending<'_> {
     async fn one(&self, client: &mut Client, message: &[u8], output: &Output) -> Result<(), Failure> {
-        let options = SendOptions { ack: self.ack, timeout: self.timeout, ..SendOptions::default() };
-        let sent = match client.send(&self.found.peer.id.to_string(), self.topic, message, options).await {
+        let id = self.found.peer.id.to_string();
+        let ended = client.send(&id, self.topic, message, self.options()).await;
+        self.told(ended, client.hello().payload_bytes, output)
+    }
+
+    pub(crate) fn options(&self) -> SendOptions {
+        SendOptions { ack: self.ack, timeout: self.timeout, ..SendOptions::default() }
+    }
+
+    /// Tells what became of a message; of a failed one still the object.
+    pub(crate) fn told(&self, ended: Result<Sent, Error>, most: u64, output: &Output) -> Result<(), Failure> {
+        let sent = match ended {
             Ok(sent) => sent,
             Err(Error::TooBig { .. }) => {
                 let peer = self.found.peer.clone();
-                Sent { outcome: Outcome::TooBig, peer, path: None, rtt_us: None }
+                Sent { outcome: Outcome::TooBig, peer, path: None, rtt_us: None, replies: None }
             }
             Err(error) => return Err(error.into()),
         };
@@ -80,7 +82,7 @@ impl Sending<'_> {
             output.event("result", &sent)?;
         }
         if exit_of(sent.outcome) != Exit::Ok {
-            return Err(self.failure(sent.outcome, client.hello().payload_bytes));
+            return Err(self.failure(sent.outcome, most));
         }
         if !output.is_json() {
             output.line(&line(&sent))?;
@@ -88,7 +90,7 @@ impl Sending<'_> {
         Ok(())
     }
 
-    fn failure(&self, outcome: Outcome, most: u64) -> Failure {
+    pub(crate) fn failure(&self, outcome: Outcome, most: u64) -> Failure {
         let (topic, name, timeout) = (self.topic, &self.found.peer.name, human::duration(self.timeout));
         let failure = Failure::new(
             exit_of(outcome),
@@ -120,6 +122,65 @@ impl Sending<'_> {
                 failure.because("it was sent, and perhaps delivered").try_this(format!("atonce ping {name}"))
             }
             Outcome::Delivered | Outcome::Sent => failure,
+        }
+    }
+}
+
+/// Messages that are under way at once: enough to keep every way busy.
+const AT_ONCE: usize = 256;
+
+/// The lines of standard input on their way.
+struct Stream<'a> {
+    send: Sending<'a>,
+    /// Which line each message is.
+    numbers: BTreeMap<SendId, u64>,
+    /// The first failure and its line.
+    failed: Option<(u64, Failure)>,
+}
+
+impl Stream<'_> {
+    async fn run(mut self, client: &mut Client, output: &Output) -> Result<Exit, Failure> {
+        let id = self.send.found.peer.id.to_string();
+        let most = client.hello().payload_bytes;
+        let mut lines = input::Lines::new(most);
+        let (mut number, mut is_over) = (0, false);
+        loop {
+            tokio::select! {
+                line = lines.next(), if !is_over && self.failed.is_none() && self.numbers.len() < AT_ONCE => {
+                    let Some(line) = line? else {
+                        is_over = true;
+                        continue;
+                    };
+                    number += 1;
+                    match client.start_send(&id, self.send.topic, &line, self.send.options()).await {
+                        Ok(id) => drop(self.numbers.insert(id, number)),
+                        Err(error) => self.ended(number, Err(error), most, output),
+                    }
+                }
+                ended = client.next_outcome(), if !self.numbers.is_empty() => {
+                    let Some(ended) = ended? else { continue };
+                    let Some(number) = self.numbers.remove(&ended.id) else { continue };
+                    self.ended(number, ended.result, most, output);
+                }
+                else => break,
+            }
+        }
+        let Some((line, failure)) = self.failed else { return Ok(Exit::Ok) };
+        if failure.what.is_empty() {
+            return Err(failure);
+        }
+        let after = match number - line {
+            0 => "what follows was not sent".to_owned(),
+            after => format!("{} after it had been sent already", human::counted(after, "line")),
+        };
+        Err(failure.because(format!("it was line {line}; {after}")))
+    }
+
+    fn ended(&mut self, number: u64, result: Result<Sent, Error>, most: u64, output: &Output) {
+        if let Err(failure) = self.send.told(result, most, output)
+            && self.failed.as_ref().is_none_or(|(first, _)| number < *first)
+        {
+            self.failed = Some((number, failure));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `atonce watch`: who comes and goes, and what they listen to, as it happens.
+//! `atonce watch`: who comes and goes, and what they listen to, as it happens, over restarts of the daemon too.
 
 use atonce::Client;
 use atonce::client::Event;
@@ -6,6 +6,7 @@ use atonce::client::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::human;
+use crate::listen::GONE;
 use crate::output::{Output, escape};
 use crate::peers::path_word;
 
@@ -13,6 +14,11 @@ pub(crate) async fn run(client: &mut Client, output: &Output) -> Result<Exit, Fa
     client.watch().await?;
     loop {
         let event = client.next_event().await?;
+        if event == Event::Disconnected {
+            output.note(GONE);
+        } else if event == Event::Reconnected {
+            output.note("the daemon is back: all that is there is told again");
+        }
         if output.is_json() {
             output.object(&event)?;
         } else if let Some(line) = line(&event) {
@@ -29,7 +35,7 @@ fn line(event: &Event) -> Option<String> {
         Event::Path { peer, path } => ('=', peer, "path", path_word(*path)),
         Event::Listen { peer, topic, .. } => ('+', peer, "listen", topic.as_str()),
         Event::Unlisten { peer, topic } => ('-', peer, "unlisten", topic.as_str()),
-        Event::Message(_) | Event::Lost { .. } => return None,
+        Event::Message(_) | Event::Lost { .. } | Event::Disconnected | Event::Reconnected => return None,
     };
     Some(format!("{sign} {:<12}  {what:<8}  {}", escape(&peer.name), escape(detail)))
 }
