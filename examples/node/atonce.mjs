@@ -518,7 +518,6 @@ class Client {
   }
 
   #take(line) {
-    if (line.length === 0) return;
     if (line.length >= LINE_BYTES) throw overlong();
     const event = objectOf(line);
     const ask = this.#asks.get(event.id);

@@ -705,8 +705,6 @@ class _Core:
         self.ready = self._restoring == 0
 
     def _line(self, line: bytes) -> None:
-        if not line:
-            return
         if len(line) >= LINE_BYTES:
             raise Malformed(f"the daemon wrote a line of more than {LINE_BYTES} bytes")
         event = _json_object(line)
