@@ -1368,14 +1368,14 @@ class BlockingClient:
 
     def _dial(self) -> None:
         _check_owner(self._path)
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        made.setblocking(False)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
         try:
-            made.connect(self._path)
+            self._socket.connect(self._path)
         except OSError as error:
-            made.close()
+            self._socket.close()
+            self._socket = None
             raise _unreachable(self._path, error) from error
-        self._socket = made
         self._greeted_until = time.monotonic() + self._timeout
         self._core.connected()
         self._flush()
