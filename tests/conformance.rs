@@ -15,13 +15,17 @@ mod script;
 #[path = "conformance/scripted.rs"]
 mod scripted;
 
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::driver::Kind;
 
 /// What the Rust client is not able to: it asks one thing at a time, and stays disconnected.
-const RUST_LACKS: [&str; 8] = [
+const RUST_LACKS: [&str; 9] = [
     "answers in any order",
+    "a failure that is to be an error",
     "a restart of the daemon",
     "a request that was open when the daemon went",
     "a daemon that is gone for longer",
@@ -49,6 +53,36 @@ fn every_client_passes_the_scenario_with_two_daemons() {
 #[test]
 fn every_client_copes_with_what_a_daemon_may_say() {
     table(&script::CHECKS.map(|(name, _)| name), script::column);
+}
+
+#[test]
+fn threads_may_share_the_blocking_client() {
+    let pair = pair::Pair::start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/threads.py");
+    let mut python = Command::new("python3");
+    let output =
+        python.args(["-B", "-W", "error"]).arg(script).env("ATONCE_SOCKET", pair.socket("one")).output();
+    let output = output.unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+/// Anybody may make the directory in `/tmp` first.
+#[test]
+fn a_directory_that_another_user_made_is_not_taken_for_the_daemons() {
+    let namespace =
+        "mkdir -p /tmp/atonce-0 && mount -t tmpfs none /tmp/atonce-0 && mount -t tmpfs none /run &&
+        chown 1234 /tmp/atonce-0 && exec \"$@\"";
+    let shell = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/shell/when-here.sh");
+    let mut commands: Vec<Vec<OsString>> = Kind::ALL.into_iter().filter_map(driver::program).collect();
+    commands.push(vec![env!("CARGO_BIN_EXE_atonce").into(), "status".into()]);
+    commands.push(vec![shell.into(), "one".into(), "true".into()]);
+    for command in commands {
+        let mut unshare = Command::new("unshare");
+        unshare.env_remove("ATONCE_SOCKET").env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null());
+        let output = unshare.args(["--mount", "sh", "-c", namespace, "sh"]).args(&command).output().unwrap();
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(told.contains("/tmp/atonce-0 belongs to another user"), "{command:?}: {told}");
+    }
 }
 
 /// Runs all clients at once, prints a row for each check, and fails if a cell does.

@@ -6,7 +6,7 @@ import { AtonceError, connect } from "../../examples/node/atonce.mjs";
 
 const tell = (answer) => process.stdout.write(`${JSON.stringify(answer)}\n`);
 const bytes = (command) => Buffer.from(command.data, "base64");
-const options = (command) => (command.timeout_ms ? { timeout: command.timeout_ms } : {});
+const options = ({ timeout_ms: timeout = 5000, check = false }) => ({ timeout, check });
 
 /** An event, with the names that all clients share. */
 function shown(event) {
@@ -21,7 +21,7 @@ function shown(event) {
 
 function shownError(error) {
   if (!(error instanceof AtonceError)) throw error;
-  return { error: error.kind, code: error.code };
+  return { error: error.kind, code: error.code, message: error.message };
 }
 
 function shownAnswer({ outcome, reply }) {
@@ -61,7 +61,7 @@ async function perform(me, command) {
     case "send-many":
       return sendMany(me, command);
     case "publish": {
-      const { sent, outcomes } = await me.publish(topic, bytes(command), { ack: command.ack });
+      const { sent, outcomes } = await me.publish(topic, bytes(command), { ack: command.ack, ...options(command) });
       return { sent, outcomes: outcomes && outcomes.map(({ peer, outcome }) => [peer.name, outcome]) };
     }
     case "request":

@@ -29,7 +29,8 @@ def decoded(command: Json) -> bytes:
 
 
 def options(command: Json) -> Json:
-    return {"timeout": command["timeout_ms"] / 1000} if "timeout_ms" in command else {}
+    timeout = {"timeout": command["timeout_ms"] / 1000} if "timeout_ms" in command else {}
+    return {**timeout, **({"check": True} if "check" in command else {})}
 
 
 def shown(event: Optional[atonce.Event]) -> Json:
@@ -50,7 +51,7 @@ def shown(event: Optional[atonce.Event]) -> Json:
 
 def shown_error(error: Exception) -> Json:
     kind = re.sub(r"(?<=.)([A-Z])", r"-\1", type(error).__name__).lower()
-    return {"error": kind, **({"code": error.code} if isinstance(error, atonce.Refused) else {})}
+    return {"error": kind, "message": str(error), **({"code": error.code} if isinstance(error, atonce.Refused) else {})}
 
 
 def shown_hello(hello: atonce.Hello) -> Json:
@@ -92,7 +93,7 @@ async def do(me: atonce.Client, command: Json) -> Json:
         sends = (me.send(command["to"], command["topic"], str(number)) for number in range(command["count"]))
         return {"outcomes": Counter(sent.outcome for sent in await asyncio.gather(*sends))}
     elif op == "publish":
-        return shown_published(await me.publish(command["topic"], decoded(command), ack=command["ack"]))
+        return shown_published(await me.publish(command["topic"], decoded(command), ack=command["ack"], **options(command)))
     elif op == "request":
         return shown_answer(await me.request(command["to"], command["topic"], decoded(command), **options(command)))
     elif op == "request-all":
@@ -127,7 +128,7 @@ def do_blocking(me: atonce.BlockingClient, command: Json) -> Json:
         sends = me.send_many(command["to"], command["topic"], (str(number) for number in range(command["count"])))
         return {"outcomes": Counter(sent.outcome for sent in sends)}
     elif op == "publish":
-        return shown_published(me.publish(command["topic"], decoded(command), ack=command["ack"]))
+        return shown_published(me.publish(command["topic"], decoded(command), ack=command["ack"], **options(command)))
     elif op == "request":
         return shown_answer(me.request(command["to"], command["topic"], decoded(command), **options(command)))
     elif op == "request-all":

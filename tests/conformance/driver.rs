@@ -15,10 +15,11 @@
 //! | `ping` | `to` | `received` |
 //! | `next` | `timeout_ms` | `event` and its fields |
 //!
-//! Payloads are base64. An error is `{"error": KIND}`, with `code` if the daemon refused. The client greets with
-//! `{"v", "name", "payload_bytes"}`.
+//! With `check` an outcome that is a failure is an error. Payloads are base64. An error has its kind as `error`, a
+//! `message`, and a `code` if the daemon refused. The client greets with `{"v", "name", "payload_bytes"}`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
@@ -69,16 +70,9 @@ enum What {
 
 impl Driver {
     pub(crate) fn start(kind: Kind, socket: &Path) -> Self {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
-        let python = directory.join("driver.py").into_os_string();
-        let command = match kind {
-            Kind::Rust => return Self::rust(socket),
-            Kind::Asyncio => vec!["python3".into(), "-W".into(), "error".into(), python, "asyncio".into()],
-            Kind::Blocking => vec!["python3".into(), "-W".into(), "error".into(), python, "blocking".into()],
-            Kind::Node => vec!["node".into(), directory.join("driver.mjs").into_os_string()],
-        };
+        let Some(command) = program(kind) else { return Self::rust(socket) };
         let mut process = Command::new(&command[0]);
-        process.args(&command[1..]).env("ATONCE_SOCKET", socket).env("PYTHONDONTWRITEBYTECODE", "1");
+        process.args(&command[1..]).env("ATONCE_SOCKET", socket);
         let mut running = Running(process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
         let (input, lines) =
             (running.0.stdin.take(), BufReader::new(running.0.stdout.take().unwrap()).lines());
@@ -137,6 +131,21 @@ impl Driver {
             }
             Err(error) => Self { what: What::Failed, greeting: shown_error(&error) },
         }
+    }
+}
+
+/// What runs the driver of a client in another language.
+pub(crate) fn program(kind: Kind) -> Option<Vec<OsString>> {
+    let driver = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance").join(name);
+    let python = |what: &str| {
+        let words = ["python3", "-B", "-W", "error"].map(OsString::from);
+        [words.as_slice(), &[driver("driver.py").into(), what.into()]].concat()
+    };
+    match kind {
+        Kind::Rust => None,
+        Kind::Asyncio => Some(python("asyncio")),
+        Kind::Blocking => Some(python("blocking")),
+        Kind::Node => Some(vec!["node".into(), driver("driver.mjs").into()]),
     }
 }
 
@@ -226,13 +235,14 @@ fn shown(event: &Event) -> Value {
 }
 
 fn shown_error(error: &Error) -> Value {
-    match error {
-        Error::Unreachable { .. } => json!({"error": "unreachable"}),
-        Error::Refused { code, .. } => json!({"error": "refused", "code": code}),
-        Error::TooBig { .. } => json!({"error": "too-big"}),
-        Error::Closed => json!({"error": "disconnected"}),
-        Error::Timeout(_) => json!({"error": "timeout"}),
-        Error::Protocol(_) => json!({"error": "malformed"}),
-        Error::Behind => json!({"error": "behind"}),
-    }
+    let (kind, code) = match error {
+        Error::Unreachable { .. } => ("unreachable", None),
+        Error::Refused { code, .. } => ("refused", Some(code)),
+        Error::TooBig { .. } => ("too-big", None),
+        Error::Closed => ("disconnected", None),
+        Error::Timeout(_) => ("timeout", None),
+        Error::Protocol(_) => ("malformed", None),
+        Error::Behind => ("behind", None),
+    };
+    json!({"error": kind, "code": code, "message": error.to_string()})
 }

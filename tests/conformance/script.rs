@@ -10,10 +10,12 @@ use crate::driver::{Driver, Kind};
 use crate::scripted::{Connection, Script, Scripted, message, node, result};
 use crate::{Column, cell};
 
-pub(crate) const CHECKS: [(&str, fn(Kind)); 19] = [
+pub(crate) const CHECKS: [(&str, fn(Kind)); 22] = [
     ("fields and events that it does not know", ignores_the_unknown),
     ("a message byte for byte", reads_split_lines),
     ("answers in any order", sorts_answers),
+    ("an answer that comes too late", skips_a_late_answer),
+    ("a failure that is to be an error", raises_a_failure),
     ("an endless line", refuses_an_endless_line),
     ("a line that is no JSON", |kind| refuses(kind, b"hello?\n".into())),
     ("a line that is no object", |kind| refuses(kind, b"[1]\n".into())),
@@ -26,6 +28,7 @@ pub(crate) const CHECKS: [(&str, fn(Kind)); 19] = [
     ("a request that was open when the daemon went", never_sends_twice),
     ("a daemon that is gone for longer", connects_again),
     ("more than anybody reads", stops_reading),
+    ("more than is kept for an answer", counts_what_it_drops),
     ("a request and its reply", gets_a_reply),
     ("a request that nobody answers", gets_no_reply),
     ("a published request and its replies", gets_all_replies),
@@ -113,6 +116,46 @@ fn sorts_answers(kind: Kind) {
         let sent = client.say(json!({"do": "send-many", "to": "pi", "topic": "chat", "count": 20}));
         assert_eq!(sent, json!({"outcomes": {"delivered": 19, "busy": 1}}));
         heard(client, "meanwhile");
+    });
+}
+
+fn skips_a_late_answer(kind: Kind) {
+    let script = |connection: &mut Connection| {
+        let requests = [connection.expect("send"), connection.expect("send")];
+        for (request, outcome) in requests.iter().zip(["delivered", "busy"]) {
+            connection.tell(&result(request, outcome));
+        }
+        connection.until_the_end();
+    };
+    with(kind, script, |client| {
+        let late =
+            client.say(json!({"do": "send", "to": "pi", "topic": "chat", "data": "aGk=", "timeout_ms": 1}));
+        assert_eq!(late["error"], "timeout");
+        assert_eq!(send(client), json!({"outcome": "busy"}));
+    });
+}
+
+fn raises_a_failure(kind: Kind) {
+    let script = |connection: &mut Connection| {
+        for outcome in ["busy", "delivered"] {
+            let request = connection.expect("send");
+            connection.tell(&result(&request, outcome));
+        }
+        for outcome in ["busy", "delivered"] {
+            let request = connection.expect("publish");
+            assert_eq!(request["ack"], json!(true));
+            let outcomes = json!([{"peer": node("pi"), "outcome": outcome}]);
+            connection.tell(&json!({"ev": "result", "id": request["id"], "sent": 1, "outcomes": outcomes}));
+        }
+        connection.until_the_end();
+    };
+    with(kind, script, |client| {
+        let send = json!({"do": "send", "to": "pi", "topic": "chat", "data": "aGk=", "check": true});
+        assert_eq!(client.say(send.clone())["error"], "not-delivered");
+        assert_eq!(client.say(send), json!({"outcome": "delivered"}));
+        let publish = json!({"do": "publish", "topic": "chat", "data": "aGk=", "ack": false, "check": true});
+        assert_eq!(client.say(publish.clone())["error"], "not-delivered");
+        assert_eq!(client.say(publish)["sent"], 1);
     });
 }
 
@@ -279,6 +322,37 @@ fn stops_reading(kind: Kind) {
             let data = BASE64.decode(event["data"].as_str().unwrap_or_default().as_bytes()).unwrap();
             assert!(data.starts_with(format!("{number} ").as_bytes()), "{event}");
         }
+    });
+}
+
+/// Messages that come before the answer to a request are kept, and counted when they are too many.
+fn counts_what_it_drops(kind: Kind) {
+    const MESSAGES: u64 = 10_000;
+    let script = |connection: &mut Connection| {
+        let request = connection.expect("send");
+        for number in 0..MESSAGES {
+            connection.tell(&message(&number.to_string()));
+        }
+        connection.tell(&result(&request, "delivered"));
+        connection.grant("listen");
+        connection.tell(&message("after"));
+        connection.until_the_end();
+    };
+    with(kind, script, |client| {
+        assert_eq!(send(client), json!({"outcome": "delivered"}));
+        let mut kept = 0;
+        let lost = loop {
+            let event = client.next();
+            if event["event"] != "message" {
+                break event;
+            }
+            assert_eq!(event["data"], json!(BASE64.encode(kept.to_string().as_bytes())));
+            kept += 1;
+        };
+        assert!(kept >= 1024, "{kept}");
+        assert_eq!((&lost["event"], &lost["messages"]), (&json!("lost"), &json!(MESSAGES - kept)));
+        assert_eq!(client.say(json!({"do": "listen", "topic": "chat"})), json!({}));
+        heard(client, "after");
     });
 }
 
