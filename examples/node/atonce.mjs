@@ -8,20 +8,22 @@
  *       if (event.type === "message") console.log(event.from.name, event.text);
  *     }
  *
- * - `send`, `publish`, `reply` and `request` return what became of the message; with `check: true` a failure is an error.
- *   What the daemon refuses is an error always. Every error is an `AtonceError`, and its `kind` says which.
- * - A payload is a string or bytes; what arrives is a Buffer, with `text` and `json()` to read it. Times are in milliseconds.
+ * - `send`, `publish`, `reply` and `request` return what became of the message; with `check: true` a failure is an
+ *   error. What the daemon refuses is an error always. Every error is an `AtonceError`, and its `kind` says which.
+ * - A payload is a string or bytes; what arrives is a Buffer, with `text` and `json()` to read it. Times are in
+ *   milliseconds.
  * - When the connection breaks, the client connects, listens and watches again by itself, and gives one event
  *   `reconnected`; after it presence comes anew. A request that was open then ends with the error `disconnected`: it is
  *   never sent twice.
- * - When `unread` events (or 1 MiB of them) wait, the socket is paused, and the daemon refuses messages to their senders, or
- *   counts them (`lost`). While a request waits for its answer reading goes on up to four times that; messages beyond are
- *   dropped here, and counted as `lost` too.
+ * - When `unread` events (or 1 MiB of them) wait, the socket is paused, and the daemon refuses messages to their
+ *   senders, or counts them (`lost`). While a request waits for its answer reading goes on up to four times that;
+ *   messages beyond are dropped here, and counted as `lost` too.
  *
  * @typedef {{name: string, id: string}} Peer A node: its id is proved, its name is only what it calls itself.
  * @typedef {string | Uint8Array} Payload
  * @typedef {{payload: Buffer, text: string, json: () => any}} Content
- * @typedef {{type: "message", from: Peer, topic: string, path: string, at: string, replyTo: string | null} & Content} Message
+ * @typedef {{type: "message", from: Peer, topic: string, path: string, at: string, replyTo: string | null}
+ *   & Content} Message
  * @typedef {{from: Peer, path: string, at: string} & Content} Reply
  * @typedef {Message
  *   | {type: "enter", peer: Peer, path: string, snapshot: boolean}
@@ -58,9 +60,9 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 /** Anything that can go wrong here. */
 export class AtonceError extends Error {
   /**
-   * @param {"unreachable" | "refused" | "disconnected" | "timeout" | "malformed" | "too-big" | "not-delivered" | "no-reply"
-   *   | "behind" | "closed"} kind `refused` also has the daemon's `code` and `hint`; `not-delivered` and `no-reply` have the
-   *   `result`; `malformed`, `behind` and `closed` are the end of the client.
+   * @param {"unreachable" | "refused" | "disconnected" | "timeout" | "malformed" | "too-big" | "not-delivered"
+   *   | "no-reply" | "behind" | "closed"} kind `refused` also has the daemon's `code` and `hint`; `not-delivered` and
+   *   `no-reply` have the `result`; `malformed`, `behind` and `closed` are the end of the client.
    * @param {string} message
    * @param {object} [more]
    */
@@ -87,8 +89,8 @@ export function defaultSocket() {
 }
 
 /**
- * Connects to the daemon of this host. `timeout` is for it to answer by itself; how long a message may take is said when it
- * is sent. `unread` events may wait.
+ * Connects to the daemon of this host. `timeout` is for it to answer by itself; how long a message may take is said
+ * when it is sent. `unread` events may wait.
  * @param {{socket?: string, timeout?: number, unread?: number}} [options]
  * @returns {Promise<Client>}
  */
@@ -157,7 +159,7 @@ class Client {
    */
   async *events({ timeout = Infinity } = {}) {
     try {
-      for (let event; (event = await this.nextEvent({ timeout })) !== null; ) yield event;
+      for (let event; (event = await this.nextEvent({ timeout })) !== null;) yield event;
     } catch (error) {
       if (error.kind !== "closed") throw error;
     }
@@ -225,7 +227,9 @@ class Client {
     const failed = outcomes?.find(({ outcome }) => !isOk(outcome));
     const published = { sent: get(answer, "sent", "number"), outcomes };
     if (check && failed) {
-      throw new AtonceError("not-delivered", `not delivered to ${failed.peer.name}: ${failed.outcome}`, { result: published });
+      throw new AtonceError("not-delivered", `not delivered to ${failed.peer.name}: ${failed.outcome}`, {
+        result: published,
+      });
     }
     return published;
   }
@@ -259,7 +263,10 @@ class Client {
    */
   async *requestAll(topic, payload = "", { count = 1024, timeout = 5000 } = {}) {
     const deadline = Date.now() + timeout;
-    const ask = await this.#write({ op: "publish", topic, ack: false, replies: count }, { payload, timeout, streams: true });
+    const ask = await this.#write(
+      { op: "publish", topic, ack: false, replies: count },
+      { payload, timeout, streams: true },
+    );
     try {
       for (;;) {
         const there = () => ask.parts.length > 0 || ask.done;
@@ -300,11 +307,23 @@ class Client {
 
   /** Measures the way to a peer: `peer`, `sent`, `received`, `rttUs` (with min, p50 and max, or null) and `pongs`. */
   async ping(to, { count = 1, interval = 1000, timeout = 5000 } = {}) {
-    const request = { op: "ping", to: to.id ?? to, count, interval_ms: milliseconds(interval), timeout_ms: milliseconds(timeout) };
+    const request = {
+      op: "ping",
+      to: to.id ?? to,
+      count,
+      interval_ms: milliseconds(interval),
+      timeout_ms: milliseconds(timeout),
+    };
     const patience = count * Math.max(interval, 10) + timeout + GRACE;
     const { answer, parts } = await this.#ask(request, { patience });
     const [sent, received] = [get(answer, "sent", "number"), get(answer, "received", "number")];
-    return { peer: peerOf(answer, "peer"), sent, received, rttUs: answer.rtt_us ?? null, pongs: parts.map(([pong]) => pong) };
+    return {
+      peer: peerOf(answer, "peer"),
+      sent,
+      received,
+      rttUs: answer.rtt_us ?? null,
+      pongs: parts.map(([pong]) => pong),
+    };
   }
 
   /** Connects for the first time; a failure is told at once. */
@@ -358,7 +377,10 @@ class Client {
     if (payload === undefined) return fitting(written(request), most);
     const bytes = Buffer.from(payload);
     if (bytes.length > this.#hello.payloadBytes) {
-      throw new AtonceError("too-big", `a message has at most ${this.#hello.payloadBytes} bytes, this one has ${bytes.length}`);
+      throw new AtonceError(
+        "too-big",
+        `a message has at most ${this.#hello.payloadBytes} bytes, this one has ${bytes.length}`,
+      );
     }
     const text = decoded(bytes);
     const line = text === null ? null : written({ ...request, text });
@@ -412,7 +434,10 @@ class Client {
   #drop(ask) {
     if (!ask.streams) return;
     const parts = ask.parts.splice(0);
-    this.#release(parts.length, parts.reduce((sum, [, size]) => sum + size, 0));
+    this.#release(
+      parts.length,
+      parts.reduce((sum, [, size]) => sum + size, 0),
+    );
   }
 
   #release(events, bytes) {
@@ -434,7 +459,8 @@ class Client {
   /** Opens a connection, greets, and restores what there was before; then calls one of the two. */
   #dial(ready, failed) {
     const stranger = strangerAt(this.#path);
-    if (stranger) return failed(new AtonceError("unreachable", `cannot reach the daemon at ${this.#path}: ${stranger}`));
+    if (stranger)
+      return failed(new AtonceError("unreachable", `cannot reach the daemon at ${this.#path}: ${stranger}`));
     const socket = open(this.#path);
     let reason = null;
     const hangUp = (error) => {
@@ -447,12 +473,18 @@ class Client {
       this.#socket = socket;
       this.#partial = Buffer.alloc(0);
       this.#complaint = null;
-      this.#put({ op: "hello" }, { then: (ask) => this.#greeted(ask, hangUp, () => {
-        clearTimeout(patience);
-        this.#ready = true;
-        this.#changed();
-        ready();
-      }) });
+      this.#put(
+        { op: "hello" },
+        {
+          then: (ask) =>
+            this.#greeted(ask, hangUp, () => {
+              clearTimeout(patience);
+              this.#ready = true;
+              this.#changed();
+              ready();
+            }),
+        },
+      );
     });
     socket.on("data", (data) => {
       try {
@@ -467,7 +499,9 @@ class Client {
     socket.on("drain", () => this.#changed());
     socket.on("error", (error) => {
       const connected = this.#socket === socket;
-      reason ??= connected ? null : new AtonceError("unreachable", `cannot reach the daemon at ${this.#path}: ${error.message}`);
+      reason ??= connected
+        ? null
+        : new AtonceError("unreachable", `cannot reach the daemon at ${this.#path}: ${error.message}`);
     });
     socket.on("close", () => {
       clearTimeout(patience);
@@ -477,7 +511,9 @@ class Client {
       if (wasConnected) {
         this.#socket = null;
         this.#broke ??= error.message;
-        this.#failAsks(new AtonceError("disconnected", `${error.message}, and it is not known what became of the request`));
+        this.#failAsks(
+          new AtonceError("disconnected", `${error.message}, and it is not known what became of the request`),
+        );
       }
       if (wasReady) this.#reconnect(BACKOFF.first);
       else failed(error);
@@ -487,7 +523,11 @@ class Client {
 
   #reconnect(delay) {
     if (this.#failure) return;
-    const again = () => this.#dial(() => {}, () => this.#reconnect(Math.min(delay * 2, BACKOFF.last)));
+    const again = () =>
+      this.#dial(
+        () => {},
+        () => this.#reconnect(Math.min(delay * 2, BACKOFF.last)),
+      );
     this.#retry = setTimeout(again, delay * (0.5 + Math.random() / 2));
   }
 
@@ -495,8 +535,13 @@ class Client {
     if (ask.error) return hangUp(ask.error);
     const hello = get(ask.answer, "hello", "object");
     const number = (name) => get(hello, name, "number");
-    this.#hello = { v: number("v"), version: get(hello, "version", "string"), node: peerOf(hello, "node"),
-      payloadBytes: number("payload_bytes"), lineBytes: number("line_bytes") };
+    this.#hello = {
+      v: number("v"),
+      version: get(hello, "version", "string"),
+      node: peerOf(hello, "node"),
+      payloadBytes: number("payload_bytes"),
+      lineBytes: number("line_bytes"),
+    };
     if (this.#broke !== null) {
       // One is enough when the connection broke again before anything came.
       if (this.#events.at(-1)?.[0].type !== "reconnected") this.#keep({ type: "reconnected", why: this.#broke }, 0);
@@ -528,12 +573,30 @@ class Client {
         break;
       }
       case "pong":
-        if (ask) this.#part(ask, { seq: get(event, "seq", "number"), rttUs: event.rtt_us ?? null, path: event.path ?? null,
-          addr: event.addr ?? null, error: event.error ?? null }, line.length);
+        if (ask)
+          this.#part(
+            ask,
+            {
+              seq: get(event, "seq", "number"),
+              rttUs: event.rtt_us ?? null,
+              path: event.path ?? null,
+              addr: event.addr ?? null,
+              error: event.error ?? null,
+            },
+            line.length,
+          );
         break;
       case "reply":
-        if (ask) this.#part(ask, content(event, { from: peerOf(event, "from"), path: get(event, "path", "string"),
-          at: get(event, "at", "string") }), line.length);
+        if (ask)
+          this.#part(
+            ask,
+            content(event, {
+              from: peerOf(event, "from"),
+              path: get(event, "path", "string"),
+              at: get(event, "at", "string"),
+            }),
+            line.length,
+          );
         break;
       case "ok":
       case "result":
@@ -645,7 +708,10 @@ function objectOf(line) {
   try {
     event = JSON.parse(utf8.decode(line));
   } catch {
-    throw new AtonceError("malformed", `the daemon wrote a line that is no JSON: ${JSON.stringify(line.toString("latin1", 0, 40))}`);
+    throw new AtonceError(
+      "malformed",
+      `the daemon wrote a line that is no JSON: ${JSON.stringify(line.toString("latin1", 0, 40))}`,
+    );
   }
   if (typeof event !== "object" || event === null || Array.isArray(event)) {
     throw new AtonceError("malformed", "the daemon wrote a line that is no object");
@@ -656,7 +722,10 @@ function objectOf(line) {
 function get(event, name, type) {
   const value = Object.hasOwn(event, name) ? event[name] : undefined;
   if (typeof value !== type || value === null) {
-    throw new AtonceError("malformed", `the daemon said ${JSON.stringify(value)?.slice(0, 40)} where "${name}" was expected`);
+    throw new AtonceError(
+      "malformed",
+      `the daemon said ${JSON.stringify(value)?.slice(0, 40)} where "${name}" was expected`,
+    );
   }
   return value;
 }
@@ -672,7 +741,8 @@ function sentOf(answer) {
 }
 
 function checked(sent, check) {
-  if (check && !isOk(sent.outcome)) throw new AtonceError("not-delivered", `not delivered: ${sent.outcome}`, { result: sent });
+  if (check && !isOk(sent.outcome))
+    throw new AtonceError("not-delivered", `not delivered: ${sent.outcome}`, { result: sent });
   return sent;
 }
 
@@ -688,7 +758,14 @@ function content(event, fields) {
     }
     payload = Buffer.from(data, "base64");
   }
-  return { ...fields, payload, get text() { return payload.toString(); }, json: () => JSON.parse(payload.toString()) };
+  return {
+    ...fields,
+    payload,
+    get text() {
+      return payload.toString();
+    },
+    json: () => JSON.parse(payload.toString()),
+  };
 }
 
 /** Something that happened without being asked for, or null if it is of a kind that is not known. */
@@ -699,8 +776,14 @@ function eventOf(event) {
   const snapshot = event.snapshot === true;
   switch (type) {
     case "message":
-      return content(event, { type, from: peerOf(event, "from"), topic: topic(), path: path(), at: get(event, "at", "string"),
-        replyTo: event.reply_to === undefined ? null : get(event, "reply_to", "string") });
+      return content(event, {
+        type,
+        from: peerOf(event, "from"),
+        topic: topic(),
+        path: path(),
+        at: get(event, "at", "string"),
+        replyTo: event.reply_to === undefined ? null : get(event, "reply_to", "string"),
+      });
     case "enter":
       return { type, peer: peerOf(event, "peer"), path: path(), snapshot };
     case "exit":

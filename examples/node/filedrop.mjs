@@ -4,10 +4,10 @@
 //     filedrop.mjs receive DIRECTORY     puts what comes into the directory
 //     filedrop.mjs send PEER FILE        sends a file to a peer, by its name or id
 //
-// How it works: the sender makes an offer (name, size, checksum), the receiver answers from which byte on it wants the file,
-// and then come chunks, some of them under way at once. The receiver takes only the chunk that continues what it has; at a
-// gap it answers again. So a transfer that broke, at either end, goes on where it was when the file is sent again. At the
-// end the receiver compares the checksum and gives the file its name; it never overwrites one.
+// How it works: the sender makes an offer (name, size, checksum), the receiver answers from which byte on it wants
+// the file, and then come chunks, some of them under way at once. The receiver takes only the chunk that continues
+// what it has; at a gap it answers again. So a transfer that broke, at either end, goes on where it was when the file
+// is sent again. At the end the receiver compares the checksum and gives the file its name; it never overwrites one.
 
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
@@ -20,7 +20,7 @@ const TOPIC = "filedrop";
 const ANSWERS = "filedrop.answer";
 /** Chunks that are under way at once. */
 const WINDOW = 16;
-/** Offers without an answer, or without progress since, after which the sender gives up; and the time for each, in ms. */
+/** Offers without an answer or progress after which the sender gives up, and the milliseconds for each. */
 const OFFERS = 10;
 const PATIENCE = 2000;
 /** What the receiver takes: the size of a file, and how many that are not whole yet. */
@@ -69,7 +69,8 @@ async function send(peer, path) {
 async function offered(me, peer, offer, answers) {
   answers.clear();
   const { outcome } = await me.send(peer, TOPIC, JSON.stringify(offer), { timeout: PATIENCE });
-  if (outcome === "no-listener") throw new Failure(`nobody waits for files at ${peer} (filedrop.mjs receive DIRECTORY)`);
+  if (outcome === "no-listener")
+    throw new Failure(`nobody waits for files at ${peer} (filedrop.mjs receive DIRECTORY)`);
   if (outcome === "unreachable") throw new Failure(`${peer} is not reachable`);
   return answers.next(PATIENCE);
 }
@@ -163,7 +164,9 @@ async function receive(directory) {
     let answer;
     try {
       const isChunk = event.payload[0] === 0;
-      answer = isChunk ? await proceed(parts.get(key), event.payload) : await begin(parts, directory, key, parsed(event));
+      answer = isChunk
+        ? await proceed(parts.get(key), event.payload)
+        : await begin(parts, directory, key, parsed(event));
     } catch (error) {
       // What the disk says, too, is told to the sender: it can do nothing else.
       answer = { error: error instanceof Refusal ? error.message : `the receiver has trouble: ${error.code ?? error}` };
@@ -186,7 +189,8 @@ async function receive(directory) {
 /** Opens the place for an offered file, and says from where it is wanted. */
 async function begin(parts, directory, key, { name, size, sha256 }) {
   if (!isSafe(name)) throw new Refusal("that name is not taken; it must be a plain name of at most 200 bytes");
-  if (!Number.isSafeInteger(size) || size < 0 || size > MOST_BYTES) throw new Refusal(`at most ${MOST_BYTES} bytes are taken`);
+  if (!Number.isSafeInteger(size) || size < 0 || size > MOST_BYTES)
+    throw new Refusal(`at most ${MOST_BYTES} bytes are taken`);
   let part = parts.get(key);
   if (part === undefined) {
     const path = join(directory, `.filedrop-${key}`);

@@ -17,17 +17,18 @@ The same without it:
 
 What holds for both:
 
-- `send`, `publish`, `reply` and `request` return what became of the message; with `check=True` a failure is an error. What
-  the daemon refuses is an error always. Everything that can go wrong here is an `Error`.
+- `send`, `publish`, `reply` and `request` return what became of the message; with `check=True` a failure is an error.
+  What the daemon refuses is an error always. Everything that can go wrong here is an `Error`.
 - A payload is `str` or `bytes`; what arrives is bytes, with `.text` and `.json()` to read it.
-- When the connection breaks, the client connects, listens and watches again by itself, and gives one `Reconnected`; after
-  it presence comes anew. A request that was open then ends with `Disconnected`: it is never sent twice.
-- When `unread` events (or 1 MiB of them) wait, nothing more is read, and the daemon refuses messages to their senders, or
-  counts them (`Lost`). While a request waits for its answer reading goes on up to four times that; messages beyond are
-  dropped here, and counted as `Lost` too.
+- When the connection breaks, the client connects, listens and watches again by itself, and gives one `Reconnected`;
+  after it presence comes anew. A request that was open then ends with `Disconnected`: it is never sent twice.
+- When `unread` events (or 1 MiB of them) wait, nothing more is read, and the daemon refuses messages to their
+  senders, or counts them (`Lost`). While a request waits for its answer reading goes on up to four times that;
+  messages beyond are dropped here, and counted as `Lost` too.
 
-A `Client` belongs to one event loop, where any number of tasks may use it. A `BlockingClient` needs no thread; it reads,
-writes and reconnects while one of its methods runs, so call them (or `events`) often enough. More threads may use it too.
+A `Client` belongs to one event loop, where any number of tasks may use it. A `BlockingClient` needs no thread; it
+reads, writes and reconnects while one of its methods runs, so call them (or `events`) often enough. More threads may
+use it too.
 """
 
 from __future__ import annotations
@@ -45,8 +46,21 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import (Any, AsyncIterator, Callable, Deque, Dict, Generic, Iterable, Iterator, List, Optional, Tuple,
-                    TypeVar, Union)
+from typing import (
+    Any,
+    AsyncIterator,
+    Callable,
+    Deque,
+    Dict,
+    Generic,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 T = TypeVar("T")
 
@@ -224,7 +238,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Reconnected:
-    """The connection had broken and is back. Peers and topics known until now count no more, if we watch they follow."""
+    """The connection had broken and is back. What was known of peers counts no more; who watches is told anew."""
 
     why: str
 
@@ -361,8 +375,10 @@ def default_socket() -> str:
 
 
 def connect(path: Optional[str] = None, *, timeout: float = 5.0, unread: int = 1024) -> Client:
-    """A client for asyncio, to be used with `async with`. `timeout` is in seconds, and for the daemon's own answers; how
-    long a message may take is said when it is sent. `unread` events may wait."""
+    """A client for asyncio, to be used with `async with`.
+
+    `timeout` is in seconds, and for the daemon's own answers; how long a message may take is said when it is sent.
+    `unread` events may wait."""
     return Client(path or default_socket(), timeout, unread)
 
 
@@ -382,9 +398,17 @@ class _Op(Generic[T]):
     deadline_is_the_daemons: bool = False
 
 
-def _message(op: str, target: Union[str, Peer, None], topic: Optional[str], payload: Union[str, bytes], ack: bool,
-             timeout: float, when_full: Optional[str], read: Callable[[Dict[str, Any], List[Any]], T],
-             **more: Any) -> _Op[T]:
+def _message(
+    op: str,
+    target: Union[str, Peer, None],
+    topic: Optional[str],
+    payload: Union[str, bytes],
+    ack: bool,
+    timeout: float,
+    when_full: Optional[str],
+    read: Callable[[Dict[str, Any], List[Any]], T],
+    **more: Any,
+) -> _Op[T]:
     to = target.id if isinstance(target, Peer) else target
     given = {"op": op, "to": to, "topic": topic, "ack": ack, "when_full": when_full, **more}
     fields = {name: value for name, value in given.items() if value is not None}
@@ -392,13 +416,21 @@ def _message(op: str, target: Union[str, Peer, None], topic: Optional[str], payl
     return _Op(fields, read, timeout, bytes_, deadline_is_the_daemons=True)
 
 
-def _send(to: Union[str, Peer], topic: str, payload: Union[str, bytes], ack: bool, timeout: float,
-          when_full: Optional[str], check: bool) -> _Op[Sent]:
+def _send(
+    to: Union[str, Peer],
+    topic: str,
+    payload: Union[str, bytes],
+    ack: bool,
+    timeout: float,
+    when_full: Optional[str],
+    check: bool,
+) -> _Op[Sent]:
     return _message("send", to, topic, payload, ack, timeout, when_full, lambda end, _: _sent(end, check))
 
 
-def _publish(topic: str, payload: Union[str, bytes], ack: bool, timeout: float, when_full: Optional[str],
-             check: bool) -> _Op[Published]:
+def _publish(
+    topic: str, payload: Union[str, bytes], ack: bool, timeout: float, when_full: Optional[str], check: bool
+) -> _Op[Published]:
     def read(end: Dict[str, Any], _: List[Any]) -> Published:
         outcomes = _optional(end, "outcomes", list)
         each = [(_peer(_typed(one, dict)), Outcome(_get(one, "outcome", str))) for one in outcomes or []]
@@ -434,10 +466,17 @@ def _reply(message: Message, payload: Union[str, bytes], ack: bool, timeout: flo
 
 def _ping(to: Union[str, Peer], count: int, interval: float, timeout: float) -> _Op[Pinged]:
     def read(end: Dict[str, Any], pongs: List[Any]) -> Pinged:
-        return Pinged(_peer(end), _get(end, "sent", int), _get(end, "received", int), _optional(end, "rtt_us", dict), pongs)
+        return Pinged(
+            _peer(end), _get(end, "sent", int), _get(end, "received", int), _optional(end, "rtt_us", dict), pongs
+        )
 
-    fields = {"op": "ping", "to": to.id if isinstance(to, Peer) else to, "count": count,
-              "interval_ms": _milliseconds(interval), "timeout_ms": _milliseconds(timeout)}
+    fields = {
+        "op": "ping",
+        "to": to.id if isinstance(to, Peer) else to,
+        "count": count,
+        "interval_ms": _milliseconds(interval),
+        "timeout_ms": _milliseconds(timeout),
+    }
     return _Op(fields, read, count * max(interval, 0.01) + timeout + GRACE)
 
 
@@ -499,15 +538,29 @@ def _pong_of(event: Dict[str, Any]) -> Pong:
 
 
 def _peer_info(event: Dict[str, Any]) -> PeerInfo:
-    return PeerInfo(_get(event, "id", str), _get(event, "name", str), _get(event, "state", str),
-                    _optional(event, "why", str), _optional(event, "path", dict), _optional(event, "rtt_us", int),
-                    _optional(event, "last_seen", str), _optional(event, "topics", list) or [],
-                    bool(event.get("conflict")), bool(event.get("old_secret")))
+    return PeerInfo(
+        _get(event, "id", str),
+        _get(event, "name", str),
+        _get(event, "state", str),
+        _optional(event, "why", str),
+        _optional(event, "path", dict),
+        _optional(event, "rtt_us", int),
+        _optional(event, "last_seen", str),
+        _optional(event, "topics", list) or [],
+        bool(event.get("conflict")),
+        bool(event.get("old_secret")),
+    )
 
 
 _EVENTS: Dict[str, Callable[[Dict[str, Any]], Event]] = {
-    "message": lambda event: Message(_peer(event, "from"), _get(event, "topic", str), _payload(event),
-                                     _get(event, "path", str), _get(event, "at", str), _optional(event, "reply_to", str)),
+    "message": lambda event: Message(
+        _peer(event, "from"),
+        _get(event, "topic", str),
+        _payload(event),
+        _get(event, "path", str),
+        _get(event, "at", str),
+        _optional(event, "reply_to", str),
+    ),
     "enter": lambda event: Enter(_peer(event), _get(event, "path", str), bool(event.get("snapshot"))),
     "exit": lambda event: Exit(_peer(event), _get(event, "path", str)),
     "listen": lambda event: Listen(_peer(event), _get(event, "topic", str), bool(event.get("snapshot"))),
@@ -538,8 +591,10 @@ class _Ask:
 
 
 class _Core:
-    """What both clients have in common, without any input or output: bytes of the daemon go in, and it keeps the answers,
-    the events that nobody has taken yet, and the bytes that are to be written."""
+    """What both clients have in common, without any input or output.
+
+    Bytes of the daemon go in, and it keeps the answers, the events that nobody has taken yet, and the bytes that are to
+    be written."""
 
     def __init__(self, unread: int) -> None:
         self.output = bytearray()
@@ -650,8 +705,13 @@ class _Core:
         """Remembers it for the next connection."""
         self._watching = own
 
-    def _ask(self, fields: Dict[str, Any], payload: Optional[bytes] = None, streams: bool = False,
-             then: Optional[Callable[[_Ask], None]] = None) -> _Ask:
+    def _ask(
+        self,
+        fields: Dict[str, Any],
+        payload: Optional[bytes] = None,
+        streams: bool = False,
+        then: Optional[Callable[[_Ask], None]] = None,
+    ) -> _Ask:
         self._last_number += 1
         fields["id"] = self._last_number
         self.output += self._request_line(fields, payload)
@@ -899,25 +959,51 @@ class Client:
         await self._do(_Op({"op": "watch", "own": own}, _nothing))
         self._core.watching(own)
 
-    async def send(self, to: Union[str, Peer], topic: str, payload: Union[str, bytes] = b"", *, ack: bool = True,
-                   timeout: float = 5.0, when_full: Optional[str] = None, check: bool = False) -> Sent:
+    async def send(
+        self,
+        to: Union[str, Peer],
+        topic: str,
+        payload: Union[str, bytes] = b"",
+        *,
+        ack: bool = True,
+        timeout: float = 5.0,
+        when_full: Optional[str] = None,
+        check: bool = False,
+    ) -> Sent:
         """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it."""
         return await self._do(_send(to, topic, payload, ack, timeout, when_full, check))
 
-    async def publish(self, topic: str, payload: Union[str, bytes] = b"", *, ack: bool = False, timeout: float = 5.0,
-                      when_full: Optional[str] = None, check: bool = False) -> Published:
+    async def publish(
+        self,
+        topic: str,
+        payload: Union[str, bytes] = b"",
+        *,
+        ack: bool = False,
+        timeout: float = 5.0,
+        when_full: Optional[str] = None,
+        check: bool = False,
+    ) -> Published:
         """Sends to the listeners of a topic everywhere. `check` asks for acknowledgements, as `ack` does."""
         return await self._do(_publish(topic, payload, ack, timeout, when_full, check))
 
-    async def request(self, to: Union[str, Peer], topic: str, payload: Union[str, bytes] = b"", *, timeout: float = 5.0,
-                      check: bool = False) -> Answer:
+    async def request(
+        self,
+        to: Union[str, Peer],
+        topic: str,
+        payload: Union[str, bytes] = b"",
+        *,
+        timeout: float = 5.0,
+        check: bool = False,
+    ) -> Answer:
         """Sends to the listeners of a topic on one peer, and waits for the first reply, until `timeout`."""
         return await self._do(_request(to, topic, payload, timeout, check))
 
-    async def request_all(self, topic: str, payload: Union[str, bytes] = b"", *, count: int = 1024,
-                          timeout: float = 5.0) -> AsyncIterator[Reply]:
-        """Publishes, and gives the replies as they come, until there are `count`, or until `timeout`. It is asked when the
-        iteration begins."""
+    async def request_all(
+        self, topic: str, payload: Union[str, bytes] = b"", *, count: int = 1024, timeout: float = 5.0
+    ) -> AsyncIterator[Reply]:
+        """Publishes, and gives the replies as they come, until there are `count`, or until `timeout`.
+
+        It is asked when the iteration begins."""
         op = _request_all(topic, payload, count, timeout)
         ask, deadline, woken = await self._write(op, streams=True)
         try:
@@ -934,8 +1020,15 @@ class Client:
         finally:
             self._core.forget(ask)
 
-    async def reply(self, message: Message, payload: Union[str, bytes] = b"", *, ack: bool = True, timeout: float = 5.0,
-                    check: bool = False) -> Sent:
+    async def reply(
+        self,
+        message: Message,
+        payload: Union[str, bytes] = b"",
+        *,
+        ack: bool = True,
+        timeout: float = 5.0,
+        check: bool = False,
+    ) -> Sent:
         """Replies to a message whose sender waits for it (`reply_to`); as often as that one wants."""
         return await self._do(_reply(message, payload, ack, timeout, check))
 
@@ -947,7 +1040,9 @@ class Client:
         """How the daemon is, as docs/socket.md tells it."""
         return await self._do(_Op({"op": "status"}, lambda end, _: _get(end, "status", dict)))
 
-    async def ping(self, to: Union[str, Peer], count: int = 1, *, interval: float = 1.0, timeout: float = 5.0) -> Pinged:
+    async def ping(
+        self, to: Union[str, Peer], count: int = 1, *, interval: float = 1.0, timeout: float = 5.0
+    ) -> Pinged:
         """Measures the way to a peer."""
         return await self._do(_ping(to, count, interval, timeout))
 
@@ -1170,13 +1265,29 @@ class BlockingClient:
         self._do(_Op({"op": "watch", "own": own}, _nothing))
         self._core.watching(own)
 
-    def send(self, to: Union[str, Peer], topic: str, payload: Union[str, bytes] = b"", *, ack: bool = True,
-             timeout: float = 5.0, when_full: Optional[str] = None, check: bool = False) -> Sent:
+    def send(
+        self,
+        to: Union[str, Peer],
+        topic: str,
+        payload: Union[str, bytes] = b"",
+        *,
+        ack: bool = True,
+        timeout: float = 5.0,
+        when_full: Optional[str] = None,
+        check: bool = False,
+    ) -> Sent:
         """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it."""
         return self._do(_send(to, topic, payload, ack, timeout, when_full, check))
 
-    def send_many(self, to: Union[str, Peer], topic: str, payloads: Iterable[Union[str, bytes]], *,
-                  timeout: float = 5.0, check: bool = False) -> Iterator[Sent]:
+    def send_many(
+        self,
+        to: Union[str, Peer],
+        topic: str,
+        payloads: Iterable[Union[str, bytes]],
+        *,
+        timeout: float = 5.0,
+        check: bool = False,
+    ) -> Iterator[Sent]:
         """Sends one after the other without waiting for each, and gives what became of them, in their order."""
         asks: Deque[Tuple[_Op[Sent], _Ask, float]] = collections.deque()
         rest = iter(payloads)
@@ -1196,20 +1307,37 @@ class BlockingClient:
             for _, ask, _ in asks:
                 self._forget(ask)
 
-    def publish(self, topic: str, payload: Union[str, bytes] = b"", *, ack: bool = False, timeout: float = 5.0,
-                when_full: Optional[str] = None, check: bool = False) -> Published:
+    def publish(
+        self,
+        topic: str,
+        payload: Union[str, bytes] = b"",
+        *,
+        ack: bool = False,
+        timeout: float = 5.0,
+        when_full: Optional[str] = None,
+        check: bool = False,
+    ) -> Published:
         """Sends to the listeners of a topic everywhere. `check` asks for acknowledgements, as `ack` does."""
         return self._do(_publish(topic, payload, ack, timeout, when_full, check))
 
-    def request(self, to: Union[str, Peer], topic: str, payload: Union[str, bytes] = b"", *, timeout: float = 5.0,
-                check: bool = False) -> Answer:
+    def request(
+        self,
+        to: Union[str, Peer],
+        topic: str,
+        payload: Union[str, bytes] = b"",
+        *,
+        timeout: float = 5.0,
+        check: bool = False,
+    ) -> Answer:
         """Sends to the listeners of a topic on one peer, and waits for the first reply, until `timeout`."""
         return self._do(_request(to, topic, payload, timeout, check))
 
-    def request_all(self, topic: str, payload: Union[str, bytes] = b"", *, count: int = 1024,
-                    timeout: float = 5.0) -> Iterator[Reply]:
-        """Publishes, and gives the replies as they come, until there are `count`, or until `timeout`. It is asked when the
-        iteration begins."""
+    def request_all(
+        self, topic: str, payload: Union[str, bytes] = b"", *, count: int = 1024, timeout: float = 5.0
+    ) -> Iterator[Reply]:
+        """Publishes, and gives the replies as they come, until there are `count`, or until `timeout`.
+
+        It is asked when the iteration begins."""
         op = _request_all(topic, payload, count, timeout)
         ask, deadline = self._write(op, streams=True)
         try:
@@ -1225,8 +1353,15 @@ class BlockingClient:
         finally:
             self._forget(ask)
 
-    def reply(self, message: Message, payload: Union[str, bytes] = b"", *, ack: bool = True, timeout: float = 5.0,
-              check: bool = False) -> Sent:
+    def reply(
+        self,
+        message: Message,
+        payload: Union[str, bytes] = b"",
+        *,
+        ack: bool = True,
+        timeout: float = 5.0,
+        check: bool = False,
+    ) -> Sent:
         """Replies to a message whose sender waits for it (`reply_to`); as often as that one wants."""
         return self._do(_reply(message, payload, ack, timeout, check))
 
@@ -1359,7 +1494,7 @@ class BlockingClient:
             return
         try:
             while self._core.output:
-                del self._core.output[:self._socket.send(self._core.output)]
+                del self._core.output[: self._socket.send(self._core.output)]
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:

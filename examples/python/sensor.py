@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Tells the readings of this device to every dashboard.py, every few seconds: `sensor.py [--every SECONDS] [--count N]`.
+"""Tells the readings of this device to every dashboard.py: `sensor.py [--every SECONDS] [--count N]`.
 
-The readings are the load of the machine, its free memory and, where it has a sensor, its temperature.
+They are the load of the machine, its free memory and, where it has a sensor, its temperature.
 """
 
 import argparse

@@ -4,8 +4,8 @@
 #   when-here.sh PEER COMMAND...
 #   when-here.sh nas rsync -a ~/photos nas:
 #
-# PEER is a name or an id. The command finds ATONCE_PEER_ID and ATONCE_PATH in its environment. Needs jq, and socat or the
-# nc of OpenBSD. It ends with an error when the daemon goes: let systemd start it again.
+# PEER is a name or an id. The command finds ATONCE_PEER_ID and ATONCE_PATH in its environment. Needs jq, and socat or
+# the nc of OpenBSD. It ends with an error when the daemon goes: let systemd start it again.
 set -eu
 
 if [ $# -lt 2 ]; then

@@ -88,12 +88,16 @@ async def do(me: atonce.Client, command: Json) -> Json:
     elif op == "watch":
         await me.watch()
     elif op == "send":
-        return {"outcome": (await me.send(command["to"], command["topic"], decoded(command), **options(command))).outcome}
+        return {
+            "outcome": (await me.send(command["to"], command["topic"], decoded(command), **options(command))).outcome
+        }
     elif op == "send-many":
         sends = (me.send(command["to"], command["topic"], str(number)) for number in range(command["count"]))
         return {"outcomes": Counter(sent.outcome for sent in await asyncio.gather(*sends))}
     elif op == "publish":
-        return shown_published(await me.publish(command["topic"], decoded(command), ack=command["ack"], **options(command)))
+        return shown_published(
+            await me.publish(command["topic"], decoded(command), ack=command["ack"], **options(command))
+        )
     elif op == "request":
         return shown_answer(await me.request(command["to"], command["topic"], decoded(command), **options(command)))
     elif op == "request-all":
