@@ -10,9 +10,10 @@ use crate::driver::{Driver, Kind};
 use crate::scripted::{Connection, Script, Scripted, message, node, result};
 use crate::{Column, cell};
 
-pub(crate) const CHECKS: [(&str, fn(Kind)); 22] = [
+pub(crate) const CHECKS: [(&str, fn(Kind)); 23] = [
     ("fields and events that it does not know", ignores_the_unknown),
     ("a message byte for byte", reads_split_lines),
+    ("the largest messages", carries_the_largest),
     ("answers in any order", sorts_answers),
     ("an answer that comes too late", skips_a_late_answer),
     ("a failure that is to be an error", raises_a_failure),
@@ -96,6 +97,39 @@ fn reads_split_lines(kind: Kind) {
     with(kind, script, |client| {
         heard(client, "grüße 🔔");
         heard(client, "two");
+    });
+}
+
+/// A text that would be too long in JSON goes as base64.
+fn carries_the_largest(kind: Kind) {
+    let payloads = || [vec![1; 61440], "ß".repeat(30_720).into_bytes(), vec![0xff; 61440]];
+    let script = move |connection: &mut Connection| {
+        for payload in payloads() {
+            let request = connection.expect("send");
+            let sent = match &request["text"] {
+                Value::String(text) => text.clone().into_bytes(),
+                _ => BASE64.decode(request["data"].as_str().unwrap().as_bytes()).unwrap(),
+            };
+            assert!(sent == payload && request.to_string().len() < 98_304, "it is no line with this payload");
+            connection.tell(&result(&request, "delivered"));
+            let mut told = message("");
+            told.as_object_mut().unwrap().remove("text");
+            for field in ["text", "data"] {
+                if let Some(value) = request.get(field) {
+                    told[field] = value.clone();
+                }
+            }
+            connection.tell(&told);
+        }
+        connection.until_the_end();
+    };
+    with(kind, script, |client| {
+        for payload in payloads() {
+            let data = BASE64.encode(&payload);
+            let send = json!({"do": "send", "to": "pi", "topic": "chat", "data": data});
+            assert_eq!(client.say(send), json!({"outcome": "delivered"}));
+            assert!(client.next()["data"] == json!(data), "another payload came");
+        }
     });
 }
 
