@@ -4,6 +4,7 @@
 //! scenario with two real daemons from its beginning to its end; in the second one each check has a daemon of its own that
 //! plays a script. Each prints a table, and fails if a cell does.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "the table is for those who look")]
 
 #[path = "conformance/driver.rs"]
 mod driver;

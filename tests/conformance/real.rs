@@ -7,8 +7,11 @@ use crate::driver::{Driver, Kind};
 use crate::pair::{App, Pair};
 use crate::{Column, cell};
 
-/// Steps of one story, in this order.
-pub(crate) const CHECKS: [(&str, fn(&mut Story)); 15] = [
+/// A name, and what happens.
+type Step = (&'static str, fn(&mut Story));
+
+/// The steps, in this order.
+pub(crate) const CHECKS: [Step; 15] = [
     ("the greeting of the daemon", greeting),
     ("a text is heard", hears_text),
     ("bytes are heard", hears_bytes),
@@ -87,7 +90,7 @@ fn delivers_control_characters(story: &mut Story) {
     assert_eq!(said(story, "two", "inbox", &bytes), json!({"outcome": "delivered"}));
     let message = story.other.next("message");
     let text = message["text"].as_str().map(|text| encoded(text.as_bytes()));
-    assert_eq!(text.as_deref().or(message["data"].as_str()), Some(&*encoded(&bytes)));
+    assert_eq!(text.as_deref().or_else(|| message["data"].as_str()), Some(&*encoded(&bytes)));
 }
 
 fn nobody_listens(story: &mut Story) {

@@ -10,7 +10,10 @@ use crate::driver::{Driver, Kind};
 use crate::scripted::{Connection, Script, Scripted, message, node, result};
 use crate::{Column, cell};
 
-pub(crate) const CHECKS: [(&str, fn(Kind)); 23] = [
+/// A name, and what it does with a client.
+type Check = (&'static str, fn(Kind));
+
+pub(crate) const CHECKS: [Check; 23] = [
     ("fields and events that it does not know", ignores_the_unknown),
     ("a message byte for byte", reads_split_lines),
     ("the largest messages", carries_the_largest),
@@ -106,9 +109,9 @@ fn carries_the_largest(kind: Kind) {
     let script = move |connection: &mut Connection| {
         for payload in payloads() {
             let request = connection.expect("send");
-            let sent = match &request["text"] {
-                Value::String(text) => text.clone().into_bytes(),
-                _ => BASE64.decode(request["data"].as_str().unwrap().as_bytes()).unwrap(),
+            let sent = match request["text"].as_str() {
+                Some(text) => text.as_bytes().to_vec(),
+                None => BASE64.decode(request["data"].as_str().unwrap().as_bytes()).unwrap(),
             };
             assert!(sent == payload && request.to_string().len() < 98_304, "it is no line with this payload");
             connection.tell(&result(&request, "delivered"));
