@@ -23,13 +23,21 @@ def wait(me):
             # !r because what came from the network may hold anything, even escapes for the terminal.
             print(f"ding dong: {event.text!r} at {event.sender.name}", flush=True)
             notify(f"Ding dong at {event.sender.name}", repr(event.text))
-            me.send(event.sender, ANSWER, "coming")
+            try:
+                me.send(event.sender, ANSWER, "coming")
+            except (atonce.Disconnected, atonce.Refused, atonce.Timeout):
+                # Who rang will not be told, but may ring again.
+                pass
 
 
 def notify(title, text):
     """Shows it on the desktop, if there is one."""
     if command := shutil.which("notify-send"):
-        subprocess.run([command, "--", title, text], check=False, timeout=10, stderr=subprocess.DEVNULL)
+        try:
+            subprocess.run([command, "--", title, text], check=False, timeout=10, stderr=subprocess.DEVNULL)
+        except (OSError, subprocess.TimeoutExpired):
+            # A desktop that does not answer is none.
+            pass
 
 
 def ring(me, who):
