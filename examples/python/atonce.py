@@ -396,6 +396,7 @@ class _Op(Generic[T]):
     timeout: Optional[float] = None
     payload: Optional[bytes] = None
     deadline_is_the_daemons: bool = False
+    granted: Optional[Callable[[], None]] = None
 
 
 def _message(
@@ -646,7 +647,9 @@ class _Core:
         fields = dict(op.fields)
         if op.deadline_is_the_daemons:
             fields["timeout_ms"] = _milliseconds(left)
-        return self._ask(fields, op.payload, streams)
+        granted = op.granted
+        then = None if granted is None else lambda ask: granted() if ask.answer is not None else None
+        return self._ask(fields, op.payload, streams, then)
 
     def forget(self, ask: _Ask) -> None:
         """Nobody waits for this answer any more."""
@@ -694,16 +697,21 @@ class _Core:
         self._kept_bytes -= size
         return part
 
-    def listening(self, topic: str, listening: bool) -> None:
-        """Remembers it for the next connection."""
-        if listening:
-            self._topics[topic] = None
-        else:
-            self._topics.pop(topic, None)
+    def listen(self, topic: str) -> _Op[None]:
+        """A request that is repeated on the next connection."""
+        return _Op({"op": "listen", "topic": topic}, _nothing, granted=lambda: self._topics.setdefault(topic))
 
-    def watching(self, own: bool) -> None:
-        """Remembers it for the next connection."""
-        self._watching = own
+    def unlisten(self, topic: str) -> _Op[None]:
+        """The end of that."""
+        return _Op({"op": "unlisten", "topic": topic}, _nothing, granted=lambda: self._topics.pop(topic, None))
+
+    def watch(self, own: bool) -> _Op[None]:
+        """A request that is repeated on the next connection."""
+
+        def granted() -> None:
+            self._watching = own
+
+        return _Op({"op": "watch", "own": own}, _nothing, granted=granted)
 
     def _ask(
         self,
@@ -946,18 +954,15 @@ class Client:
 
     async def listen(self, topic: str) -> None:
         """Asks for the messages of a topic."""
-        await self._do(_Op({"op": "listen", "topic": topic}, _nothing))
-        self._core.listening(topic, True)
+        await self._do(self._core.listen(topic))
 
     async def unlisten(self, topic: str) -> None:
         """No more messages of a topic, please."""
-        await self._do(_Op({"op": "unlisten", "topic": topic}, _nothing))
-        self._core.listening(topic, False)
+        await self._do(self._core.unlisten(topic))
 
     async def watch(self, own: bool = False) -> None:
         """Asks to be told who and what is there, and then every change; `own`: of the topics of this node too."""
-        await self._do(_Op({"op": "watch", "own": own}, _nothing))
-        self._core.watching(own)
+        await self._do(self._core.watch(own))
 
     async def send(
         self,
@@ -1252,18 +1257,15 @@ class BlockingClient:
 
     def listen(self, topic: str) -> None:
         """Asks for the messages of a topic."""
-        self._do(_Op({"op": "listen", "topic": topic}, _nothing))
-        self._core.listening(topic, True)
+        self._do(self._core.listen(topic))
 
     def unlisten(self, topic: str) -> None:
         """No more messages of a topic, please."""
-        self._do(_Op({"op": "unlisten", "topic": topic}, _nothing))
-        self._core.listening(topic, False)
+        self._do(self._core.unlisten(topic))
 
     def watch(self, own: bool = False) -> None:
         """Asks to be told who and what is there, and then every change; `own`: of the topics of this node too."""
-        self._do(_Op({"op": "watch", "own": own}, _nothing))
-        self._core.watching(own)
+        self._do(self._core.watch(own))
 
     def send(
         self,
