@@ -24,7 +24,7 @@ use std::process::{Command, Stdio};
 use crate::driver::Kind;
 
 /// What the Rust client is not able to: it asks one thing at a time, and stays disconnected.
-const RUST_LACKS: [&str; 9] = [
+const RUST_LACKS: [&str; 14] = [
     "answers in any order",
     "a failure that is to be an error",
     "a restart of the daemon",
@@ -34,6 +34,11 @@ const RUST_LACKS: [&str; 9] = [
     "a request that nobody answers",
     "a published request and its replies",
     "a reply",
+    "a request that an app answers",
+    "a request without a reply",
+    "a published request that two apps answer",
+    "a reply to a request",
+    "a request that was open at the restart of the daemon",
 ];
 
 /// What became of a check with one client.

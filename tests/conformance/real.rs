@@ -11,7 +11,7 @@ use crate::{Column, cell};
 type Step = (&'static str, fn(&mut Story));
 
 /// The steps, in this order.
-pub(crate) const CHECKS: [Step; 15] = [
+pub(crate) const CHECKS: [Step; 20] = [
     ("the greeting of the daemon", greeting),
     ("a text is heard", hears_text),
     ("bytes are heard", hears_bytes),
@@ -27,6 +27,11 @@ pub(crate) const CHECKS: [Step; 15] = [
     ("presence: what is there, then changes", watches),
     ("a topic is given up", gives_up_a_topic),
     ("a restart of the daemon", survives_a_restart),
+    ("a request that an app answers", gets_a_reply),
+    ("a request without a reply", gets_no_reply),
+    ("a published request that two apps answer", gets_all_replies),
+    ("a reply to a request", replies),
+    ("a request that was open at the restart of the daemon", loses_an_open_request),
 ];
 
 pub(crate) struct Story {
@@ -170,4 +175,79 @@ fn survives_a_restart(story: &mut Story) {
     assert_eq!(story.client.next_message()["data"], json!(encoded(b"still there?")));
     assert_eq!(said(story, "two", "inbox", b"yes"), json!({"outcome": "delivered"}));
     assert_eq!(story.other.next("message")["text"], "yes");
+}
+
+/// Waits for a request, and answers it.
+fn answer(app: &mut App, text: &str) {
+    let request = app.next("message");
+    let reply = json!({"op": "reply", "reply_to": request["reply_to"], "text": text});
+    assert_eq!(app.ask(reply)["outcome"], "delivered");
+}
+
+fn gets_a_reply(story: &mut Story) {
+    story.other.listen("ask");
+    let Story { client, other, .. } = story;
+    std::thread::scope(|scope| {
+        scope.spawn(|| answer(other, "21 °C"));
+        let request = json!({"do": "request", "to": "two", "topic": "ask", "data": encoded(b"how warm?")});
+        let expected = json!({"outcome": "delivered", "reply": encoded("21 °C".as_bytes()), "from": "two"});
+        assert_eq!(client.say(request), expected);
+    });
+}
+
+fn gets_no_reply(story: &mut Story) {
+    for (topic, outcome) in [("ask", "delivered"), ("nothing", "no-listener")] {
+        let request = json!({"do": "request", "to": "two", "topic": topic, "data": "", "timeout_ms": 500});
+        let expected = json!({"outcome": outcome, "reply": null, "from": null});
+        assert_eq!(story.client.say(request), expected);
+    }
+    story.other.next("message");
+}
+
+fn gets_all_replies(story: &mut Story) {
+    let mut third = story.pair.app("two");
+    third.listen("ask");
+    let Story { client, other, .. } = story;
+    std::thread::scope(|scope| {
+        scope.spawn(|| answer(other, "one"));
+        scope.spawn(|| answer(&mut third, "two"));
+        let request =
+            json!({"do": "request-all", "topic": "ask", "data": "", "count": 2, "timeout_ms": 60_000});
+        let mut replies = client.say(request)["replies"].as_array().cloned().unwrap_or_default();
+        replies.sort_by_key(ToString::to_string);
+        let mut expected = [json!(encoded(b"one")), json!(encoded(b"two"))];
+        expected.sort_by_key(ToString::to_string);
+        assert_eq!(replies, expected);
+    });
+}
+
+fn replies(story: &mut Story) {
+    let Story { client, other, .. } = story;
+    assert_eq!(client.say(json!({"do": "listen", "topic": "ask.me"})), json!({}));
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            other.ask(json!({"op": "send", "to": "one", "topic": "ask.me", "text": "who?", "replies": 1}))
+        });
+        let request = client.next_message();
+        let reply = json!({"do": "reply", "reply_to": request["reply_to"], "data": encoded(b"me")});
+        assert_eq!(client.say(reply.clone()), json!({"outcome": "delivered"}));
+        let result = asking.join().unwrap();
+        assert_eq!((&result["outcome"], &result["replies"]), (&json!("delivered"), &json!(1)));
+        assert_eq!(client.say(reply), json!({"outcome": "no-listener"}));
+    });
+    assert_eq!(other.next("reply")["text"], "me");
+}
+
+fn loses_an_open_request(story: &mut Story) {
+    let Story { client, other, pair } = story;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            other.next("message");
+            pair.restart_one();
+        });
+        let request = json!({"do": "request", "to": "two", "topic": "ask", "data": "", "timeout_ms": 60_000});
+        assert_eq!(client.say(request)["error"], "disconnected");
+    });
+    while client.next()["event"] != "reconnected" {}
+    assert_eq!(client.say(json!({"do": "status"})), json!({"name": "one"}));
 }
