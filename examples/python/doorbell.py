@@ -1,84 +1,67 @@
 #!/usr/bin/env python3
 """A doorbell for every room: `doorbell.py` waits for the ring, `doorbell.py ring [WHO]` rings.
 
-Needs nothing but Python: the daemon takes and gives one JSON object a line on a Unix socket.
+On a desktop with `notify-send` the ring is shown there too.
 """
 
-import json
-import os
-import socket
+import shutil
+import subprocess
 import sys
+
+import atonce
 
 # Who has a bell listens to this, and who rang to the other.
 BELL = "doorbell"
 ANSWER = "doorbell.answer"
 
 
-def socket_path():
-    """Where the daemon is, as the atonce command finds it."""
-    if path := os.environ.get("ATONCE_SOCKET"):
-        return path
-    if os.path.exists("/run/atonce/atonced.sock"):
-        return "/run/atonce/atonced.sock"
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return f"{runtime}/atonce/atonced.sock"
-    return f"/tmp/atonce-{os.getuid()}/atonced.sock"
-
-
-class Daemon:
-    def __init__(self):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.connect(socket_path())
-        self.lines = self.socket.makefile("r", encoding="utf-8")
-
-    def ask(self, **request):
-        """Writes a request. Without an "id" only an error answers it, and that comes as an event."""
-        self.socket.sendall(json.dumps(request).encode() + b"\n")
-
-    def messages(self):
-        """The messages as they come, until the daemon goes."""
-        for line in self.lines:
-            event = json.loads(line)
-            if event["ev"] == "error":
-                sys.exit(f"doorbell: {event['message']}")
-            if event["ev"] == "message":
-                yield event
-
-
-def wait(daemon):
+def wait(me):
     """Tells of every ring, and answers it."""
-    daemon.ask(op="listen", topic=BELL)
-    for ring in daemon.messages():
-        # !r because what came from the network may hold anything, even escapes for the terminal.
-        print(f"ding dong: {ring.get('text')!r} at {ring['from']['name']}", flush=True)
-        daemon.ask(op="send", to=ring["from"]["id"], topic=ANSWER, text="coming")
-    sys.exit("doorbell: the daemon is gone")
+    me.listen(BELL)
+    for event in me.events():
+        if isinstance(event, atonce.Message):
+            # !r because what came from the network may hold anything, even escapes for the terminal.
+            print(f"ding dong: {event.text!r} at {event.sender.name}", flush=True)
+            notify(f"Ding dong at {event.sender.name}", repr(event.text))
+            try:
+                me.send(event.sender, ANSWER, "coming")
+            except (atonce.Disconnected, atonce.Refused, atonce.Timeout):
+                # Who rang will not be told, but may ring again.
+                pass
 
 
-def ring(daemon, who):
+def notify(title, text):
+    """Shows it on the desktop, if there is one."""
+    if command := shutil.which("notify-send"):
+        try:
+            subprocess.run([command, "--", title, text], check=False, timeout=10, stderr=subprocess.DEVNULL)
+        except (OSError, subprocess.TimeoutExpired):
+            # A desktop that does not answer is none.
+            pass
+
+
+def ring(me, who):
     """Rings all bells, and waits a while for somebody who comes."""
-    daemon.ask(op="listen", topic=ANSWER)
-    daemon.ask(op="publish", topic=BELL, text=who)
-    daemon.socket.settimeout(2)
-    try:
-        for answer in daemon.messages():
-            print(f"{answer['from']['name']}: {answer.get('text')!r}", flush=True)
-    except TimeoutError:
-        pass
+    me.listen(ANSWER)
+    me.publish(BELL, who)
+    for event in me.events(timeout=2):
+        if isinstance(event, atonce.Message):
+            print(f"{event.sender.name}: {event.text!r}", flush=True)
 
 
 def main():
     arguments = sys.argv[1:]
-    if arguments and arguments[0] != "ring":
-        sys.exit("usage: doorbell.py [ring [WHO]]")
+    if arguments and (arguments[0] != "ring" or len(arguments) > 2):
+        print("usage: doorbell.py [ring [WHO]]", file=sys.stderr)
+        sys.exit(2)
     try:
-        daemon = Daemon()
-        if arguments:
-            ring(daemon, arguments[1] if len(arguments) > 1 else "somebody")
-        else:
-            wait(daemon)
-    except OSError as error:
-        sys.exit(f"doorbell: {socket_path()}: {error}")
+        with atonce.connect_blocking() as me:
+            if arguments:
+                ring(me, arguments[1] if len(arguments) > 1 else "somebody")
+            else:
+                wait(me)
+    except atonce.Error as error:
+        sys.exit(f"doorbell: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 

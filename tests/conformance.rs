@@ -1,0 +1,130 @@
+//! All clients pass the same checks: the Rust library, the Python client (asyncio and blocking) and the Node client.
+//!
+//! A check says what to do in the words of `conformance/driver.rs` and what has to come of it. The first test takes one
+//! scenario with two real daemons from its beginning to its end; in the second one each check has a daemon of its own that
+//! plays a script. Each prints a table, and fails if a cell does.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "the table is for those who look")]
+
+#[path = "conformance/driver.rs"]
+mod driver;
+mod pair;
+#[path = "conformance/real.rs"]
+mod real;
+#[path = "conformance/script.rs"]
+mod script;
+#[path = "conformance/scripted.rs"]
+mod scripted;
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::driver::Kind;
+
+/// What the Rust client is not able to: it asks one thing at a time, and stays disconnected.
+const RUST_LACKS: [&str; 14] = [
+    "answers in any order",
+    "a failure that is to be an error",
+    "a restart of the daemon",
+    "a request that was open when the daemon went",
+    "a daemon that is gone for longer",
+    "a request and its reply",
+    "a request that nobody answers",
+    "a published request and its replies",
+    "a reply",
+    "a request that an app answers",
+    "a request without a reply",
+    "a published request that two apps answer",
+    "a reply to a request",
+    "a request that was open at the restart of the daemon",
+];
+
+/// What became of a check with one client.
+enum Cell {
+    Passed,
+    Lacking,
+    Failed(String),
+}
+
+/// The checks of one client.
+type Column = Vec<Cell>;
+
+#[test]
+fn every_client_passes_the_scenario_with_two_daemons() {
+    table(&real::CHECKS.map(|(name, _)| name), real::column);
+}
+
+#[test]
+fn every_client_copes_with_what_a_daemon_may_say() {
+    table(&script::CHECKS.map(|(name, _)| name), script::column);
+}
+
+#[test]
+fn threads_may_share_the_blocking_client() {
+    let pair = pair::Pair::start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/threads.py");
+    let mut python = Command::new("python3");
+    let output =
+        python.args(["-B", "-W", "error"]).arg(script).env("ATONCE_SOCKET", pair.socket("one")).output();
+    let output = output.unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+/// Anybody may make the directory in `/tmp` first.
+#[test]
+fn a_directory_that_another_user_made_is_not_taken_for_the_daemons() {
+    let namespace =
+        "mkdir -p /tmp/atonce-0 && mount -t tmpfs none /tmp/atonce-0 && mount -t tmpfs none /run &&
+        chown 1234 /tmp/atonce-0 && exec \"$@\"";
+    let shell = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/shell/when-here.sh");
+    let mut commands: Vec<Vec<OsString>> = Kind::ALL.into_iter().filter_map(driver::program).collect();
+    commands.push(vec![env!("CARGO_BIN_EXE_atonce").into(), "status".into()]);
+    commands.push(vec![shell.into(), "one".into(), "true".into()]);
+    for command in commands {
+        let mut unshare = Command::new("unshare");
+        unshare.env_remove("ATONCE_SOCKET").env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null());
+        let output = unshare.args(["--mount", "sh", "-c", namespace, "sh"]).args(&command).output().unwrap();
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(told.contains("/tmp/atonce-0 belongs to another user"), "{command:?}: {told}");
+    }
+}
+
+/// Runs all clients at once, prints a row for each check, and fails if a cell does.
+fn table(rows: &[&str], column: fn(Kind) -> Column) {
+    let threads = Kind::ALL.map(|kind| std::thread::spawn(move || column(kind)));
+    let columns = threads.map(|thread| thread.join().expect("a column has all its cells"));
+    let width = rows.iter().map(|row| row.len()).max().unwrap_or_default();
+    let heads: String = Kind::ALL.iter().map(|kind| format!("  {:>16}", kind.name())).collect();
+    println!("{:width$}{heads}", "");
+    let mut failures = Vec::new();
+    for (number, row) in rows.iter().enumerate() {
+        let mut shown = String::new();
+        for (kind, column) in Kind::ALL.iter().zip(&columns) {
+            let word = match &column[number] {
+                Cell::Passed => "ok",
+                Cell::Lacking => "-",
+                Cell::Failed(why) => {
+                    failures.push(format!("{row}: {}: {why}", kind.name()));
+                    "FAILED"
+                }
+            };
+            shown.push_str(&format!("  {word:>16}"));
+        }
+        println!("{row:width$}{shown}");
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Runs one check.
+fn cell(kind: Kind, name: &str, check: impl FnOnce()) -> Cell {
+    if kind == Kind::Rust && RUST_LACKS.contains(&name) {
+        return Cell::Lacking;
+    }
+    let Err(why) = catch_unwind(AssertUnwindSafe(check)) else { return Cell::Passed };
+    let text = why.downcast_ref::<String>().cloned();
+    Cell::Failed(
+        text.or_else(|| why.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default(),
+    )
+}
