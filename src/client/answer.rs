@@ -140,9 +140,46 @@ pub enum Error {
     /// What the daemon says is not our protocol.
     #[error("the daemon said something that is not understood: {0}")]
     Protocol(String),
+    /// A message was to be delivered, and was not: see [`Sent::checked`].
+    #[error("the message was not delivered: {}", words(*.0))]
+    NotDelivered(Outcome),
     /// There are [`PRESENCE_KEPT`](super::PRESENCE_KEPT) unread changes of presence, or outcomes that nobody asked for.
     #[error("too many events wait to be read")]
     Behind,
+}
+
+const fn words(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Delivered => "delivered",
+        Outcome::Sent => "sent",
+        Outcome::NoListener => "nobody listens",
+        Outcome::Busy => "busy",
+        Outcome::TooBig => "too big",
+        Outcome::Unreachable => "unreachable",
+        Outcome::Timeout => "no answer",
+    }
+}
+
+const fn checked(outcome: Outcome) -> Result<(), Error> {
+    match outcome {
+        Outcome::Delivered | Outcome::Sent => Ok(()),
+        failed => Err(Error::NotDelivered(failed)),
+    }
+}
+
+impl Sent {
+    /// The same, or an [`Error::NotDelivered`]: for those who do not want to look at the outcome.
+    pub fn checked(self) -> Result<Self, Error> {
+        checked(self.outcome).map(|()| self)
+    }
+}
+
+impl Published {
+    /// The same, or the first [`Error::NotDelivered`] of its outcomes.
+    pub fn checked(self) -> Result<Self, Error> {
+        self.outcomes.iter().flatten().try_for_each(|copy| checked(copy.outcome))?;
+        Ok(self)
+    }
 }
 
 /// What the daemon says is no answer to what was asked.

@@ -26,7 +26,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use atonce::client::{Client, Error, Event, PingOptions, SendOptions};
+use atonce::client::{Client, Error, Event, PingOptions, ReplyTo, RequestOptions, SendOptions};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -164,6 +164,7 @@ impl RustClient {
 async fn perform(client: &mut Client, command: &Value) -> Result<Value, Error> {
     let field = |name: &str| command[name].as_str().unwrap_or_default();
     let payload = BASE64.decode(field("data").as_bytes()).unwrap();
+    let check = command["check"].as_bool().unwrap_or(false);
     let mut options = SendOptions { ack: command["ack"].as_bool().unwrap_or(true), ..SendOptions::default() };
     if let Some(milliseconds) = command["timeout_ms"].as_u64() {
         options.timeout = Duration::from_millis(milliseconds);
@@ -174,23 +175,48 @@ async fn perform(client: &mut Client, command: &Value) -> Result<Value, Error> {
         "watch" => client.watch().await?,
         "send" => {
             let sent = client.send(field("to"), field("topic"), &payload, options).await?;
+            let sent = if check { sent.checked()? } else { sent };
             return Ok(json!({"outcome": sent.outcome}));
         }
         "send-many" => {
             let mut outcomes = BTreeMap::new();
             for number in 0..command["count"].as_u64().unwrap() {
                 let text = number.to_string();
-                let sent = client.send(field("to"), field("topic"), text.as_bytes(), options).await?;
-                *outcomes.entry(json!(sent.outcome).as_str().unwrap().to_owned()).or_insert(0) += 1;
+                client.start_send(field("to"), field("topic"), text.as_bytes(), options).await?;
+            }
+            while let Some(ended) = client.next_outcome().await? {
+                *outcomes.entry(json!(ended.result?.outcome).as_str().unwrap().to_owned()).or_insert(0) += 1;
             }
             return Ok(json!({"outcomes": outcomes}));
         }
         "publish" => {
+            let options = SendOptions { ack: options.ack || check, ..options };
             let published = client.publish(field("topic"), &payload, options).await?;
+            let published = if check { published.checked()? } else { published };
             let each = published
                 .outcomes
                 .map(|all| all.iter().map(|one| json!([one.peer.name, one.outcome])).collect::<Vec<_>>());
             return Ok(json!({"sent": published.sent, "outcomes": each}));
+        }
+        "request" => {
+            let options = RequestOptions { timeout: options.timeout };
+            let asked = client.request(field("to"), field("topic"), &payload, options).await?;
+            let (reply, from) =
+                asked.reply.map(|reply| (BASE64.encode(&reply.payload), reply.from.name)).unzip();
+            return Ok(json!({"outcome": asked.sent.outcome, "reply": reply, "from": from}));
+        }
+        "request-all" => {
+            let options = RequestOptions { timeout: options.timeout };
+            let count = u32::try_from(command["count"].as_u64().unwrap()).unwrap();
+            let mut replies = Vec::new();
+            let each = |reply: atonce::client::Reply| replies.push(BASE64.encode(&reply.payload));
+            client.request_all(field("topic"), &payload, count, options, each).await?;
+            return Ok(json!({"replies": replies}));
+        }
+        "reply" => {
+            let reply_to = ReplyTo::from(field("reply_to").to_owned());
+            let sent = client.reply(&reply_to, &payload, options).await?;
+            return Ok(json!({"outcome": sent.outcome}));
         }
         "peers" => {
             let peers = client.peers().await?;
@@ -205,10 +231,16 @@ async fn perform(client: &mut Client, command: &Value) -> Result<Value, Error> {
         "next" => {
             let patience =
                 command["timeout_ms"].as_u64().map_or(Duration::from_secs(10), Duration::from_millis);
-            let Ok(event) = timeout(patience, client.next_event()).await else {
-                return Ok(json!({"error": "timeout"}));
-            };
-            return Ok(shown(&event?));
+            loop {
+                let Ok(event) = timeout(patience, client.next_event()).await else {
+                    return Ok(json!({"error": "timeout"}));
+                };
+                // The others tell only that it is over.
+                match event? {
+                    Event::Disconnected => {}
+                    event => return Ok(shown(&event)),
+                }
+            }
         }
         other => panic!("the Rust client cannot {other:?}"),
     }
@@ -219,7 +251,7 @@ fn shown(event: &Event) -> Value {
     match event {
         Event::Message(message) => {
             json!({"event": "message", "from": message.from.name, "topic": message.topic,
-            "data": BASE64.encode(&message.payload), "path": message.path})
+            "data": BASE64.encode(&message.payload), "path": message.path, "reply_to": message.reply_to})
         }
         Event::Enter { peer, snapshot, .. } => {
             json!({"event": "enter", "peer": peer.name, "snapshot": snapshot})
@@ -230,6 +262,8 @@ fn shown(event: &Event) -> Value {
             json!({"event": "listen", "peer": peer.name, "topic": topic, "snapshot": snapshot})
         }
         Event::Unlisten { peer, topic } => json!({"event": "unlisten", "peer": peer.name, "topic": topic}),
+        Event::Disconnected => json!({"event": "disconnected"}),
+        Event::Reconnected => json!({"event": "reconnected"}),
         Event::Lost { messages, bytes } => json!({"event": "lost", "messages": messages, "bytes": bytes}),
     }
 }
@@ -242,6 +276,7 @@ fn shown_error(error: &Error) -> Value {
         Error::Closed => ("disconnected", None),
         Error::Timeout(_) => ("timeout", None),
         Error::Protocol(_) => ("malformed", None),
+        Error::NotDelivered(_) => ("not-delivered", None),
         Error::Behind => ("behind", None),
     };
     json!({"error": kind, "code": code, "message": error.to_string()})

@@ -105,7 +105,7 @@ impl From<Error> for Failure {
             Error::Protocol(_) => Self::new(Exit::Other, what)
                 .because("is it the socket of another program, or of an atonced of another version?")
                 .try_this("atonce --version; atonced --version"),
-            Error::Behind => Self::new(Exit::Other, what),
+            Error::NotDelivered(_) | Error::Behind => Self::new(Exit::Other, what),
         }
     }
 }
