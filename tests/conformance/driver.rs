@@ -199,14 +199,14 @@ async fn perform(client: &mut Client, command: &Value) -> Result<Value, Error> {
             return Ok(json!({"sent": published.sent, "outcomes": each}));
         }
         "request" => {
-            let options = RequestOptions { timeout: options.timeout };
+            let options = RequestOptions { timeout: options.timeout, ..RequestOptions::default() };
             let asked = client.request(field("to"), field("topic"), &payload, options).await?;
             let (reply, from) =
                 asked.reply.map(|reply| (BASE64.encode(&reply.payload), reply.from.name)).unzip();
             return Ok(json!({"outcome": asked.sent.outcome, "reply": reply, "from": from}));
         }
         "request-all" => {
-            let options = RequestOptions { timeout: options.timeout };
+            let options = RequestOptions { timeout: options.timeout, ..RequestOptions::default() };
             let count = u32::try_from(command["count"].as_u64().unwrap()).unwrap();
             let mut replies = Vec::new();
             let each = |reply: atonce::client::Reply| replies.push(BASE64.encode(&reply.payload));

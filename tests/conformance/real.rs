@@ -44,7 +44,7 @@ pub(crate) fn column(kind: Kind) -> Column {
     let pair = Pair::start();
     let client = Driver::start(kind, &pair.socket("one"));
     let mut story = Story { client, other: pair.app("two"), pair };
-    CHECKS.iter().map(|(name, check)| cell(|| check(&mut story))).collect()
+    CHECKS.iter().map(|(_, check)| cell(|| check(&mut story))).collect()
 }
 
 fn encoded(payload: &[u8]) -> String {

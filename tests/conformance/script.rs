@@ -40,7 +40,7 @@ pub(crate) const CHECKS: [Check; 23] = [
 ];
 
 pub(crate) fn column(kind: Kind) -> Column {
-    CHECKS.iter().map(|(name, check)| cell(|| check(kind))).collect()
+    CHECKS.iter().map(|(_, check)| cell(|| check(kind))).collect()
 }
 
 /// Runs a client against one connection that begins with the greeting.
