@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How apps speak with their daemons.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,10 +97,15 @@ impl Speech {
         }
     }
 
-    /// As many as are written at once.
-    pub fn batch(&self) -> (Vec<u8>, usize) {
+    /// Bytes of each message.
+    pub const fn payload(&self) -> usize {
+        self.payload
+    }
+
+    /// As many as are written at once, at most `most`.
+    pub fn batch(&self, most: usize) -> (Vec<u8>, usize) {
         let message = self.message();
-        let count = (BATCH_BYTES / message.len()).max(1);
+        let count = (BATCH_BYTES / message.len()).clamp(1, most);
         (message.repeat(count), count)
     }
 }
@@ -118,7 +123,7 @@ fn write_frame(out: &mut Vec<u8>, kind: u8, flags: u8, chan: u16, id: u64, body:
 pub enum Answer {
     Message,
     Delivered,
-    Failed,
+    Refused,
     Other,
 }
 
@@ -134,32 +139,33 @@ impl Answers {
         Self { mode, bytes: Vec::with_capacity(1 << 20), at: 0 }
     }
 
-    /// Reads until so many were counted; the time when the first and the last one came.
-    pub fn until(
-        &mut self,
-        stream: &mut UnixStream,
-        count: usize,
-        counts: impl Fn(Answer) -> bool,
-    ) -> (Instant, Instant) {
-        let (mut seen, mut first) = (0, None);
+    /// Reads until so many were counted.
+    pub fn until(&mut self, stream: &mut UnixStream, count: usize, counts: impl Fn(Answer) -> bool) {
+        let mut seen = 0;
+        self.each(stream, |answer| {
+            seen += usize::from(counts(answer));
+            seen < count
+        });
+        assert_eq!(seen, count, "the daemon said no more");
+    }
+
+    /// Reads as long as `more` wants and something comes.
+    pub fn each(&mut self, stream: &mut UnixStream, mut more: impl FnMut(Answer) -> bool) {
         loop {
             while let Some(answer) = self.next() {
-                assert!(answer != Answer::Failed, "a message was not delivered");
-                seen += usize::from(counts(answer));
-                if seen > 0 {
-                    first.get_or_insert_with(Instant::now);
-                }
-                if seen == count {
-                    return (first.unwrap(), Instant::now());
+                if !more(answer) {
+                    return;
                 }
             }
             self.bytes.drain(..self.at);
             self.at = 0;
             let old = self.bytes.len();
             self.bytes.resize(old + (256 << 10), 0);
-            let read = stream.read(&mut self.bytes[old..]).unwrap();
-            assert!(read > 0, "the daemon is gone");
+            let read = stream.read(&mut self.bytes[old..]).unwrap_or(0);
             self.bytes.truncate(old + read);
+            if read == 0 {
+                return;
+            }
         }
     }
 
@@ -174,7 +180,7 @@ impl Answers {
                     Answer::Message
                 } else if line.starts_with(br#"{"ev":"result""#) {
                     let delivered = line.windows(11).any(|word| word == b"\"delivered\"");
-                    if delivered { Answer::Delivered } else { Answer::Failed }
+                    if delivered { Answer::Delivered } else { Answer::Refused }
                 } else {
                     Answer::Other
                 })
@@ -187,7 +193,7 @@ impl Answers {
                 Some(match header[4] {
                     MESSAGE => Answer::Message,
                     RESULT if body[0] == 1 => Answer::Delivered,
-                    RESULT => Answer::Failed,
+                    RESULT => Answer::Refused,
                     _ => Answer::Other,
                 })
             }

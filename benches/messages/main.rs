@@ -21,6 +21,8 @@ mod raw;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use app::{Answer, Answers, Mode, Speech};
 use lab::{Daemon, Host, Lab};
@@ -32,6 +34,11 @@ const RUNS: usize = 3;
 const RUN_BYTES: usize = 60_000_000;
 const RUN_MESSAGES: usize = 300_000;
 const TRIPS: usize = 2000;
+/// Acknowledged messages under way, and bytes of them: half of what a daemon takes from an app.
+const WINDOW: usize = 512;
+const WINDOW_BYTES: usize = 512 << 10;
+/// Who hears nothing for so long has heard all.
+const SILENCE: Duration = Duration::from_millis(500);
 
 fn main() {
     if raw::play() {
@@ -53,7 +60,7 @@ fn main() {
 fn hop(lab: &Lab) {
     let daemon = lab.host("attic").daemon(&[]);
     rates("one daemon", [&daemon, &daemon], |speech, _| {
-        let (batch, in_a_batch) = speech.batch();
+        let (batch, in_a_batch) = speech.batch(usize::MAX);
         raw::unix(&batch, in_a_batch, messages(speech.message().len()) / in_a_batch)
     });
     round_trips("one daemon", [&daemon, &daemon], raw::unix_trips(TRIPS));
@@ -86,14 +93,16 @@ fn rates(what: &str, daemons: [&Daemon; 2], baseline: impl Fn(&Speech, usize) ->
         for (name, mode) in [("json", Mode::Json), ("binary", Mode::Binary)] {
             for ack in [false, true] {
                 let speech = Speech::new(mode, &daemons[1].name, payload, ack);
-                let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+                let (mut ours, mut theirs, mut parts) = (Vec::new(), Vec::new(), Vec::new());
                 for _ in 0..RUNS {
                     theirs.push(baseline(&speech, payload));
-                    ours.push(rate(&speech, daemons, messages(payload)));
+                    let (rate, part) = rate(&speech, daemons, messages(payload));
+                    ours.push(rate);
+                    parts.push(part * 100.0);
                 }
-                let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+                let [ours, theirs, part] = [&mut ours, &mut theirs, &mut parts].map(|all| median(all));
                 println!(
-                    "{:12} {name:7} {:>6} {payload:>9} {ours:>11.0} {:>9.2} {:>8.3}",
+                    "{:12} {name:7} {:>6} {payload:>9} {ours:>11.0} {:>9.2} {part:>9.0} {:>8.3}",
                     "",
                     if ack { "yes" } else { "no" },
                     ours * payload as f64 * 8.0 / 1e9,
@@ -104,26 +113,53 @@ fn rates(what: &str, daemons: [&Daemon; 2], baseline: impl Fn(&Speech, usize) ->
     }
 }
 
-/// Messages a second that arrive.
-fn rate(speech: &Speech, daemons: [&Daemon; 2], count: usize) -> f64 {
+/// Messages a second that arrive, and which part of them that is: an app that reads too slowly is refused the rest. Of
+/// acknowledged ones a limited number is under way.
+fn rate(speech: &Speech, daemons: [&Daemon; 2], count: usize) -> (f64, f64) {
     let mut receiver = speech.connect(&daemons[1].socket, true);
     daemons[0].atonce(&["wait", &format!("{}/bench", daemons[1].name)]);
     let mut sender = speech.connect(&daemons[0].socket, false);
-    let (batch, in_a_batch) = speech.batch();
+    let window = (WINDOW_BYTES / speech.message().len()).min(WINDOW);
+    let (batch, in_a_batch) = speech.batch(window.div_ceil(2));
     let batches = (count / in_a_batch).max(2);
     let count = batches * in_a_batch;
     let mut results = sender.try_clone().unwrap();
+    receiver.set_read_timeout(Some(SILENCE)).unwrap();
+    let (answered, more) = (Mutex::new(0), Condvar::new());
     std::thread::scope(|scope| {
-        scope.spawn(|| (0..batches).for_each(|_| sender.write_all(&batch).unwrap()));
+        scope.spawn(|| {
+            for n in 0..batches {
+                let fits = |answered: &mut usize| n * in_a_batch + in_a_batch > *answered + window;
+                if speech.is_acknowledged() {
+                    drop(more.wait_while(answered.lock().unwrap(), fits).unwrap());
+                }
+                sender.write_all(&batch).unwrap();
+            }
+        });
         if speech.is_acknowledged() {
-            scope
-                .spawn(|| Answers::new(speech.mode).until(&mut results, count, |it| it == Answer::Delivered));
+            scope.spawn(|| {
+                let mut seen = 0;
+                Answers::new(speech.mode).each(&mut results, |answer| {
+                    seen += usize::from(matches!(answer, Answer::Delivered | Answer::Refused));
+                    *answered.lock().unwrap() = seen;
+                    more.notify_one();
+                    seen < count
+                });
+            });
         }
-        let is_message = |answer| answer == Answer::Message;
-        // What is lost on the way is not waited for.
-        let wanted = if speech.is_acknowledged() { count } else { count * 9 / 10 };
-        let (first, last) = Answers::new(speech.mode).until(&mut receiver, wanted, is_message);
-        (wanted - 1) as f64 / (last - first).as_secs_f64()
+        let (mut seen, mut first, mut last) = (0, None, Instant::now());
+        Answers::new(speech.mode).each(&mut receiver, |answer| {
+            if answer == Answer::Message {
+                seen += 1;
+                if seen == 1 || seen % 64 == 0 || speech.payload() > 1000 {
+                    last = Instant::now();
+                    first.get_or_insert(last);
+                }
+            }
+            seen < count
+        });
+        let took = last - first.expect("something arrives");
+        ((seen - 1) as f64 / took.as_secs_f64(), seen as f64 / count as f64)
     })
 }
 
