@@ -141,23 +141,11 @@ pub enum Error {
     #[error("the daemon said something that is not understood: {0}")]
     Protocol(String),
     /// A message was to be delivered, and was not: see [`Sent::checked`].
-    #[error("the message was not delivered: {}", words(*.0))]
+    #[error("the message was not delivered: {}", _0.words())]
     NotDelivered(Outcome),
     /// There are [`PRESENCE_KEPT`](super::PRESENCE_KEPT) unread changes of presence, or outcomes that nobody asked for.
     #[error("too many events wait to be read")]
     Behind,
-}
-
-const fn words(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Delivered => "delivered",
-        Outcome::Sent => "sent",
-        Outcome::NoListener => "nobody listens",
-        Outcome::Busy => "busy",
-        Outcome::TooBig => "too big",
-        Outcome::Unreachable => "unreachable",
-        Outcome::Timeout => "no answer",
-    }
 }
 
 const fn checked(outcome: Outcome) -> Result<(), Error> {

@@ -135,7 +135,11 @@ impl Node {
     fn end_ask(&mut self, token: ReplyToken) {
         let Some(ask) = self.asks.by_token.remove(&token) else { return };
         self.timers.clear(Timer::Ask(token));
-        if let Some(known) = self.clients.get_mut(ask.client) {
+        let is_under_way = match ask.message {
+            Message::Published { publication: Some(number), .. } => self.outlive_ask(number, ask.bytes),
+            Message::Published { publication: None, .. } | Message::Sent { .. } => false,
+        };
+        if let Some(known) = self.clients.get_mut(ask.client).filter(|_| !is_under_way) {
             known.paid(ask.bytes);
         }
         let (client, id, replies) = (ask.client, Some(ask.id), Some(ask.came));
@@ -153,8 +157,7 @@ impl Node {
                 self.end_send(sender, peer, outcome, took, replies);
             }
             Message::Published { sent, publication } => {
-                let publication = publication.and_then(|number| self.publications.remove(&number));
-                let outcomes = publication.map(|publication| self.outcomes_named(publication.outcomes));
+                let outcomes = publication.and_then(|number| self.outcomes_so_far(number));
                 self.result(client, id, Ending::Publish { sent, outcomes, replies });
             }
         }

@@ -21,7 +21,6 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::Outcome;
 use crate::wire::message::{self, Heading, Place, Record};
-use crate::wire::packet::size;
 
 /// What is under way to one peer.
 #[derive(Debug, Default)]
@@ -181,7 +180,7 @@ impl Node {
         let ready = self.may_carry_data(id);
         let peer = self.peers.get_mut(&id)?;
         let heading = address.heading(&peer.topics);
-        let is_whole = payload.len() + message::MESSAGE_OVERHEAD + size::DATA_OVERHEAD <= peer.datagram_bytes;
+        let is_whole = address.fits(payload.len(), peer.datagram_bytes);
         let is_first = peer.delivery.turns.is_empty() && !peer.flight.has_losses();
         let has_place = !tracked || peer.delivery.has_place();
         let at_once = ready && is_first && has_place && peer.flight.may_send(now);
@@ -347,7 +346,7 @@ impl Node {
                         peer.delivery.turns.set_aside();
                         continue;
                     };
-                    let is_whole = bytes + message::MESSAGE_OVERHEAD + size::DATA_OVERHEAD <= datagram;
+                    let is_whole = address.as_address().fits(bytes, datagram);
                     let blocked = tracked && !peer.delivery.has_place()
                         || !is_whole && !peer.delivery.has_room_there(bytes);
                     if blocked {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::core::topics::RemoteTopics;
 use crate::id::{ClientId, ReplyToken, RequestId, Topic};
 use crate::time::Instant;
-use crate::wire::message::Heading;
+use crate::wire::message::{self, Heading};
+use crate::wire::packet::size;
 
 /// Who wants to know what became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,19 @@ pub(crate) enum Address<'a> {
 }
 
 impl Address<'_> {
+    /// Bytes that the record of a message adds to it at most.
+    const fn overhead(self) -> usize {
+        match self {
+            Self::Topic(_) => message::MESSAGE_OVERHEAD,
+            Self::Request(..) | Self::Reply(_) => message::PIECE_OVERHEAD,
+        }
+    }
+
+    /// Whether a message of `bytes` fits one datagram of `datagram` bytes.
+    pub(crate) const fn fits(self, bytes: usize, datagram: usize) -> bool {
+        bytes + self.overhead() + size::DATA_OVERHEAD <= datagram
+    }
+
     pub(crate) fn keep(self) -> Option<KeptAddress> {
         Some(match self {
             Self::Topic(topic) => KeptAddress::Topic(topic.parse().ok()?),

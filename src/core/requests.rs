@@ -32,6 +32,8 @@ pub(crate) struct Publication {
     bytes: usize,
     sent: u64,
     pub(crate) outcomes: Vec<(NodeId, Outcome)>,
+    /// Its app has the result; it counts for it until all copies have ended.
+    told: bool,
 }
 
 impl Node {
@@ -214,6 +216,7 @@ impl Node {
                     bytes: 0,
                     sent,
                     outcomes: Vec::new(),
+                    told: false,
                 })
             });
             let bytes = bytes + asked.len() * size_of::<NodeId>();
@@ -224,7 +227,7 @@ impl Node {
                 Ask { client, id, message: published, asked, wanted, came: 0, accepted, deadline, bytes };
             self.begin_ask(token, ask);
         } else if message.ack {
-            let publication = Publication { client, id, bytes, sent, outcomes: Vec::new() };
+            let publication = Publication { client, id, bytes, sent, outcomes: Vec::new(), told: false };
             if sent == 0 {
                 self.end_publication(publication);
             } else {
@@ -307,14 +310,34 @@ impl Node {
         publication.outcomes.push((peer, outcome));
         let complete = publication.outcomes.len() as u64 >= publication.sent;
         if complete
-            && sender.ask.is_none()
+            && (sender.ask.is_none() || publication.told)
             && let Some(publication) = self.publications.remove(&number)
         {
             if let Some(known) = self.clients.get_mut(sender.client) {
                 known.paid(publication.bytes);
             }
-            self.end_publication(publication);
+            if !publication.told {
+                self.end_publication(publication);
+            }
         }
+    }
+
+    /// The request that a publication was has ended. Says whether copies of it are still under way: then `bytes` count
+    /// for its app until they have ended.
+    pub(crate) fn outlive_ask(&mut self, number: u64, bytes: usize) -> bool {
+        let Some(publication) = self.publications.get_mut(&number) else { return false };
+        (publication.told, publication.bytes) = (true, bytes);
+        (publication.outcomes.len() as u64) < publication.sent
+    }
+
+    /// What is known of the copies of such a publication.
+    pub(crate) fn outcomes_so_far(&mut self, number: u64) -> Option<Vec<PeerOutcome<'static>>> {
+        let publication = self.publications.get_mut(&number)?;
+        let outcomes = publication.outcomes.clone();
+        if outcomes.len() as u64 >= publication.sent {
+            self.publications.remove(&number);
+        }
+        Some(self.outcomes_named(outcomes))
     }
 
     fn end_publication(&mut self, publication: Publication) {

@@ -158,3 +158,23 @@ fn a_large_message_that_nobody_reports_on_arrives_whole_or_not_at_all() {
     world.run(seconds(40));
     assert_eq!(world.counter(1, "partial-message-bytes"), 0, "what never became whole is forgotten");
 }
+
+#[test]
+fn requests_that_nobody_reports_on_arrive_whatever_their_size_is() {
+    let mut world = World::lan(4, 2);
+    world.run(seconds(1));
+    let listener = world.listener(1, "t");
+    world.run(seconds(1));
+    let app = world.connect(0);
+    for bytes in 1080..1200 {
+        let text = "x".repeat(bytes);
+        let line = format!(
+            r#"{{"op":"send","id":{bytes},"to":"pi-1","topic":"t","text":"{text}","ack":false,"replies":1}}"#
+        );
+        world.say(0, app, &line);
+        world.run(milliseconds(5));
+    }
+    let sizes: Vec<_> =
+        world.heard(1, listener, "message").iter().map(|line| line["text"].as_str().unwrap().len()).collect();
+    assert_eq!(sizes, (1080..1200).collect::<Vec<_>>());
+}

@@ -320,3 +320,27 @@ fn a_thousand_random_exchanges_end_once_each_with_no_more_replies_than_were_aske
         assert!(world.hosts[0].node.as_ref().unwrap().is_idle(app));
     }
 }
+
+#[test]
+fn copies_that_are_still_under_way_when_a_published_request_has_its_reply_count_for_its_app() {
+    let (mut world, listeners) = listening(12, 2);
+    world.cut.insert((0, 1));
+    let app = world.connect(0);
+    let text = "x".repeat(limits::PAYLOAD_BYTES);
+    let mut published = 0;
+    while world.accepts(0, app) && published < 100 {
+        published += 1;
+        let line = format!(
+            r#"{{"op":"publish","id":{published},"topic":"t","text":"{text}","ack":true,"replies":1,"timeout_ms":20000}}"#
+        );
+        world.say(0, app, &line);
+        let to = reply_to(&world, 0, listeners[0]);
+        reply(&mut world, 0, listeners[0], 1, &to, "mine");
+        assert_eq!(results(&world, 0, app, published).len(), 1, "it has its reply");
+    }
+    assert!(published < 30, "{published} were taken, and their copies wait in memory");
+    world.run(seconds(30));
+    assert!(world.hosts[0].node.as_ref().unwrap().is_idle(app));
+    assert_eq!(world.counter(0, "messages-under-way"), 0);
+    assert!((1..=published).all(|id| results(&world, 0, app, id).len() == 1), "each is told once");
+}

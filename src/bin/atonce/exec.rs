@@ -18,7 +18,6 @@ use tokio::time::timeout;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::peers::path_word;
-use crate::send::outcome_words;
 
 /// How long what a program started may keep its standard output open after it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -65,7 +64,7 @@ impl Program<'_> {
             Ok(sent) if sent.outcome == Outcome::Delivered => {}
             Ok(sent) => {
                 let name = &message.from.name;
-                output.note(&format!("the reply did not reach {name}: {}", outcome_words(sent.outcome)));
+                output.note(&format!("the reply did not reach {name}: {}", sent.outcome.words()));
             }
             // The connection comes back by itself.
             Err(error) => output.note(&format!("the reply was not sent: {error}")),

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::lookup;
 use crate::output::{Output, escape};
 use crate::peers::path_word;
-use crate::{PATIENCE, human, send};
+use crate::{PATIENCE, human};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -128,7 +128,7 @@ fn write(pong: &Pong, name: &str, timeout: Duration, output: &Output) -> io::Res
 fn line(pong: &Pong, name: &str, timeout: Duration) -> String {
     let name = escape(name);
     let Some(microseconds) = pong.rtt_us else {
-        let why = pong.error.map_or("no answer", send::outcome_words);
+        let why = pong.error.map_or("no answer", Outcome::words);
         return format!("{name}: {why} within {}", human::duration(timeout));
     };
     let path = pong.path.map_or("-", path_word);

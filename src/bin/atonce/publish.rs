@@ -9,7 +9,6 @@ use clap::Args;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::send::outcome_words;
 use crate::{human, input};
 
 #[derive(Debug, Args)]
@@ -80,6 +79,6 @@ async fn one(
     }
     let count = human::counted(failed.len() as u64, "peer");
     let failure = Failure::new(Exit::Refused, format!("{count} of {} did not get it", published.sent));
-    let each = failed.iter().map(|copy| format!("{}: {}", copy.peer.name, outcome_words(copy.outcome)));
+    let each = failed.iter().map(|copy| format!("{}: {}", copy.peer.name, copy.outcome.words()));
     Err(each.fold(failure, Failure::because).try_this("atonce peers --topic shows who listens to it"))
 }

@@ -205,16 +205,3 @@ pub(crate) const fn exit_of(outcome: Outcome) -> Exit {
         Outcome::Unreachable | Outcome::Timeout => Exit::TimedOut,
     }
 }
-
-/// The daemon's word for what became of a message, as people read it.
-pub(crate) const fn outcome_words(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Delivered => "delivered",
-        Outcome::Sent => "sent",
-        Outcome::NoListener => "nobody listens",
-        Outcome::Busy => "busy",
-        Outcome::TooBig => "too big",
-        Outcome::Unreachable => "unreachable",
-        Outcome::Timeout => "no answer",
-    }
-}

@@ -55,6 +55,21 @@ pub enum Outcome {
     Timeout,
 }
 
+impl Outcome {
+    /// It in words, for people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Sent => "sent",
+            Self::NoListener => "nobody listens",
+            Self::Busy => "busy",
+            Self::TooBig => "too big",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "no answer",
+        }
+    }
+}
+
 /// How we reach a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
