@@ -151,7 +151,9 @@ pub enum Error {
 const fn checked(outcome: Outcome) -> Result<(), Error> {
     match outcome {
         Outcome::Delivered | Outcome::Sent => Ok(()),
-        failed => Err(Error::NotDelivered(failed)),
+        Outcome::NoListener | Outcome::Busy | Outcome::TooBig | Outcome::Unreachable | Outcome::Timeout => {
+            Err(Error::NotDelivered(outcome))
+        }
     }
 }
 

@@ -67,7 +67,8 @@ impl Node {
                 continue;
             }
             // What has not arrived is sent again when it is lost; then its fate may be lost as well.
-            if !carries || !released && !(message.has_arrived() && is_first_of_stream) {
+            let is_due = released || message.has_arrived() && is_first_of_stream;
+            if !carries || !is_due {
                 message.again = now + base / 2;
                 continue;
             }

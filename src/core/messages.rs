@@ -19,7 +19,20 @@ const fn kind_of(record: &Record<'_>) -> (bool, bool) {
             (true, *at as usize + bytes.len() == *size as usize)
         }
         Record::Piece { .. } => (true, false),
-        _ => (false, false),
+        Record::Ping { .. }
+        | Record::Pong { .. }
+        | Record::Goodbye
+        | Record::About { .. }
+        | Record::Peers { .. }
+        | Record::Suspect { .. }
+        | Record::Topics { .. }
+        | Record::TopicsHave { .. }
+        | Record::Outcome { .. }
+        | Record::Relay { .. }
+        | Record::Relayed { .. }
+        | Record::Meet { .. }
+        | Record::YouAre { .. }
+        | Record::Received { .. } => (false, false),
     }
 }
 

@@ -236,9 +236,9 @@ async fn perform(client: &mut Client, command: &Value) -> Result<Value, Error> {
                     return Ok(json!({"error": "timeout"}));
                 };
                 // The others tell only that it is over.
-                match event? {
-                    Event::Disconnected => {}
-                    event => return Ok(shown(&event)),
+                let event = event?;
+                if !matches!(event, Event::Disconnected) {
+                    return Ok(shown(&event));
                 }
             }
         }
