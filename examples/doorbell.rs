@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use atonce::client::{Client, Event, SendOptions};
@@ -17,7 +18,13 @@ const BELL: &str = "doorbell";
 const ANSWER: &str = "doorbell.answer";
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    let Err(error) = run().await else { return ExitCode::SUCCESS };
+    let _ = writeln!(io::stderr(), "doorbell: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let mut client = Client::connect().await?;
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
@@ -48,7 +55,7 @@ async fn wait(client: &mut Client) -> Result<(), Box<dyn Error>> {
 async fn ring(client: &mut Client, who: &str) -> Result<(), Box<dyn Error>> {
     client.listen(ANSWER).await?;
     let rung = client.publish(BELL, who.as_bytes(), SendOptions::default()).await?;
-    writeln!(io::stdout(), "rang at {} other hosts", rung.sent)?;
+    writeln!(io::stdout(), "rang at {} other {}", rung.sent, if rung.sent == 1 { "host" } else { "hosts" })?;
     while let Ok(event) = timeout(Duration::from_secs(2), client.next_event()).await {
         let Event::Message(answer) = event? else { continue };
         writeln!(io::stdout(), "{}: {:?}", answer.from.name, String::from_utf8_lossy(&answer.payload))?;

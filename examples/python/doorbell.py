@@ -43,7 +43,8 @@ def notify(title, text):
 def ring(me, who):
     """Rings all bells, and waits a while for somebody who comes."""
     me.listen(ANSWER)
-    me.publish(BELL, who)
+    rung = me.publish(BELL, who)
+    print(f"rang at {rung.sent} other {'host' if rung.sent == 1 else 'hosts'}", flush=True)
     for event in me.events(timeout=2):
         if isinstance(event, atonce.Message):
             print(f"{event.sender.name}: {event.text!r}", flush=True)

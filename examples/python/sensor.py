@@ -48,11 +48,11 @@ def tell(every, count):
 
 def main():
     parser = argparse.ArgumentParser(description="Tells the readings of this device to every dashboard.py.")
-    parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="from one reading to the next (5)")
+    parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="from one reading to the next (5, at least 0.1)")
     parser.add_argument("--count", type=int, default=0, metavar="N", help="how many, 0 for no end (0)")
     arguments = parser.parse_args()
     try:
-        tell(max(arguments.every, 0.01), arguments.count)
+        tell(max(arguments.every, 0.1), arguments.count)
     except atonce.Error as error:
         sys.exit(f"sensor: {error}")
     except KeyboardInterrupt:

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use data_encoding::BASE64;
 use serde::Serialize;
 
 use super::ReplyTo;
 use crate::id::RequestId;
 use crate::limits;
-use crate::wire::local::WhenFull;
+use crate::wire::local::{WhenFull, text_or_data};
 
 /// How a message is to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -121,24 +120,11 @@ impl<'a> Line<'a> {
 
     /// The same with what the message carries: as text if that is UTF-8 and fits a line, which base64 always does.
     pub(super) fn carrying(self, payload: &'a [u8]) -> Self {
-        let fits = |text: &&str| escaped_len(text) + FIELDS_BYTES <= limits::LINE_BYTES;
-        let text = std::str::from_utf8(payload).ok().filter(fits);
-        let data = text.is_none().then(|| BASE64.encode(payload).into());
+        let mut memory = String::new();
+        let (text, _) = text_or_data(payload, &mut memory);
+        let data = text.is_none().then(|| memory.into());
         Self { text, data, ..self }
     }
-}
-
-/// Bytes that all other fields of a line may have.
-const FIELDS_BYTES: usize = 4096;
-
-/// Bytes of a text in JSON, quotes aside.
-fn escaped_len(text: &str) -> usize {
-    let escaped = |byte| match byte {
-        b'"' | b'\\' => 2,
-        0..0x20 => 6,
-        _ => 1,
-    };
-    text.bytes().map(escaped).sum()
 }
 
 pub(super) fn milliseconds(duration: Duration) -> u64 {

@@ -9,10 +9,10 @@ const REST_BYTES: usize = 1024;
 
 /// The payload as `text`, or as `data`, which is written into `memory`: when it is no UTF-8, or its escapes would make
 /// the line too long.
-pub(crate) fn text_or_data<'a>(
-    payload: &'a [u8],
-    memory: &'a mut String,
-) -> (Option<&'a str>, Option<&'a str>) {
+pub(crate) fn text_or_data<'p, 'm>(
+    payload: &'p [u8],
+    memory: &'m mut String,
+) -> (Option<&'p str>, Option<&'m str>) {
     match std::str::from_utf8(payload) {
         Ok(text) if fits_a_line(text) => (Some(text), None),
         _ => {
