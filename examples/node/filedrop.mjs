@@ -249,7 +249,7 @@ async function finish(part) {
 
 /** Whether a name leads to a new visible file of the directory and nowhere else. */
 function isSafe(name) {
-  return typeof name === "string" && Buffer.byteLength(name) <= 200 && /^[^./\\\p{C}][^/\\\p{C}]*$/u.test(name);
+  return typeof name === "string" && Buffer.byteLength(name) <= 200 && /^[^-.\s/\\\p{C}][^/\\\p{C}]*$/u.test(name);
 }
 
 /** The checksum of the file that a message is about; null if it is about none. */

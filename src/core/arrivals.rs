@@ -74,7 +74,7 @@ impl Node {
         bytes: &[u8],
     ) {
         let is_whole = at == 0 && bytes.len() == size as usize;
-        let (part, after) = match place {
+        let (part, after, due) = match place {
             Place::Tracked { number, after, open } => {
                 let place = Numbered { number, after, open };
                 if is_whole {
@@ -84,12 +84,12 @@ impl Node {
                 if !matches!(judgement, Some(Judgement::Due | Judgement::Early)) {
                     return self.release(from, via);
                 }
-                (Part::Tracked(number.0), place.after())
+                (Part::Tracked(number.0), place.after(), judgement == Some(Judgement::Due))
             }
             Place::Untracked { .. } if is_whole => return self.on_message(from, via, heading, bytes),
-            Place::Untracked { number } => (Part::Untracked(number), 0),
+            Place::Untracked { number } => (Part::Untracked(number), 0, true),
         };
-        let piece = Piece { part, heading, after, size: size as usize, at: at as usize, bytes };
+        let piece = Piece { part, heading, after, due, size: size as usize, at: at as usize, bytes };
         let added = self.reassemble(from, piece);
         if let (Part::Untracked(_), Added::Whole) = (part, added) {
             if let Some((heading, payload)) = self.take_part(from, part) {
@@ -117,6 +117,9 @@ impl Node {
 
     fn reassemble(&mut self, from: NodeId, piece: Piece<'_>) -> Added {
         let now = self.now;
+        if self.reassembled + piece.size > limits::REASSEMBLED_BYTES_IN_ALL {
+            self.drop_part_of_the_greediest();
+        }
         let room = limits::REASSEMBLED_BYTES_IN_ALL.saturating_sub(self.reassembled);
         let Some(peer) = self.peers.get_mut(&from) else { return Added::Overflow };
         let before = peer.reassembly.bytes();
@@ -132,6 +135,17 @@ impl Node {
             self.timers.set(Timer::Reassembly(from), now + limits::REASSEMBLY_LIFE);
         }
         added
+    }
+
+    /// When all that is put together is too much, who has most of it gives way.
+    fn drop_part_of_the_greediest(&mut self) {
+        let greediest =
+            self.peers.iter_mut().map(|(_, peer)| peer).max_by_key(|peer| peer.reassembly.bytes());
+        let Some(peer) = greediest else { return };
+        let before = peer.reassembly.bytes();
+        peer.reassembly.drop_idlest();
+        self.reassembled -= before - peer.reassembly.bytes();
+        self.parts_dropped += 1;
     }
 
     fn take_part(&mut self, from: NodeId, part: Part) -> Option<(Heading, Vec<u8>)> {

@@ -21,6 +21,7 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wire::local::Outcome;
 use crate::wire::message::{self, Heading, Place, Record};
+use crate::wire::packet::size;
 
 /// What is under way to one peer.
 #[derive(Debug, Default)]
@@ -80,6 +81,15 @@ impl InFlight {
         self.sent >= self.parcel.payload.len() && self.arrived >= self.parcel.payload.len()
     }
 
+    /// Whether it goes in one datagram of that size.
+    fn fits(&self, datagram: usize) -> bool {
+        let overhead = match self.heading {
+            Heading::Topic(_) => message::MESSAGE_OVERHEAD,
+            Heading::Request { .. } | Heading::Reply(_) => message::PIECE_OVERHEAD,
+        };
+        self.parcel.payload.len() + overhead + size::DATA_OVERHEAD <= datagram
+    }
+
     /// Whether `other` is of the same app and topic, whose order is kept.
     fn is_of_stream(&self, heading: Heading, client: ClientId) -> bool {
         let topic = |heading: Heading| match heading {
@@ -130,20 +140,27 @@ impl Delivery {
             && self.last_number + 1 - self.open() < limits::TRACKED_WINDOW
     }
 
-    /// Whether the receiver can put one more message of `bytes` together from pieces.
-    fn has_room_there(&self, bytes: usize) -> bool {
-        let large = |payload: &[u8]| payload.len() > limits::SMALL_PAYLOAD_BYTES;
-        let tracked = self.in_flight.iter().map(|message| &message.parcel.payload);
+    /// Whether the receiver can put one more message of `bytes` together from pieces, with datagrams of `datagram` bytes.
+    fn has_room_there(&self, bytes: usize, datagram: usize) -> bool {
         let untracked = self.turns.iter().filter_map(|item| match item {
-            Item::Untracked { parcel, .. } => Some(&parcel.payload),
+            Item::Untracked { parcel, .. } => Some(parcel.payload.len()),
             Item::Whole { .. } | Item::Rest(_) => None,
         });
-        let (mut messages, mut held) = (0, 0);
-        for payload in tracked.chain(untracked).filter(|payload| large(payload)) {
-            messages += 1;
-            held += payload.len();
-        }
-        messages < limits::REASSEMBLED_MESSAGES && held + bytes <= limits::REASSEMBLED_BYTES
+        can_be_put_together(self.in_pieces(self.in_flight.len(), datagram).chain(untracked), bytes)
+    }
+
+    /// Whether the message at `at` may go: in one datagram, or in pieces as one of the first that do. When a path
+    /// carries less than before, many that were sent whole go in pieces.
+    fn may_go(&self, at: usize, datagram: usize) -> bool {
+        let Some(message) = self.in_flight.get(at) else { return false };
+        message.fits(datagram)
+            || can_be_put_together(self.in_pieces(at, datagram), message.parcel.payload.len())
+    }
+
+    /// The sizes of those before `at` that go in pieces.
+    fn in_pieces(&self, at: usize, datagram: usize) -> impl Iterator<Item = usize> {
+        let large = self.in_flight.iter().take(at).filter(move |message| !message.fits(datagram));
+        large.map(|message| message.parcel.payload.len())
     }
 
     pub(crate) fn find(&self, number: u64) -> Option<usize> {
@@ -195,7 +212,7 @@ impl Node {
             return None;
         }
         let is_online = peer.is_online();
-        let would_leave = at_once && peer.delivery.has_room_there(payload.len());
+        let would_leave = at_once && peer.delivery.has_room_there(payload.len(), peer.datagram_bytes);
         if !may_wait && !would_leave {
             return Some(if is_online { Outcome::Busy } else { Outcome::Unreachable });
         }
@@ -306,9 +323,13 @@ impl Node {
             self.peers.get_mut(&id).filter(|peer| peer.current.is_some() && peer.is_online())
         {
             if let Some(lost) = peer.flight.next_again(self.now) {
-                // Of a message that has its fate nothing is missed any more.
-                if peer.delivery.find(lost.number).is_some() {
-                    self.send_piece(id, lost.number, lost.at, lost.bytes);
+                match peer.delivery.find(lost.number) {
+                    Some(at) if peer.delivery.may_go(at, peer.datagram_bytes) => {
+                        self.send_piece(id, lost.number, lost.at, lost.bytes);
+                    }
+                    Some(_) => peer.flight.postpone(lost),
+                    // Of a message that has its fate nothing is missed any more.
+                    None => {}
                 }
                 continue;
             }
@@ -348,7 +369,7 @@ impl Node {
                     };
                     let is_whole = address.as_address().fits(bytes, datagram);
                     let blocked = tracked && !peer.delivery.has_place()
-                        || !is_whole && !peer.delivery.has_room_there(bytes);
+                        || !is_whole && !peer.delivery.has_room_there(bytes, datagram);
                     if blocked {
                         peer.delivery.turns.next_turn();
                         continue;
@@ -375,8 +396,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         match (tracked, is_whole) {
             (false, true) => {
-                peer.delivery.turns.spend(bytes);
-                let Some(parcel) = peer.delivery.turns.take_first().and_then(Item::into_parcel) else {
+                let Some(parcel) = peer.delivery.turns.take_first(bytes).and_then(Item::into_parcel) else {
                     return;
                 };
                 let told = self.tell_untracked(id, heading, &parcel.payload);
@@ -396,14 +416,11 @@ impl Node {
                 self.send_untracked_rest(id);
             }
             (true, true) => {
-                let Some(parcel) = peer.delivery.turns.take_first().and_then(Item::into_parcel) else {
+                let Some(parcel) = peer.delivery.turns.take_first(bytes).and_then(Item::into_parcel) else {
                     return;
                 };
                 if let Some(number) = self.number(id, parcel, heading) {
                     self.send_piece(id, number, 0, bytes);
-                }
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.delivery.turns.spend(bytes);
                 }
             }
             (true, false) => {
@@ -424,12 +441,12 @@ impl Node {
         let message = peer.delivery.find(number).and_then(|at| peer.delivery.in_flight.get(at));
         let Some((sent, all)) = message.map(|message| (message.sent, message.parcel.payload.len())) else {
             // It has its fate: given up, or nobody listens.
-            peer.delivery.turns.take_first();
+            peer.delivery.turns.take_first(0);
             return;
         };
         let bytes = room.min(all - sent);
         if sent + bytes >= all {
-            peer.delivery.turns.take_first();
+            peer.delivery.turns.take_first(bytes);
         } else {
             peer.delivery.turns.spend(bytes);
         }
@@ -452,7 +469,7 @@ impl Node {
             self.tell_message(id, &piece_of(place, heading, &payload, from, end));
             return;
         }
-        let whole = peer.delivery.turns.take_first().and_then(Item::into_parcel);
+        let whole = peer.delivery.turns.take_first(end - from).and_then(Item::into_parcel);
         self.tell_message(id, &piece_of(place, heading, &payload, from, end));
         drop(payload);
         if let Some(parcel) = whole {
@@ -503,6 +520,12 @@ impl Node {
             self.resume_delivery(id);
         }
     }
+}
+
+/// Whether the receiver can put one more message of `bytes` together beside those of these sizes.
+fn can_be_put_together(others: impl Iterator<Item = usize>, bytes: usize) -> bool {
+    let (messages, held) = others.fold((0, 0), |(messages, held), size| (messages + 1, held + size));
+    messages < limits::REASSEMBLED_MESSAGES && held + bytes <= limits::REASSEMBLED_BYTES
 }
 
 fn piece_of(place: Place, heading: Heading, payload: &[u8], at: usize, end: usize) -> Record<'_> {

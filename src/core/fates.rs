@@ -99,8 +99,11 @@ impl Node {
         self.resume_delivery(id);
     }
 
-    /// What was not sent yet of a message that has its fate is not sent.
+    /// What was not sent yet of a message that has its fate is not sent, and another one may take its place.
     fn end_rest(&mut self, id: NodeId, message: &InFlight) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.flight.resume_postponed();
+        }
         if message.sent < message.parcel.payload.len()
             && let Some(peer) = self.peers.get_mut(&id)
         {

@@ -38,6 +38,8 @@ pub(crate) struct Flight {
     pacer: Pacer,
     /// What is to be sent again, the first one first.
     resend: VecDeque<Content>,
+    /// The same, when another message has ended.
+    postponed: VecDeque<Content>,
     /// So many of these may leave though no more may be under way: they ask whether anything comes.
     asking: usize,
     /// Packets above the usual size that were lost since one of them came.
@@ -111,6 +113,7 @@ impl Default for Flight {
             asked: Instant::default(),
             pacer: Pacer::default(),
             resend: VecDeque::new(),
+            postponed: VecDeque::new(),
             asking: 0,
             large_lost: 0,
         }
@@ -359,6 +362,16 @@ impl Flight {
         }
         self.asking = self.asking.saturating_sub(1);
         self.resend.pop_front()
+    }
+
+    /// That has to wait until another message has ended.
+    pub(crate) fn postpone(&mut self, content: Content) {
+        self.postponed.push_back(content);
+    }
+
+    /// A message has ended: what was postponed may go.
+    pub(crate) fn resume_postponed(&mut self) {
+        self.resend.append(&mut self.postponed);
     }
 
     /// That, of a tracked message, is to be sent again.

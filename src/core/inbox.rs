@@ -79,6 +79,12 @@ impl Inbox {
         }
     }
 
+    /// Nothing that was held back is kept: its sender repeats it.
+    pub(crate) fn drop_held(&mut self) {
+        self.held.clear();
+        self.held_bytes = 0;
+    }
+
     fn unhold(&mut self, number: u64) -> Option<Held> {
         let held = self.held.remove(&number)?;
         self.held_bytes -= held.payload.len();
@@ -113,10 +119,14 @@ impl Inbox {
             self.fates = vec![0; (limits::TRACKED_WINDOW / 4) as usize];
         }
         if number > self.highest {
-            let forgotten = (number - self.highest).min(limits::TRACKED_WINDOW);
-            for number in number + 1 - forgotten..=number {
-                let (at, shift) = place(number);
-                self.fates[at] &= !(3 << shift);
+            let forgotten = number - self.highest;
+            if forgotten >= limits::TRACKED_WINDOW {
+                self.fates.fill(0);
+            } else {
+                for number in self.highest + 1..=number {
+                    let (at, shift) = place(number);
+                    self.fates[at] &= !(3 << shift);
+                }
             }
             self.highest = number;
         }

@@ -139,6 +139,8 @@ pub struct Node {
     relays: Relays,
     relaying: Relaying,
     topics: LocalTopics,
+    /// They have changed, and peers are to be told.
+    topics_untold: bool,
     clients: Clients,
     pings: Pings,
     outbox: Outbox,
@@ -202,6 +204,7 @@ impl Node {
             relays: Relays::default(),
             relaying: Relaying::default(),
             topics: LocalTopics::default(),
+            topics_untold: false,
             clients: Clients::default(),
             pings: Pings::default(),
             outbox: Outbox::default(),
@@ -437,6 +440,7 @@ impl Node {
     /// The next datagrams to be sent. Their bytes replace those of `buffer`, whose memory is used again.
     #[must_use]
     pub fn poll_transmit(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.spread_topics();
         loop {
             if let Some(transmit) = self.outbox.pop(buffer) {
                 match self.wrap(transmit, buffer) {

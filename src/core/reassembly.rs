@@ -1,9 +1,10 @@
 //! Messages of several datagrams, as far as they have come (protocol.md, 5.5).
 //!
-//! Bounded for each peer and in all. What nobody reports on makes room for what comes later; a tracked message is never
-//! dropped for another one, since its sender counts on it.
+//! Bounded for each peer and in all. What nobody reports on makes room for what comes later, and so does a tracked message
+//! of which nothing came lately: its sender has given it up, or asks for its fate and sends it again.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::limits;
 use crate::time::Instant;
@@ -15,6 +16,9 @@ pub(crate) struct Reassembly {
     partial: BTreeMap<Part, Partial>,
     bytes: usize,
 }
+
+/// A sender that goes on with a message sends something of it within this.
+const GIVEN_UP_AFTER: Duration = Duration::from_millis(500);
 
 /// Which message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +45,8 @@ pub(crate) struct Piece<'a> {
     pub(crate) heading: Heading,
     /// The tracked message that has to be delivered before it.
     pub(crate) after: u64,
+    /// That one has its fate: it waits for nothing.
+    pub(crate) due: bool,
     pub(crate) size: usize,
     pub(crate) at: usize,
     pub(crate) bytes: &'a [u8],
@@ -63,7 +69,7 @@ impl Reassembly {
     /// Puts a piece in its place; `room`: bytes that the messages of all peers may take more. The second value tells how
     /// many other messages were dropped for it.
     pub(crate) fn add(&mut self, piece: Piece<'_>, room: usize, now: Instant) -> (Added, u64) {
-        let Piece { part, heading, after, size, at, bytes } = piece;
+        let Piece { part, heading, after, due, size, at, bytes } = piece;
         let fits = at.checked_add(bytes.len()).is_some_and(|end| end <= size);
         if !fits || bytes.is_empty() || size > limits::PAYLOAD_BYTES {
             return (Added::Malformed, 0);
@@ -71,8 +77,8 @@ impl Reassembly {
         let mut dropped = 0;
         if !self.partial.contains_key(&part) {
             while self.is_full(size) {
-                let Some(oldest) = self.oldest_untracked() else { return (Added::Overflow, dropped) };
-                self.remove(oldest);
+                let Some(gone) = self.dispensable(part, due, now) else { return (Added::Overflow, dropped) };
+                self.remove(gone);
                 dropped += 1;
             }
             if size > room {
@@ -98,9 +104,24 @@ impl Reassembly {
         self.partial.len() >= limits::REASSEMBLED_MESSAGES || self.bytes + size > limits::REASSEMBLED_BYTES
     }
 
-    fn oldest_untracked(&self) -> Option<Part> {
+    /// The message that makes room for `part`. A sender that keeps to the bounds and has no room has given one up, so
+    /// that is one of which nothing came lately; for a message that is due the last one goes that may wait for it.
+    fn dispensable(&self, part: Part, due: bool, now: Instant) -> Option<Part> {
         let untracked = self.partial.iter().filter(|(part, _)| matches!(part, Part::Untracked(_)));
-        untracked.min_by_key(|(_, partial)| partial.last).map(|(part, _)| *part)
+        let oldest = untracked.min_by_key(|(_, partial)| partial.last).map(|(part, _)| *part);
+        let Part::Tracked(_) = part else { return oldest };
+        let is_idle = |partial: &&Partial| now.since(partial.last) >= GIVEN_UP_AFTER;
+        let idle = || self.partial.iter().filter(|(_, partial)| is_idle(partial));
+        let idlest = || idle().min_by_key(|(_, partial)| partial.last).map(|(part, _)| *part);
+        let is_tracked = |kept: &&Part| matches!(kept, Part::Tracked(_)) && **kept > part;
+        let last = || self.partial.keys().filter(is_tracked).next_back().copied().filter(|_| due);
+        oldest.or_else(idlest).or_else(last)
+    }
+
+    /// Drops the message of which nothing came for the longest time.
+    pub(crate) fn drop_idlest(&mut self) {
+        let idlest = self.partial.iter().min_by_key(|(_, partial)| partial.last).map(|(part, _)| *part);
+        idlest.map(|part| self.remove(part));
     }
 
     fn remove(&mut self, part: Part) -> Option<Partial> {
@@ -191,7 +212,7 @@ mod tests {
     const ROOM: usize = limits::REASSEMBLED_BYTES_IN_ALL;
 
     fn piece(part: Part, size: usize, at: usize, bytes: &[u8]) -> Piece<'_> {
-        Piece { part, heading: TOPIC, after: 0, size, at, bytes }
+        Piece { part, heading: TOPIC, after: 0, due: false, size, at, bytes }
     }
 
     #[test]

@@ -207,7 +207,10 @@ impl Node {
         peer.why = reason;
         peer.liveness = Default::default();
         peer.train.clear(&mut self.outbox, &mut peer.flight);
+        peer.path_mtu = Default::default();
+        peer.datagram_bytes = limits::DATAGRAM_BYTES;
         peer.flight.change_path(limits::DATAGRAM_BYTES);
+        peer.inbox.drop_held();
         peer.receipts = Default::default();
         for gone in [peer.current.take(), peer.previous.take()].into_iter().flatten() {
             self.handshakes.indices.remove(&gone.index);

@@ -110,8 +110,11 @@ impl Node {
     }
 
     pub(crate) fn answer_status(&mut self, client: ClientId, id: Option<RequestId>) {
+        if id.is_none() {
+            return;
+        }
         let status = self.status();
-        if let (Some(known), Some(_)) = (self.clients.get_mut(client), id) {
+        if let Some(known) = self.clients.get_mut(client) {
             known.tell(&Event::Ok {
                 id,
                 hello: None,

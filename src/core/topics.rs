@@ -164,9 +164,17 @@ impl RemoteTopics {
 }
 
 impl Node {
-    /// Our list changed: everyone is told.
+    /// Our list changed: everyone is told, when all inputs at hand have been taken.
     pub(crate) fn topics_changed(&mut self) {
         self.presence_changed(self.id);
+        self.topics_untold = true;
+    }
+
+    /// Tells everyone of a list that has changed.
+    pub(crate) fn spread_topics(&mut self) {
+        if !std::mem::take(&mut self.topics_untold) {
+            return;
+        }
         for id in self.peers.online() {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.topics.retries = 0;

@@ -63,8 +63,8 @@ impl<T> Turns<T> {
         self.by_app.get_mut(&app)?.front_mut().map(|item| (app, item))
     }
 
-    /// Takes that one.
-    pub(crate) fn take_first(&mut self) -> Option<T> {
+    /// Takes that one, for which so many bytes of its turn are spent.
+    pub(crate) fn take_first(&mut self, bytes: usize) -> Option<T> {
         let app = *self.turns.front()?;
         let queue = self.by_app.get_mut(&app)?;
         let item = queue.pop_front()?;
@@ -73,6 +73,8 @@ impl<T> Turns<T> {
             self.by_app.remove(&app);
             self.turns.pop_front();
             self.spent = 0;
+        } else {
+            self.spend(bytes);
         }
         Some(item)
     }

@@ -22,6 +22,7 @@ mod hostile;
 mod large;
 mod load;
 mod meeting;
+mod neighbours;
 mod parting;
 mod pieces;
 mod presence;
