@@ -506,3 +506,19 @@ fn a_state_directory_that_cannot_be_written_is_named() {
     assert_eq!(code, Some(1));
     assert!(error.contains("atonced: cannot create ") && error.contains("--state-dir"), "{error}");
 }
+
+#[test]
+fn apps_that_asked_and_closed_leave_their_places_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(dir.path(), &[]);
+    let (mut listener, mut heard) = connect(dir.path());
+    writeln!(listener, r#"{{"op":"listen","topic":"t","id":1}}"#).unwrap();
+    assert_eq!(line(&mut heard)["ev"], "ok");
+    let to = r#""to":"test-node","topic":"t","text":"?""#;
+    for number in 1..=70 {
+        let (mut asking, answers) = connect(dir.path());
+        writeln!(asking, r#"{{"op":"send",{to},"replies":1,"timeout_ms":600000,"id":1}}"#).unwrap();
+        drop((asking, answers));
+        assert_eq!(line(&mut heard)["ev"], "message", "question {number}");
+    }
+}

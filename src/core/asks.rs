@@ -163,6 +163,14 @@ impl Node {
         }
     }
 
+    /// Nobody reads replies to what an app asked.
+    pub(crate) fn end_asks_of(&mut self, client: ClientId) {
+        let asks = self.asks.by_token.iter().filter(|(_, ask)| ask.client == client);
+        for token in asks.map(|(token, _)| *token).collect::<Vec<_>>() {
+            self.end_ask(token);
+        }
+    }
+
     /// An app went away: nobody waits for the replies to what it asked.
     pub(crate) fn forget_asks_of(&mut self, client: ClientId) {
         let timers = &mut self.timers;

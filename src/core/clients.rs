@@ -301,6 +301,18 @@ impl Node {
         self.events.push_back(NodeEvent::Close(client));
     }
 
+    pub(crate) fn on_unheard(&mut self, client: ClientId) {
+        self.end_asks_of(client);
+        let Some(known) = self.clients.get_mut(client) else { return };
+        let mut changed = false;
+        for topic in std::mem::take(&mut known.topics) {
+            changed |= self.topics.unlisten(&topic, client);
+        }
+        if changed {
+            self.topics_changed();
+        }
+    }
+
     pub(crate) fn on_hangup(&mut self, client: ClientId) {
         let Some(gone) = self.clients.remove(client) else { return };
         self.timers.clear(Timer::SlowConsumer(client));

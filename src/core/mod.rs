@@ -375,6 +375,12 @@ impl Node {
         self.on_written(client, bytes);
     }
 
+    /// The app reads no more: it gets no replies, and what it listened to ends. What it sent is still brought over.
+    pub fn handle_unheard(&mut self, client: ClientId, now: Instant) {
+        self.advance(now);
+        self.on_unheard(client);
+    }
+
     /// The app went away: what it listened to and asked for ends.
     pub fn handle_hangup(&mut self, client: ClientId, now: Instant) {
         self.advance(now);

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
@@ -161,6 +162,8 @@ struct Connection {
     held: bool,
     /// The app has said all; it may still read.
     finished: bool,
+    /// It does not even read any more.
+    unheard: bool,
     writing: bool,
     closing: Option<Pin<Box<Sleep>>>,
 }
@@ -191,6 +194,7 @@ impl Connection {
             used: 0,
             held: false,
             finished: false,
+            unheard: false,
             writing: false,
             closing: None,
         }
@@ -200,6 +204,10 @@ impl Connection {
         let read = self.poll_read(cx, app, memory)?;
         let written = self.poll_write(cx, app)?;
         let empty = app.node.output(app.client).is_empty();
+        if self.finished && !self.held && !self.unheard && has_hung_up(&self.stream) {
+            self.unheard = true;
+            app.node.handle_unheard(app.client, app.now);
+        }
         let overdue = self.closing.as_mut().is_some_and(|closing| closing.as_mut().poll(cx).is_ready());
         let over = (self.closing.is_some() && empty)
             || (self.finished && !self.held && app.node.is_idle(app.client));
@@ -335,6 +343,12 @@ impl Connection {
         }
         Ok(written)
     }
+}
+
+/// Whether the app has closed both sides: what it sent is still brought over, but nobody reads answers.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    let mut asked = [PollFd::new(stream, PollFlags::empty())];
+    poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().contains(PollFlags::HUP)
 }
 
 /// The line for an app that cannot be taken.
