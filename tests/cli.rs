@@ -119,6 +119,7 @@ fn wrong_usage_is_2() {
         &["frobnicate"][..],
         &["listen"],
         &["listen", "No"],
+        &["listen", "a", "atonce.x"],
         &["listen", "a", "-n", "0"],
         &["listen", "a", "--raw", "--json"],
         &["ping", "pi", "-c", "0"],
@@ -126,6 +127,11 @@ fn wrong_usage_is_2() {
     ] {
         assert_eq!(run(nowhere, arguments).code, Some(2), "{arguments:?}");
     }
+    let reserved = run(nowhere, &["listen", "atonce.x"]).stderr;
+    assert!(
+        reserved.contains(": atonce.x is a topic of the daemon's own; choose another name\n"),
+        "{reserved}"
+    );
     let both = against(Fake::new(Session::wait_for_the_end), &["send", "pi", "a", "text", "--lines"]);
     assert_eq!(both.code, Some(2));
 }

@@ -118,7 +118,7 @@ fn every_daemon_can_be_measured_and_no_app_takes_its_place() {
     assert_eq!((&told["ev"], &told["peer"]["name"]), (&"bench".into(), &"two".into()));
     assert!(told["delivered"].as_u64().unwrap() > 0 && told["rtt_us"]["p50"].is_u64(), "{told}");
     let (code, _, notes) = run(&pair.two, &["listen", "atonce.discard", "-n", "1"]);
-    assert_eq!(code, Some(1), "{notes}");
+    assert_eq!(code, Some(2), "{notes}");
     let (_, peers, _) = run(&pair.one, &["peers"]);
     assert!(!peers.contains("atonce.discard"), "{peers}");
 }
