@@ -273,6 +273,23 @@ fn a_message_that_is_too_big_is_refused_however_long_standard_input_is() {
 }
 
 #[test]
+fn every_command_tells_in_the_same_words_that_a_message_is_too_big() {
+    let words =
+        "atonce: the message is too big\n  a message has at most 1152 bytes\n  try: sending it in pieces\n";
+    for command in [
+        &["send", "pi-attic", "t"][..],
+        &["publish", "t"],
+        &["request", "pi-attic", "t"],
+        &["request", "--all", "t"],
+    ] {
+        let fake = Fake::answering(ok);
+        let endless = std::fs::File::open("/dev/zero").unwrap();
+        Ended::from(atonce(&fake.socket(), command).stdin(endless).output().unwrap()).expect(8, "", words);
+        fake.finish();
+    }
+}
+
+#[test]
 fn a_publication_is_counted_and_fails_only_if_it_was_to_be_acknowledged() {
     let published = |sent: u64, outcomes: Option<Value>| {
         Fake::answering(move |request| {

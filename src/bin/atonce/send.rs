@@ -91,16 +91,18 @@ impl Sending<'_> {
     }
 
     pub(crate) fn failure(&self, outcome: Outcome, most: u64) -> Failure {
+        if outcome == Outcome::TooBig {
+            return Failure::too_big(most);
+        }
         let (topic, name, timeout) = (self.topic, &self.found.peer.name, human::duration(self.timeout));
         let failure = Failure::new(
             exit_of(outcome),
             match outcome {
                 Outcome::NoListener => format!("nobody listens to {topic} on {name}"),
                 Outcome::Busy => format!("{name} is busy"),
-                Outcome::TooBig => "the message is too big".to_owned(),
                 Outcome::Unreachable => format!("{name} is not reachable"),
                 Outcome::Timeout => format!("no answer from {name} within {timeout}"),
-                Outcome::Delivered | Outcome::Sent => String::new(),
+                Outcome::TooBig | Outcome::Delivered | Outcome::Sent => String::new(),
             },
         );
         match outcome {
@@ -110,9 +112,6 @@ impl Sending<'_> {
             Outcome::Busy => failure
                 .because("the apps that listen there do not read fast enough")
                 .try_this("again, or more slowly"),
-            Outcome::TooBig => failure
-                .because(format!("a message has at most {most} bytes"))
-                .try_this("sending it in pieces"),
             Outcome::Unreachable => {
                 let no_way = || format!("no way to it was found within {timeout}");
                 let why = self.found.absence.clone().unwrap_or_else(no_way);
@@ -121,7 +120,7 @@ impl Sending<'_> {
             Outcome::Timeout => {
                 failure.because("it was sent, and perhaps delivered").try_this(format!("atonce ping {name}"))
             }
-            Outcome::Delivered | Outcome::Sent => failure,
+            Outcome::TooBig | Outcome::Delivered | Outcome::Sent => failure,
         }
     }
 }
