@@ -689,9 +689,29 @@ fn waiting_is_silent_and_ends_when_the_peer_or_its_topic_is_there() {
     against(watched(vec![]), &["wait", "here"]).expect(0, "", "");
     let new = json!({"ev": "enter", "peer": node("new", 9), "path": "lan"});
     against(watched(vec![enter.clone(), new]), &["wait", "new"]).expect(0, "", "");
-    let late = against(watched(vec![enter]), &["--timeout", "1s", "wait", "pi-attic/chat"]);
+    let late = against(watched(vec![enter]), &["--timeout", "1s", "wait", "garage/chat"]);
     assert_eq!((late.code, late.stdout.as_str()), (Some(5), ""));
-    assert!(late.stderr.starts_with("atonce: pi-attic/chat did not come within 1s\n"), "{}", late.stderr);
+    assert!(late.stderr.starts_with("atonce: garage/chat did not come within 1s\n"), "{}", late.stderr);
+}
+
+#[test]
+fn who_is_online_and_does_not_listen_is_told_so_until_it_has_gone() {
+    let silent = |name: &str| {
+        format!(
+            "atonce: nobody listened to chat on {name} within 1s\n  it is online, but no app there listens to that topic\n  \
+             try: atonce listen chat   (on {name})\n"
+        )
+    };
+    let wait = |events, target| against(watched(events), &["--timeout", "1s", "wait", target]);
+    let enter =
+        |name, number| json!({"ev": "enter", "peer": node(name, number), "path": "lan", "snapshot": true});
+    let exit = json!({"ev": "exit", "peer": node("pi-attic", 2), "path": "lan"});
+    let both = || vec![enter("pi-attic", 2), enter("new", 9)];
+    wait(both(), "pi-attic/chat").expect(5, "", &silent("pi-attic"));
+    wait(both(), "new/chat").expect(5, "", &silent("new"));
+    wait(vec![], "here/chat").expect(5, "", &silent("here"));
+    let gone = wait(vec![enter("pi-attic", 2), exit], "pi-attic/chat");
+    assert!(gone.stderr.starts_with("atonce: pi-attic/chat did not come within 1s\n"), "{}", gone.stderr);
 }
 
 #[test]
