@@ -245,7 +245,7 @@ fn standard_input_is_sent_as_it_is_or_line_by_line() {
         let ended = fed(&fake, arguments, input);
         fake.finish();
         assert_eq!(told.try_iter().collect::<Vec<_>>(), expected, "{arguments:?}");
-        assert_eq!((ended.code, ended.stdout.lines().count()), (Some(0), expected.len()));
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
     }
 }
 
@@ -255,7 +255,8 @@ fn the_first_line_that_fails_ends_it_and_is_named() {
     let fake = Fake::answering(move |request| result(outcomes.next().unwrap())(request));
     let ended = fed(&fake, &["send", "pi-attic", "t", "--lines"], b"a\nb\nc\n");
     fake.finish();
-    assert_eq!(ended.code, Some(8));
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(8), ""));
+    assert!(ended.stderr.contains(" delivered to pi-attic\natonce: pi-attic is busy\n"), "{}", ended.stderr);
     assert!(ended.stderr.contains("\n  it was line 2; "), "{}", ended.stderr);
 }
 
@@ -303,6 +304,14 @@ fn a_publication_is_counted_and_fails_only_if_it_was_to_be_acknowledged() {
     };
     against(published(3, None), &["publish", "t", "hi"]).expect(0, "sent to 3 peers\n", "");
     against(published(0, None), &["-q", "publish", "t", "hi"]).expect(0, "sent to 0 peers\n", "");
+    against(published(0, None), &["publish", "t", "hi"]).expect(
+        0,
+        "sent to 0 peers\n",
+        "atonce: no other node listens to t now\n",
+    );
+    let unheard = "atonce: nobody listens to t now\n  no peer was reached; apps of this node are not counted\n  \
+                   try: atonce listen t   (on another node)\n";
+    against(published(0, Some(json!([]))), &["publish", "t", "hi", "--ack"]).expect(8, "", unheard);
     let both =
         json!([{"peer": node("pi", 2), "outcome": "busy"}, {"peer": node("pa", 3), "outcome": "delivered"}]);
     let ended = against(published(2, Some(both)), &["publish", "t", "hi", "--ack"]);
