@@ -119,6 +119,7 @@ fn wrong_usage_is_2() {
         &["frobnicate"][..],
         &["listen"],
         &["listen", "No"],
+        &["listen", "a", "atonce.x"],
         &["listen", "a", "-n", "0"],
         &["listen", "a", "--raw", "--json"],
         &["ping", "pi", "-c", "0"],
@@ -126,6 +127,11 @@ fn wrong_usage_is_2() {
     ] {
         assert_eq!(run(nowhere, arguments).code, Some(2), "{arguments:?}");
     }
+    let reserved = run(nowhere, &["listen", "atonce.x"]).stderr;
+    assert!(
+        reserved.contains(": atonce.x is a topic of the daemon's own; choose another name\n"),
+        "{reserved}"
+    );
     let both = against(Fake::new(Session::wait_for_the_end), &["send", "pi", "a", "text", "--lines"]);
     assert_eq!(both.code, Some(2));
 }
@@ -239,7 +245,7 @@ fn standard_input_is_sent_as_it_is_or_line_by_line() {
         let ended = fed(&fake, arguments, input);
         fake.finish();
         assert_eq!(told.try_iter().collect::<Vec<_>>(), expected, "{arguments:?}");
-        assert_eq!((ended.code, ended.stdout.lines().count()), (Some(0), expected.len()));
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
     }
 }
 
@@ -249,7 +255,8 @@ fn the_first_line_that_fails_ends_it_and_is_named() {
     let fake = Fake::answering(move |request| result(outcomes.next().unwrap())(request));
     let ended = fed(&fake, &["send", "pi-attic", "t", "--lines"], b"a\nb\nc\n");
     fake.finish();
-    assert_eq!(ended.code, Some(8));
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(8), ""));
+    assert!(ended.stderr.contains(" delivered to pi-attic\natonce: pi-attic is busy\n"), "{}", ended.stderr);
     assert!(ended.stderr.contains("\n  it was line 2; "), "{}", ended.stderr);
 }
 
@@ -267,6 +274,23 @@ fn a_message_that_is_too_big_is_refused_however_long_standard_input_is() {
 }
 
 #[test]
+fn every_command_tells_in_the_same_words_that_a_message_is_too_big() {
+    let words =
+        "atonce: the message is too big\n  a message has at most 1152 bytes\n  try: sending it in pieces\n";
+    for command in [
+        &["send", "pi-attic", "t"][..],
+        &["publish", "t"],
+        &["request", "pi-attic", "t"],
+        &["request", "--all", "t"],
+    ] {
+        let fake = Fake::answering(ok);
+        let endless = std::fs::File::open("/dev/zero").unwrap();
+        Ended::from(atonce(&fake.socket(), command).stdin(endless).output().unwrap()).expect(8, "", words);
+        fake.finish();
+    }
+}
+
+#[test]
 fn a_publication_is_counted_and_fails_only_if_it_was_to_be_acknowledged() {
     let published = |sent: u64, outcomes: Option<Value>| {
         Fake::answering(move |request| {
@@ -280,6 +304,14 @@ fn a_publication_is_counted_and_fails_only_if_it_was_to_be_acknowledged() {
     };
     against(published(3, None), &["publish", "t", "hi"]).expect(0, "sent to 3 peers\n", "");
     against(published(0, None), &["-q", "publish", "t", "hi"]).expect(0, "sent to 0 peers\n", "");
+    against(published(0, None), &["publish", "t", "hi"]).expect(
+        0,
+        "sent to 0 peers\n",
+        "atonce: no other node listens to t now\n",
+    );
+    let unheard = "atonce: nobody listens to t now\n  no peer was reached; apps of this node are not counted\n  \
+                   try: atonce listen t   (on another node)\n";
+    against(published(0, Some(json!([]))), &["publish", "t", "hi", "--ack"]).expect(8, "", unheard);
     let both =
         json!([{"peer": node("pi", 2), "outcome": "busy"}, {"peer": node("pa", 3), "outcome": "delivered"}]);
     let ended = against(published(2, Some(both)), &["publish", "t", "hi", "--ack"]);
@@ -666,9 +698,29 @@ fn waiting_is_silent_and_ends_when_the_peer_or_its_topic_is_there() {
     against(watched(vec![]), &["wait", "here"]).expect(0, "", "");
     let new = json!({"ev": "enter", "peer": node("new", 9), "path": "lan"});
     against(watched(vec![enter.clone(), new]), &["wait", "new"]).expect(0, "", "");
-    let late = against(watched(vec![enter]), &["--timeout", "1s", "wait", "pi-attic/chat"]);
+    let late = against(watched(vec![enter]), &["--timeout", "1s", "wait", "garage/chat"]);
     assert_eq!((late.code, late.stdout.as_str()), (Some(5), ""));
-    assert!(late.stderr.starts_with("atonce: pi-attic/chat did not come within 1s\n"), "{}", late.stderr);
+    assert!(late.stderr.starts_with("atonce: garage/chat did not come within 1s\n"), "{}", late.stderr);
+}
+
+#[test]
+fn who_is_online_and_does_not_listen_is_told_so_until_it_has_gone() {
+    let silent = |name: &str| {
+        format!(
+            "atonce: nobody listened to chat on {name} within 1s\n  it is online, but no app there listens to that topic\n  \
+             try: atonce listen chat   (on {name})\n"
+        )
+    };
+    let wait = |events, target| against(watched(events), &["--timeout", "1s", "wait", target]);
+    let enter =
+        |name, number| json!({"ev": "enter", "peer": node(name, number), "path": "lan", "snapshot": true});
+    let exit = json!({"ev": "exit", "peer": node("pi-attic", 2), "path": "lan"});
+    let both = || vec![enter("pi-attic", 2), enter("new", 9)];
+    wait(both(), "pi-attic/chat").expect(5, "", &silent("pi-attic"));
+    wait(both(), "new/chat").expect(5, "", &silent("new"));
+    wait(vec![], "here/chat").expect(5, "", &silent("here"));
+    let gone = wait(vec![enter("pi-attic", 2), exit], "pi-attic/chat");
+    assert!(gone.stderr.starts_with("atonce: pi-attic/chat did not come within 1s\n"), "{}", gone.stderr);
 }
 
 #[test]

@@ -103,6 +103,18 @@ fn a_question_that_nobody_answers_ends_with_its_time_and_one_that_nobody_hears_a
     let pair = Pair::new();
     let (code, _, notes) = run(&pair.one, &["request", "two", "load", "?"]);
     assert_eq!(code, Some(8), "{notes}");
+    for to_all in [&["request", "--all", "load", "?"][..], &["publish", "--ack", "load", "?"]] {
+        let (code, _, notes) = run(&pair.one, to_all);
+        assert_eq!(code, Some(8), "{notes}");
+        assert!(notes.starts_with("atonce: nobody listens to load now\n"), "{notes}");
+    }
+    let (code, _, notes) = run(&pair.one, &["wait", "two/load", "--timeout", "500ms"]);
+    assert_eq!(code, Some(5), "{notes}");
+    assert!(notes.starts_with("atonce: nobody listened to load on two within 500ms\n"), "{notes}");
+    let _one = pair.answers("one", "load", "exit 1");
+    let (code, _, notes) = run(&pair.one, &["request", "--all", "load", "?", "--for", "300ms"]);
+    assert_eq!(code, Some(5), "{notes}");
+    assert!(notes.starts_with("atonce: nobody replied within 300ms\n"), "{notes}");
     let _two = pair.answers("two", "load", "exit 1");
     let (code, _, notes) = run(&pair.one, &["request", "two", "load", "?", "--timeout", "500ms"]);
     assert_eq!(code, Some(5), "{notes}");
@@ -118,7 +130,7 @@ fn every_daemon_can_be_measured_and_no_app_takes_its_place() {
     assert_eq!((&told["ev"], &told["peer"]["name"]), (&"bench".into(), &"two".into()));
     assert!(told["delivered"].as_u64().unwrap() > 0 && told["rtt_us"]["p50"].is_u64(), "{told}");
     let (code, _, notes) = run(&pair.two, &["listen", "atonce.discard", "-n", "1"]);
-    assert_eq!(code, Some(1), "{notes}");
+    assert_eq!(code, Some(2), "{notes}");
     let (_, peers, _) = run(&pair.one, &["peers"]);
     assert!(!peers.contains("atonce.discard"), "{peers}");
 }

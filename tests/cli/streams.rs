@@ -178,7 +178,45 @@ fn lines_are_sent_without_waiting_for_the_outcome_of_the_one_before() {
     });
     let ended = fed(&fake, &["send", "pi-attic", "t", "--lines"], b"a\nb\nc\n");
     fake.finish();
-    ended.expect(0, &"delivered to pi-attic in 0.8 ms (lan)\n".repeat(3), "");
+    ended.expect(0, "", "atonce: 3 delivered to pi-attic\n");
+}
+
+#[test]
+fn lines_are_counted_at_the_end_and_told_one_by_one_only_where_that_was_asked_for() {
+    let sent = |arguments: &[&str]| {
+        let arguments = [&["send", "pi-attic", "t", "--lines"], arguments].concat();
+        let outcome = if arguments.contains(&"--no-ack") { "sent" } else { "delivered" };
+        let fake = Fake::answering(result(outcome));
+        let ended = fed(&fake, &arguments, b"a\nb\n");
+        fake.finish();
+        ended
+    };
+    sent(&["-q"]).expect(0, "", "");
+    sent(&["--no-ack"]).expect(0, "", "atonce: 2 sent to pi-attic\n");
+    let each = sent(&["-v"]);
+    assert_eq!(each.stdout, "delivered to pi-attic in 0.8 ms (lan)\n".repeat(2));
+    assert!(each.stderr.ends_with("\natonce: 2 delivered to pi-attic\n"), "{}", each.stderr);
+    let json = sent(&["--json"]);
+    assert_eq!((json.code, json.stdout.lines().count(), json.stderr.as_str()), (Some(0), 2, ""));
+}
+
+#[test]
+fn published_lines_are_counted_at_the_end_and_that_nobody_hears_them_is_told_once() {
+    let published = |peers: u64, arguments: &[&str]| {
+        let fake =
+            Fake::answering(move |request| vec![json!({"ev": "result", "id": request["id"], "sent": peers})]);
+        let ended = fed(&fake, &[&["publish", "t", "--lines"], arguments].concat(), b"a\nb\n");
+        fake.finish();
+        ended
+    };
+    published(1, &[]).expect(0, "", "atonce: 2 sent\n");
+    published(1, &["-q"]).expect(0, "", "");
+    published(0, &[]).expect(0, "", "atonce: no other node listens to t now\natonce: 2 sent\n");
+    let each = published(1, &["-v"]);
+    assert_eq!(each.stdout, "sent to 1 peer\n".repeat(2));
+    assert!(each.stderr.ends_with("\natonce: 2 sent\n"), "{}", each.stderr);
+    let json = published(1, &["--json"]);
+    assert_eq!((json.code, json.stdout.lines().count(), json.stderr.as_str()), (Some(0), 2, ""));
 }
 
 #[test]
@@ -193,7 +231,12 @@ fn lines_are_published_one_by_one_until_one_fails() {
     });
     let ended: Ended = fed(&fake, &["publish", "t", "--ack", "--lines"], b"a\nb\nc\n");
     fake.finish();
-    assert_eq!((ended.code, ended.stdout.as_str()), (Some(8), "sent to 1 peer\nsent to 1 peer\n"));
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(8), ""));
+    assert!(
+        ended.stderr.starts_with("atonce: 1 sent\natonce: 1 peer of 1 did not get it\n"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.contains("\n  it was line 2; what follows was not sent\n"), "{}", ended.stderr);
     let both = against(Fake::new(Session::wait_for_the_end), &["publish", "t", "text", "--lines"]);
     assert_eq!(both.code, Some(2));

@@ -42,6 +42,13 @@ impl Failure {
         Self::new(exit, "")
     }
 
+    /// A message that does not fit. How long it is, nobody knows: reading stopped where it became too long.
+    pub(crate) fn too_big(most: u64) -> Self {
+        Self::new(Exit::Refused, "the message is too big")
+            .because(format!("a message has at most {most} bytes"))
+            .try_this("sending it in pieces")
+    }
+
     pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
         self.why.push(why.into());
         self
@@ -95,7 +102,7 @@ impl From<Error> for Failure {
                 let failure = Self::new(exit_of(code), what).with_code(code);
                 if hint.is_empty() { failure } else { failure.try_this(hint) }
             }
-            Error::TooBig { .. } => Self::new(Exit::Refused, what).try_this("sending it in pieces"),
+            Error::TooBig { most, .. } => Self::too_big(most as u64),
             Error::Closed => Self::new(Exit::Unreachable, what)
                 .because("it stopped, or this program did not read fast enough")
                 .try_this("atonce status"),

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Read};
 
-use atonce::id::Topic;
+use atonce::id::{BadName, Topic};
 use tokio::sync::mpsc;
 
 use crate::exit::Exit;
@@ -12,6 +12,15 @@ use crate::output::Output;
 /// The topic of an argument.
 pub(crate) fn parse_topic(text: &str) -> Result<String, String> {
     Topic::check(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The topic of an argument that is to be listened to, which the daemon refuses of its own ones.
+pub(crate) fn parse_listened(text: &str) -> Result<String, String> {
+    let topic: Topic = text.parse().map_err(|error: BadName| error.to_string())?;
+    if topic.is_reserved() {
+        return Err(format!("{text} is a topic of the daemon's own; choose another name"));
+    }
+    Ok(text.to_owned())
 }
 
 /// The message: `text`, or all of standard input if there is none or it is `-`. Of more than `most` bytes only one more

@@ -12,13 +12,13 @@ use crate::exec::Program;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::human;
-use crate::input::parse_topic;
+use crate::input::parse_listened;
 use crate::output::{Output, escape, escape_bytes};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The topics
-    #[arg(required = true, value_name = "TOPIC", value_parser = parse_topic)]
+    #[arg(required = true, value_name = "TOPIC", value_parser = parse_listened)]
     topics: Vec<String>,
     /// End after this many messages
     #[arg(short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]

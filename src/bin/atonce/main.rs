@@ -49,6 +49,16 @@ struct Arguments {
     command: Option<Command>,
 }
 
+impl Arguments {
+    /// The same, if its parts fit together.
+    fn checked(self) -> Result<Self, clap::Error> {
+        if let Some(Command::Request(options)) = &self.command {
+            options.check()?;
+        }
+        Ok(self)
+    }
+}
+
 /// What every command understands.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
@@ -116,7 +126,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Arguments { globals, command } = match Arguments::try_parse() {
+    let Arguments { globals, command } = match Arguments::try_parse().and_then(Arguments::checked) {
         Ok(arguments) => arguments,
         Err(error) => return failure::misused(&error),
     };

@@ -34,6 +34,10 @@ impl Output {
         self.json
     }
 
+    pub(crate) const fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// A line of text, already [escaped](escape).
     pub(crate) fn line(&self, text: &str) -> io::Result<()> {
         self.bytes(format!("{text}\n").as_bytes())

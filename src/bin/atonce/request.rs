@@ -1,24 +1,38 @@
 //! `atonce request`: a question to one peer, or to all, and what they reply.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atonce::Client;
 use atonce::client::{Outcome, Published, Reply, RequestOptions};
-use clap::Args;
+use atonce::id::Topic;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory};
 
+use crate::Arguments;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Output, escape, escape_bytes};
 use crate::send::{Sending, exit_of};
 use crate::{human, input, lookup};
 
+/// The two ways to call it.
+const USAGE: &str = "atonce request [OPTIONS] PEER TOPIC [TEXT]
+       atonce request --all [OPTIONS] TOPIC [TEXT]";
+
+// With --all each word is one further to the left: then the first one is the topic.
 #[derive(Debug, Args)]
+#[command(override_usage = USAGE)]
 pub(crate) struct Options {
-    /// A peer (a name or an id, or the beginning of one) and what its apps listen to, and the question; with --all no
-    /// peer. Without the question, or with -, standard input byte for byte
-    #[arg(required = true, num_args = 1..=3, value_names = ["PEER", "TOPIC", "TEXT"])]
-    words: Vec<String>,
+    /// A name or an id, or the beginning of one; with --all there is none
+    #[arg(value_name = "PEER")]
+    first: Option<String>,
+    /// What its apps listen to
+    #[arg(value_name = "TOPIC")]
+    second: Option<String>,
+    /// The question; without it, or with -, standard input byte for byte
+    #[arg(value_name = "TEXT")]
+    third: Option<String>,
     /// Ask all who listen to the topic, this node's apps included
     #[arg(long)]
     all: bool,
@@ -39,7 +53,7 @@ const MOST: u32 = 1024;
 /// What is asked.
 struct Question<'a> {
     peer: Option<&'a str>,
-    topic: String,
+    topic: &'a str,
     text: Option<&'a str>,
 }
 
@@ -49,14 +63,14 @@ pub(crate) async fn run(
     timeout: Duration,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let question = options.question()?;
+    let Ok(question) = options.question() else { return Err(Failure::silent(Exit::Usage)) };
     let timeout = options.duration.unwrap_or(timeout);
     let Some(peer) = question.peer else { return all(client, options, &question, timeout, output).await };
     let found = lookup::find(client, peer).await?;
     let most = client.hello().payload_bytes;
     let message = input::message(question.text, most, output).await?;
     let how = RequestOptions { timeout, ..RequestOptions::default() };
-    let asked = client.request(&found.peer.id.to_string(), &question.topic, &message, how).await?;
+    let asked = client.request(&found.peer.id.to_string(), question.topic, &message, how).await?;
     if let Some(reply) = &asked.reply {
         write(reply, false, options, output)?;
     }
@@ -76,7 +90,7 @@ pub(crate) async fn run(
             .because(format!("an app there has the question, and may not answer to {}", question.topic))
             .try_this("a longer --timeout"));
     }
-    let sending = Sending { found: &found, topic: &question.topic, ack: true, timeout };
+    let sending = Sending { found: &found, topic: question.topic, ack: true, timeout };
     Err(sending.failure(outcome, most))
 }
 
@@ -89,6 +103,7 @@ async fn all(
 ) -> Result<Exit, Failure> {
     let message = input::message(question.text, client.hello().payload_bytes, output).await?;
     let how = RequestOptions { timeout, ..RequestOptions::default() };
+    let started = Instant::now();
     let mut written: io::Result<()> = Ok(());
     let mut replies = 0;
     let each = |reply: Reply| {
@@ -98,7 +113,7 @@ async fn all(
         }
     };
     let asked =
-        client.request_all(&question.topic, &message, options.count.unwrap_or(MOST), how, each).await?;
+        client.request_all(question.topic, &message, options.count.unwrap_or(MOST), how, each).await?;
     written?;
     if output.is_json() {
         output.event("result", &asked)?;
@@ -109,16 +124,27 @@ async fn all(
     if asked.replies.is_none() {
         return Err(too_old());
     }
-    let within = human::duration(timeout);
-    let what = match options.count {
-        Some(count) => {
-            format!("{replies} of {} within {within}", human::counted_as(count.into(), "reply", "replies"))
-        }
-        None => format!("nobody replied within {within}"),
+    let is_early = started.elapsed() < timeout;
+    if is_early && asked.sent == 0 && replies == 0 {
+        return Err(unheard(question.topic));
+    }
+    let mut what = match options.count {
+        Some(count) => format!("{replies} of {}", human::counted_as(count.into(), "reply", "replies")),
+        None => "nobody replied".to_owned(),
     };
+    if !is_early {
+        what.push_str(&format!(" within {}", human::duration(timeout)));
+    }
     Err(Failure::new(Exit::TimedOut, what)
         .because(reached(&asked))
         .try_this(format!("atonce peers --topic {} shows who listens to it", question.topic)))
+}
+
+/// It went to nobody.
+fn unheard(topic: &str) -> Failure {
+    Failure::new(Exit::Refused, format!("nobody listens to {topic} now"))
+        .because("no app here, and none of a peer that is online, listens to that topic")
+        .try_this(format!("atonce listen {topic}   (on any node)"))
 }
 
 /// The daemon took the question for a message like any other.
@@ -139,22 +165,33 @@ fn reached(asked: &Published) -> String {
 }
 
 impl Options {
-    fn question(&self) -> Result<Question<'_>, Failure> {
-        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
-        let (peer, topic, text) = match (self.all, &words[..]) {
-            (true, [topic]) => (None, *topic, None),
-            (true, [topic, text]) => (None, *topic, Some(*text)),
-            (false, [peer, topic]) => (Some(*peer), *topic, None),
-            (false, [peer, topic, text]) => (Some(*peer), *topic, Some(*text)),
+    /// Tells what is wrong with the words, in the way in which it is told of every command.
+    pub(crate) fn check(&self) -> Result<(), clap::Error> {
+        let Err((kind, what)) = self.question() else { return Ok(()) };
+        let mut all = Arguments::command();
+        all.build();
+        Err(all
+            .find_subcommand_mut("request")
+            .map_or_else(|| clap::Error::raw(kind, &what), |command| command.error(kind, &what)))
+    }
+
+    fn question(&self) -> Result<Question<'_>, (ErrorKind, String)> {
+        let words = [&self.first, &self.second, &self.third].map(Option::as_deref);
+        let (peer, topic, text) = match (self.all, words) {
+            (true, [_, _, Some(extra)]) => {
+                return Err((ErrorKind::UnknownArgument, format!("unexpected argument '{extra}' found")));
+            }
+            (true, [Some(topic), text, None]) => (None, topic, text),
+            (false, [Some(peer), Some(topic), text]) => (Some(peer), topic, text),
             _ => {
-                return Err(Failure::new(
-                    Exit::Usage,
-                    "a request has a PEER and a TOPIC, or --all and a TOPIC",
-                )
-                .try_this("atonce help request"));
+                let missing = if self.all || self.first.is_some() { "TOPIC" } else { "PEER\n  TOPIC" };
+                let what = format!("the following required arguments were not provided:\n  {missing}");
+                return Err((ErrorKind::MissingRequiredArgument, what));
             }
         };
-        let topic = input::parse_topic(topic).map_err(|why| Failure::new(Exit::Usage, why))?;
+        Topic::check(topic).map_err(|why| {
+            (ErrorKind::ValueValidation, format!("invalid value '{topic}' for 'TOPIC': {why}"))
+        })?;
         Ok(Question { peer, topic, text })
     }
 }

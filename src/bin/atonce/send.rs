@@ -23,7 +23,8 @@ pub(crate) struct Options {
     topic: String,
     /// The message; without it, or with -, standard input byte for byte
     text: Option<String>,
-    /// Send each line of standard input as a message, many at once and in their order; the first failure ends it
+    /// Send each line of standard input as a message, many at once and in their order; the first failure ends it. How
+    /// many went well is told at the end, and with -v what became of each
     #[arg(long)]
     lines: bool,
     /// Do not wait for what becomes of it
@@ -43,7 +44,7 @@ pub(crate) async fn run(
     let found = lookup::find(client, &options.peer).await?;
     let send = Sending { found: &found, topic: &options.topic, ack: !options.no_ack, timeout };
     if options.lines {
-        return Stream { send, numbers: BTreeMap::new(), failed: None }.run(client, output).await;
+        return Stream { send, numbers: BTreeMap::new(), done: 0, failed: None }.run(client, output).await;
     }
     let message = input::message(options.text.as_deref(), client.hello().payload_bytes, output).await?;
     send.one(client, &message, output).await.map(|()| Exit::Ok)
@@ -61,15 +62,16 @@ impl Sending<'_> {
     async fn one(&self, client: &mut Client, message: &[u8], output: &Output) -> Result<(), Failure> {
         let id = self.found.peer.id.to_string();
         let ended = client.send(&id, self.topic, message, self.options()).await;
-        self.told(ended, client.hello().payload_bytes, output)
+        let sent = self.told(ended, client.hello().payload_bytes, output)?;
+        write(&sent, output)
     }
 
     pub(crate) fn options(&self) -> SendOptions {
         SendOptions { ack: self.ack, timeout: self.timeout, ..SendOptions::default() }
     }
 
-    /// Tells what became of a message; of a failed one still the object.
-    pub(crate) fn told(&self, ended: Result<Sent, Error>, most: u64, output: &Output) -> Result<(), Failure> {
+    /// What became of a message, for programs also as an object, of a failed one too.
+    fn told(&self, ended: Result<Sent, Error>, most: u64, output: &Output) -> Result<Sent, Failure> {
         let sent = match ended {
             Ok(sent) => sent,
             Err(Error::TooBig { .. }) => {
@@ -84,23 +86,22 @@ impl Sending<'_> {
         if exit_of(sent.outcome) != Exit::Ok {
             return Err(self.failure(sent.outcome, most));
         }
-        if !output.is_json() {
-            output.line(&line(&sent))?;
-        }
-        Ok(())
+        Ok(sent)
     }
 
     pub(crate) fn failure(&self, outcome: Outcome, most: u64) -> Failure {
+        if outcome == Outcome::TooBig {
+            return Failure::too_big(most);
+        }
         let (topic, name, timeout) = (self.topic, &self.found.peer.name, human::duration(self.timeout));
         let failure = Failure::new(
             exit_of(outcome),
             match outcome {
                 Outcome::NoListener => format!("nobody listens to {topic} on {name}"),
                 Outcome::Busy => format!("{name} is busy"),
-                Outcome::TooBig => "the message is too big".to_owned(),
                 Outcome::Unreachable => format!("{name} is not reachable"),
                 Outcome::Timeout => format!("no answer from {name} within {timeout}"),
-                Outcome::Delivered | Outcome::Sent => String::new(),
+                Outcome::TooBig | Outcome::Delivered | Outcome::Sent => String::new(),
             },
         );
         match outcome {
@@ -110,9 +111,6 @@ impl Sending<'_> {
             Outcome::Busy => failure
                 .because("the apps that listen there do not read fast enough")
                 .try_this("again, or more slowly"),
-            Outcome::TooBig => failure
-                .because(format!("a message has at most {most} bytes"))
-                .try_this("sending it in pieces"),
             Outcome::Unreachable => {
                 let no_way = || format!("no way to it was found within {timeout}");
                 let why = self.found.absence.clone().unwrap_or_else(no_way);
@@ -121,7 +119,7 @@ impl Sending<'_> {
             Outcome::Timeout => {
                 failure.because("it was sent, and perhaps delivered").try_this(format!("atonce ping {name}"))
             }
-            Outcome::Delivered | Outcome::Sent => failure,
+            Outcome::TooBig | Outcome::Delivered | Outcome::Sent => failure,
         }
     }
 }
@@ -134,6 +132,8 @@ struct Stream<'a> {
     send: Sending<'a>,
     /// Which line each message is.
     numbers: BTreeMap<SendId, u64>,
+    /// How many have ended well.
+    done: u64,
     /// The first failure and its line.
     failed: Option<(u64, Failure)>,
 }
@@ -165,8 +165,13 @@ impl Stream<'_> {
                 else => break,
             }
         }
+        let left = |failure: &Failure| failure.what.is_empty();
+        if !output.is_json() && !self.failed.as_ref().is_some_and(|(_, failure)| left(failure)) {
+            let became = if self.send.ack { "delivered" } else { "sent" };
+            output.note(&format!("{} {became} to {}", self.done, self.send.found.peer.name));
+        }
         let Some((line, failure)) = self.failed else { return Ok(Exit::Ok) };
-        if failure.what.is_empty() {
+        if left(&failure) {
             return Err(failure);
         }
         let after = match number - line {
@@ -177,12 +182,23 @@ impl Stream<'_> {
     }
 
     fn ended(&mut self, number: u64, result: Result<Sent, Error>, most: u64, output: &Output) {
-        if let Err(failure) = self.send.told(result, most, output)
+        let told = self.send.told(result, most, output).and_then(|sent| {
+            self.done += 1;
+            if output.is_verbose() { write(&sent, output) } else { Ok(()) }
+        });
+        if let Err(failure) = told
             && self.failed.as_ref().is_none_or(|(first, _)| number < *first)
         {
             self.failed = Some((number, failure));
         }
     }
+}
+
+fn write(sent: &Sent, output: &Output) -> Result<(), Failure> {
+    if !output.is_json() {
+        output.line(&line(sent))?;
+    }
+    Ok(())
 }
 
 fn line(sent: &Sent) -> String {
