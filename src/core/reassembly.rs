@@ -114,7 +114,7 @@ impl Reassembly {
         let idle = || self.partial.iter().filter(|(_, partial)| is_idle(partial));
         let idlest = || idle().min_by_key(|(_, partial)| partial.last).map(|(part, _)| *part);
         let is_tracked = |kept: &&Part| matches!(kept, Part::Tracked(_)) && **kept > part;
-        let last = || self.partial.keys().filter(is_tracked).next_back().copied().filter(|_| due);
+        let last = || self.partial.keys().rfind(is_tracked).copied().filter(|_| due);
         oldest.or_else(idlest).or_else(last)
     }
 
