@@ -48,10 +48,7 @@ impl Node {
         payload: &[u8],
     ) {
         match self.judge(from, place) {
-            Some(Judgement::Due) => {
-                self.accept(from, via, place.number.0, heading, payload);
-                self.release(from, via);
-            }
+            Some(Judgement::Due) => self.accept(from, via, place.number.0, heading, payload),
             Some(Judgement::Early) => {
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.inbox.hold(place.number.0, place.after(), heading, payload);

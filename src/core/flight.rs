@@ -90,6 +90,8 @@ const LATE_SHARE: u32 = 4;
 const LATE_MIN: Duration = Duration::from_millis(1);
 /// Sessions whose packets may still be under way.
 const SESSIONS_REMEMBERED: usize = 3;
+/// Packets without anything to send again that are given up when nothing comes.
+const LET_GO: usize = 2;
 /// Contents sent again when nothing comes.
 const QUESTIONS: usize = 8;
 /// Silences in a row after which the datagrams may be too large for the path.
@@ -330,17 +332,30 @@ impl Flight {
             self.give_up();
         } else {
             self.ask_again(QUESTIONS);
+            if self.resend.is_empty() {
+                self.let_go();
+            }
         }
         true
     }
 
+    /// Of what nobody reports on nothing is sent again: new packets take the places of the oldest, and ask.
+    fn let_go(&mut self) {
+        let under_way = self.packets.iter_mut().filter(|packet| packet.state == State::UnderWay);
+        for packet in under_way.take(LET_GO) {
+            packet.state = State::Lost;
+            self.bytes -= packet.bytes;
+        }
+        self.drop_done();
+    }
+
     /// The oldest `count` contents under way are sent again, at once.
     pub(crate) fn ask_again(&mut self, count: usize) {
+        self.asking = count;
         if !self.resend.is_empty() {
             return;
         }
         let under_way = self.packets.iter().filter(|packet| packet.state == State::UnderWay);
-        self.asking = count;
         let mut left = count;
         for packet in under_way {
             if left == 0 {

@@ -10,6 +10,9 @@ use crate::core::arrivals::Numbered;
 use crate::id::{Channel, NodeId, NodeName};
 use crate::wire::message::{Heading, Place, Read, Record, Records};
 
+/// Receipts that are read in one datagram.
+const RECEIPTS: usize = 2;
+
 /// Whether a record is a message, and whether its sender waits for an answer now.
 const fn kind_of(record: &Record<'_>) -> (bool, bool) {
     match record {
@@ -39,14 +42,17 @@ const fn kind_of(record: &Record<'_>) -> (bool, bool) {
 impl Node {
     /// The records of a packet whose tag was right.
     pub(crate) fn on_records(&mut self, from: NodeId, via: Route, plaintext: &[u8]) {
-        let mut asked = false;
+        let (mut asked, mut receipts) = (false, 0);
         // Whether it holds messages, and whether their sender waits for an answer.
         let (mut messages, mut urgent) = (false, false);
         for record in Records::new(plaintext) {
             match record {
                 // A datagram full of questions from a forged address would be a weapon: only the first is answered.
                 Ok(Read::Record(Record::Ping { .. })) if asked && !self.is_on_path(from, via) => {}
+                // An honest peer tells of two sessions at most, and each costs a walk through all that is under way.
+                Ok(Read::Record(Record::Received { .. })) if receipts >= RECEIPTS => self.odd_records += 1,
                 Ok(Read::Record(record)) => {
+                    receipts += usize::from(matches!(record, Record::Received { .. }));
                     asked |= matches!(record, Record::Ping { .. });
                     let (is_message, is_urgent) = kind_of(&record);
                     messages |= is_message;

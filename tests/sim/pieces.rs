@@ -178,3 +178,31 @@ fn requests_that_nobody_reports_on_arrive_whatever_their_size_is() {
         world.heard(1, listener, "message").iter().map(|line| line["text"].as_str().unwrap().len()).collect();
     assert_eq!(sizes, (1080..1200).collect::<Vec<_>>());
 }
+
+#[test]
+fn messages_that_nobody_reports_on_go_on_soon_after_the_way_was_cut() {
+    let mut world = pair(6, 1500);
+    let listener = world.listener(1, "t");
+    world.run(seconds(1));
+    let app = world.connect(0);
+    let line = format!(
+        r#"{{"op":"send","to":"pi-1","topic":"t","text":"{}","ack":false,"timeout_ms":60000}}"#,
+        "x".repeat(1000)
+    );
+    let send = |world: &mut World, milliseconds_long: u64| {
+        for _ in 0..milliseconds_long {
+            if world.accepts(0, app) {
+                world.say(0, app, &line);
+            }
+            world.run(milliseconds(1));
+        }
+    };
+    send(&mut world, 200);
+    world.cut.insert((0, 1));
+    send(&mut world, 1000);
+    world.cut.clear();
+    let before = world.heard(1, listener, "message").len();
+    send(&mut world, 600);
+    let after = world.heard(1, listener, "message").len();
+    assert!(after > before + 100, "{before}, then {after}");
+}
