@@ -10,12 +10,14 @@ use tracing::debug;
 use crate::core::Node;
 use crate::core::api::{Destination, Route};
 use crate::core::flight::Receipt;
-use crate::core::outbox::Way;
+use crate::core::outbox::{Outbox, Train, Way};
 use crate::core::path_mtu::Sizes;
 use crate::core::peers::Peer;
 use crate::core::relays::is_relayed;
 use crate::core::timers::Timer;
 use crate::id::{NodeId, SessionIndex};
+use crate::limits;
+use crate::time::Instant;
 use crate::wire::message::{self, Record};
 use crate::wire::packet::size;
 
@@ -23,9 +25,9 @@ impl Peer {
     /// The train of datagrams that is being filled, and what it needs to leave; none without a session.
     pub(crate) fn train<'a>(
         &'a mut self,
-        outbox: &'a mut crate::core::outbox::Outbox,
-        now: crate::time::Instant,
-    ) -> Option<(&'a mut crate::core::outbox::Train, Way<'a>)> {
+        outbox: &'a mut Outbox,
+        now: Instant,
+    ) -> Option<(&'a mut Train, Way<'a>)> {
         let (route, current) = (self.path?, self.current.as_mut()?);
         let way = Way {
             session: &mut current.session,
@@ -172,7 +174,7 @@ impl Node {
     pub(crate) fn path_changed(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.path_mtu = Default::default();
-        peer.datagram_bytes = crate::limits::DATAGRAM_BYTES;
+        peer.datagram_bytes = limits::DATAGRAM_BYTES;
         peer.flight.change_path(peer.datagram_bytes);
         self.timers.clear(Timer::Flight(id));
         self.resume_delivery(id);
