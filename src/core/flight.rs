@@ -82,7 +82,7 @@ enum State {
     Lost,
 }
 
-/// The peer says where packets go that are not answered: no longer than this, it waits before it says so.
+/// So long a receiver may wait before it says that a packet came, if nobody waits for the answer (protocol.md, 5.6).
 pub(crate) const RECEIPT_DELAY: Duration = Duration::from_millis(20);
 /// What had this much longer than a round trip and did not come when later ones did is lost.
 const LATE_SHARE: u32 = 4;

@@ -191,18 +191,22 @@ fn messages_that_nobody_reports_on_go_on_soon_after_the_way_was_cut() {
     );
     let send = |world: &mut World, milliseconds_long: u64| {
         for _ in 0..milliseconds_long {
-            if world.accepts(0, app) {
-                world.say(0, app, &line);
+            // More than the way takes, so that all is under way that may be.
+            for _ in 0..40 {
+                if world.accepts(0, app) {
+                    world.say(0, app, &line);
+                }
             }
             world.run(milliseconds(1));
         }
     };
     send(&mut world, 200);
+    // Not so long that the peer is lost.
     world.cut.insert((0, 1));
-    send(&mut world, 1000);
+    send(&mut world, 200);
     world.cut.clear();
     let before = world.heard(1, listener, "message").len();
-    send(&mut world, 600);
+    send(&mut world, 400);
     let after = world.heard(1, listener, "message").len();
     assert!(after > before + 100, "{before}, then {after}");
 }
