@@ -5,6 +5,8 @@
 
 use std::fmt::Display;
 use std::future::Future;
+#[cfg(not(feature = "upnp"))]
+use std::future::{Ready, ready};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -117,9 +119,8 @@ impl Mapping {
     }
 
     #[cfg(not(feature = "upnp"))]
-    #[allow(clippy::unused_async, reason = "with UPnP it waits")]
-    async fn searched(_: Gateway, _: NonZeroU16, _: bool) -> Result<Self, String> {
-        Err("the router gives no port by PCP or NAT-PMP".to_owned())
+    fn searched(_: Gateway, _: NonZeroU16, _: bool) -> Ready<Result<Self, String>> {
+        ready(Err("the router gives no port by PCP or NAT-PMP".to_owned()))
     }
 
     #[cfg(feature = "upnp")]
