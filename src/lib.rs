@@ -61,6 +61,8 @@ pub mod route;
 #[cfg(feature = "daemon")]
 pub mod server;
 #[cfg(feature = "daemon")]
+mod source;
+#[cfg(feature = "daemon")]
 pub mod time;
 pub mod wire;
 

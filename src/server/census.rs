@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::namespaces::NamespaceIndex;
-use super::source::Source;
 use crate::limits;
+use crate::source::Source;
 
 /// A source and a namespace, in 12 bytes: there may be as many as members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::source::Source;
 use super::wheel::{Second, Wheel};
 use crate::limits;
+use crate::source::Source;
 use crate::time::Instant;
 use crate::wire::rendezvous::{Nonce, address_bytes, address_from};
 

@@ -12,9 +12,9 @@ use super::limits::{EVENT_BYTES, HINT_BYTES, Rate};
 use super::members::{Member, MemberIndex};
 use super::moment::Moment;
 use super::namespaces::{NamespaceIndex, Record};
-use super::source::Source;
 use crate::limits;
 use crate::route::Route;
+use crate::source::Source;
 use crate::wire::rendezvous::{Entries, Entry, Event, FromServer, Handle, size};
 
 /// Between two events of one namespace: a member gets at most five a second.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand_core::CryptoRng;
 
 use super::keyed::Keyed;
-use super::source::Source;
+use crate::source::Source;
 use crate::time::Instant;
 
 /// A burst, and then one each `every`; of what is counted one by one, or of bytes.

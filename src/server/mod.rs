@@ -25,7 +25,6 @@ mod proofs;
 mod questions;
 mod roll;
 mod slots;
-mod source;
 mod turns;
 mod wheel;
 
@@ -46,13 +45,13 @@ use self::moment::Moment;
 use self::namespaces::{NamespaceIndex, Namespaces};
 use self::outbox::Outbox;
 use self::proofs::Proofs;
-use self::source::Source;
 use self::turns::Turns;
 use self::wheel::Wheel;
 use crate::crypto::namespace::{NamespaceKeys, ServerSecret};
 use crate::id::ServerKey;
 use crate::limits as bounds;
 use crate::route::Route;
+use crate::source::Source;
 use crate::time::Instant;
 use crate::wire::rendezvous::{
     DAY_SECONDS, Day, FromNode, FromServer, Handle, Refusal, Register, ServerTime,

@@ -8,11 +8,11 @@ use super::echoes::Owed;
 use super::limits::{GUESSES, INTROS, KEY_EXCHANGES, KNOCKS, KNOCKS_TO_SOURCE, REGISTERS};
 use super::members::{LEASE, MemberIndex};
 use super::namespaces::NamespaceIndex;
-use super::source::Source;
 use super::wheel::Second;
 use super::{Asker, Server};
 use crate::crypto::namespace::NamespaceKeys;
 use crate::route::Route;
+use crate::source::Source;
 use crate::wire::rendezvous::{
     Bye, Echo, Entries, FromServer, Handle, Intro, Keep, Kept, Knock, List, Namespace, Nonce, Nope,
     PROBE_SECONDS_MAX, Page, Probe, Refusal, Register, Retry, Token, Welcome, size,

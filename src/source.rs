@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 /// A source address as the limits see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Source(u64);
+pub(crate) struct Source(u64);
 
 impl Source {
     /// IPv4 addresses lie where IPv6 has no addresses of anybody (0::/32).
-    pub(super) fn of(ip: IpAddr) -> Self {
+    pub(crate) fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self(ip.to_bits().into()),
             IpAddr::V6(ip) => Self((ip.to_bits() >> 64) as u64),
@@ -16,7 +16,7 @@ impl Source {
     }
 
     /// In the order of sources.
-    pub(super) const fn bytes(self) -> [u8; 8] {
+    pub(crate) const fn bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
 }
