@@ -2,28 +2,31 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
-/// The way of a datagram: the far address, and the own one that it came to or leaves from.
+/// The way of a datagram: the far address, and the own one and the own interface that it came to or leaves from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
     /// The far address; a link-local one carries its interface.
     pub remote: SocketAddr,
     /// Our address on it, so that a host with several answers from the one that was asked.
     pub local: Option<IpAddr>,
+    /// Our interface on it, where several lead to the far address: the operating system would use one of them only, and
+    /// that one may be dead. Where none is named it chooses.
+    pub interface: Option<NonZeroU32>,
     /// Our port on it: an address translator may let in at one what it keeps out at another.
     pub port: OwnPort,
 }
 
 impl Route {
-    /// From our usual port to `remote`; the operating system chooses the own address.
+    /// From our usual port to `remote`; the operating system chooses the own address and the interface.
     pub const fn to(remote: SocketAddr) -> Self {
-        Self { remote, local: None, port: OwnPort::USUAL }
+        Self { remote, local: None, interface: None, port: OwnPort::USUAL }
     }
 
-    /// Whether both lead to one place by one port of ours, from whichever address.
+    /// Whether both lead to one place by one interface and one port of ours, from whichever address.
     pub fn is_way_of(&self, other: &Self) -> bool {
-        self.remote == other.remote && self.port == other.port
+        self.remote == other.remote && self.interface == other.interface && self.port == other.port
     }
 }
 

@@ -156,6 +156,7 @@ impl Pair {
                 addr: addr(which).ip(),
                 prefix: 24,
                 wireless: false,
+                mtu: None,
             };
             node.handle_interfaces(&[eth0], now);
             node.handle_connect(APP, true, now).unwrap();

@@ -91,6 +91,8 @@ pub struct InterfaceAddr {
     pub prefix: u8,
     /// Its link is Wi-Fi.
     pub wireless: bool,
+    /// Bytes of the largest packet that its link takes, if that is known.
+    pub mtu: Option<u32>,
 }
 
 /// What mDNS saw: a hint, never the truth.

@@ -357,6 +357,7 @@ mod tests {
             addr: addr.parse().unwrap(),
             prefix,
             wireless: name.starts_with("wl"),
+            mtu: None,
         };
         links.replace(&[
             own("eth0", "192.168.1.2", 24),

@@ -165,13 +165,18 @@ fn address(interface: Interface) -> InterfaceAddr {
         if_addrs::IfAddr::V6(addr) => addr.prefixlen,
     };
     let wireless = is_wireless(&interface.name);
-    InterfaceAddr {
-        addr: interface.ip(),
-        index: interface.index.unwrap_or(0),
-        name: interface.name,
-        prefix,
-        wireless,
-    }
+    let index = interface.index.unwrap_or(0);
+    let mtu = mtu_of(&interface.name, index);
+    InterfaceAddr { addr: interface.ip(), index, name: interface.name, prefix, wireless, mtu }
+}
+
+/// What the kernel says; nothing where it shows the interfaces of another namespace.
+fn mtu_of(name: &str, index: u32) -> Option<u32> {
+    let number = |attribute: &str| -> Option<u32> {
+        let path = Path::new("/sys/class/net").join(name).join(attribute);
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    (number("ifindex") == Some(index)).then(|| number("mtu")).flatten()
 }
 
 /// By the kernel's flag, or by the name where that is hidden; never by the driver, which would say that a cable between

@@ -179,7 +179,7 @@ impl Udp {
                 }
                 // To a group or to all: then the answer's source is the kernel's choice.
                 let local = meta.dst_ip.filter(|addr| self.own.contains(addr));
-                let route = Route { remote: meta.addr, local, port };
+                let route = Route { local, port, ..Route::to(meta.addr) };
                 for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
                     each(route, datagram);
                 }

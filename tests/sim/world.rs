@@ -283,7 +283,14 @@ impl World {
         let card = |(addr, segment): (SocketAddr, usize)| {
             let main = segment == self.hosts[host].segment;
             let (name, index) = if main { ("eth0", 2) } else { ("eth1", 3) };
-            InterfaceAddr { name: name.into(), index, addr: addr.ip(), prefix: 22, wireless: false }
+            InterfaceAddr {
+                name: name.into(),
+                index,
+                addr: addr.ip(),
+                prefix: 22,
+                wireless: false,
+                mtu: None,
+            }
         };
         self.hosts[host].cards().map(card).collect()
     }
@@ -735,7 +742,7 @@ impl World {
         let (now, local) = (self.now, Some(addr.ip()));
         let Some(port) = self.hosts[to].port_at(addr) else { return };
         self.with(to, |node| {
-            let _ = node.handle_datagram(Route { remote: from, local, port }, &mut bytes, now);
+            let _ = node.handle_datagram(Route { local, port, ..Route::to(from) }, &mut bytes, now);
         });
     }
 

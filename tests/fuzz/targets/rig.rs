@@ -84,6 +84,7 @@ impl Rig {
             addr: ADDR.into(),
             prefix: 24,
             wireless: false,
+            mtu: None,
         };
         node.handle_interfaces(&[link], now);
         let mut rig = Self {
