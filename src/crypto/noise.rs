@@ -344,6 +344,35 @@ mod tests {
         assert_eq!(read(b"p", &KeyPair::from_secret([9; 32])), Some(HandshakeError::Tag));
     }
 
+    /// Key compromise impersonation: whoever stole a responder's key can compute `ss` with anybody's public key, so it
+    /// can write a message 1 of anybody. It cannot compute `se`, so it never gets the keys of the session.
+    #[test]
+    fn who_stole_a_key_begins_as_somebody_else_to_its_owner_and_never_gets_the_keys() {
+        let (stolen, victim) = (responder(), initiator());
+        let e = KeyPair::from_secret([3; 32]);
+        let mut forged = vec![0; MESSAGE_1_OVERHEAD + 5];
+        let (e_out, rest) = forged.split_at_mut(DH);
+        let (s_out, payload_out) = rest.split_at_mut(DH + size::TAG);
+        let mut state = SymmetricState::initialize(b"p", stolen.public());
+        e_out.copy_from_slice(e.public());
+        state.mix_hash(e.public());
+        state.mix_key(e.public());
+        state.mix_key(&*e.dh(stolen.public()).unwrap());
+        state.encrypt_and_hash(victim.public(), s_out);
+        state.mix_key(&*stolen.dh(victim.public()).unwrap());
+        state.encrypt_and_hash(b"hello", payload_out);
+
+        let read = read_message_1(b"p", &stolen, &forged, &mut [0; 5]).unwrap();
+        assert_eq!(read.rs, *victim.public());
+        let mut message_2 = vec![0; MESSAGE_2_OVERHEAD + 2];
+        write_message_2(&read, &KeyPair::from_secret([4; 32]), &PSK, b"hi", &mut message_2).unwrap();
+        let finish = |s: &KeyPair| read_message_2(&state, s, &e, &PSK, &message_2, &mut [0; 2]).err();
+        for known in [&stolen, &e, &KeyPair::from_secret([5; 32])] {
+            assert_eq!(finish(known), Some(HandshakeError::Tag));
+        }
+        assert_eq!(finish(&victim), None);
+    }
+
     #[test]
     fn a_public_key_that_is_none_is_refused_wherever_it_stands() {
         let (state, mut message_1, mut message_2) = handshake();
