@@ -114,16 +114,23 @@ pub const TXT_BYTES: usize = 200;
 pub const NAMESPACE_MEMBERS: usize = 4096;
 /// Members of a rendezvous server, all namespaces together: about half a gigabyte.
 pub const SERVER_MEMBERS: usize = 1_000_000;
-/// Namespaces in which one source address (IPv6: its /64) may have members: carrier NAT has many homes behind one.
-pub const NAMESPACES_PER_SOURCE: usize = 64;
-/// Members that one source address may have in one namespace: of a fleet behind carrier NAT several hundred share an
-/// address, and three quarters of the namespace are left to members elsewhere.
-pub const NAMESPACE_MEMBERS_PER_SOURCE: usize = 1024;
-/// Members that one source address may have in all: a few such fleets, and no way to fill the server from a few places.
-pub const MEMBERS_PER_SOURCE: usize = 4096;
-/// Echoes that one source address may wait for: a measurement has one or two on the way, and few homes measure at once.
-pub const ECHOES_PER_SOURCE: usize = 4;
-/// Echoes that a rendezvous server owes, to all together: less than five megabytes.
+/// Namespaces in which one source may have members. This and the next ones are for an IPv4 address or an IPv6 /64, for the
+/// /56 and for the /48 around that: carrier NAT has many homes behind one address, and a carrier's /48 many phones with a
+/// /64 each. Above a /48 nothing is counted: the /32 of a carrier is a million homes.
+pub const NAMESPACES_PER_SOURCE: [usize; 3] = [64, 128, 512];
+/// Members that one source may have in one namespace: of a fleet behind carrier NAT several hundred share an address, and
+/// three quarters of the namespace are left to members elsewhere, or half of it if they are all of one site.
+pub const NAMESPACE_MEMBERS_PER_SOURCE: [usize; 3] = [1024, 1536, 2048];
+/// Members that one source may have in all: a few such fleets. To take half of a server of [`SERVER_MEMBERS`] it takes 123
+/// IPv4 addresses or 62 /48s; from there on each may have less, see [`SHARE_SHRINKS`].
+pub const MEMBERS_PER_SOURCE: [usize; 3] = [4096, 6144, 8192];
+/// What a source may have of a server that gets full shrinks in proportion to what is free, down to this part of its
+/// [`MEMBERS_PER_SOURCE`]: 64 for an IPv4 address, a home with many devices. So it takes 15,000 IPv4 addresses or 7,500 /48s
+/// to fill a server, and a thousand leave a tenth of it to others.
+pub const SHARE_SHRINKS: usize = 64;
+/// Echoes that one source may wait for: a measurement has one or two on the way, and few homes measure at once.
+pub const ECHOES_PER_SOURCE: [usize; 3] = [4, 8, 32];
+/// Echoes that a rendezvous server owes, to all together: less than ten megabytes.
 pub const ECHOES: usize = 65_536;
 /// Answers of a rendezvous server that wait for the edge; it drains after every batch of inputs.
 pub const ANSWERS_QUEUED: usize = 4096;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::wheel::{Second, Wheel};
 use crate::limits;
-use crate::source::Source;
+use crate::source::{LEVELS, Source};
 use crate::time::Instant;
 use crate::wire::rendezvous::{Nonce, address_bytes, address_from};
 
@@ -36,11 +36,12 @@ impl Owed {
 #[derive(Debug, Default)]
 pub(super) struct Echoes {
     wheel: Wheel<Owed>,
-    by_source: BTreeMap<Source, u8>,
+    /// How many wait at each source, level by level.
+    by_source: [BTreeMap<Source, u8>; LEVELS],
     count: usize,
 }
 
-const _: () = assert!(limits::ECHOES_PER_SOURCE <= u8::MAX as usize);
+const _: () = assert!(limits::ECHOES_PER_SOURCE[LEVELS - 1] <= u8::MAX as usize);
 
 impl Echoes {
     pub(super) const fn len(&self) -> usize {
@@ -52,11 +53,15 @@ impl Echoes {
         if self.count >= limits::ECHOES {
             return false;
         }
-        let of_source = self.by_source.entry(Source::of(owed.to().ip())).or_default();
-        if usize::from(*of_source) >= limits::ECHOES_PER_SOURCE {
+        let source = Source::of(owed.to().ip());
+        let waiting =
+            |(level, source): (usize, Source)| self.by_source[level].get(&source).copied().unwrap_or(0);
+        if source.levels().any(|at| usize::from(waiting(at)) >= limits::ECHOES_PER_SOURCE[at.0]) {
             return false;
         }
-        *of_source += 1;
+        for (level, source) in source.levels() {
+            *self.by_source[level].entry(source).or_default() += 1;
+        }
         self.count += 1;
         self.wheel.add(at, owed);
         true
@@ -67,10 +72,12 @@ impl Echoes {
         let (_, owed) = self.wheel.pop(now, given)?;
         let source = Source::of(owed.to().ip());
         self.count -= 1;
-        if let Some(of_source) = self.by_source.get_mut(&source) {
-            *of_source -= 1;
-            if *of_source == 0 {
-                self.by_source.remove(&source);
+        for (level, source) in source.levels() {
+            if let Some(waiting) = self.by_source[level].get_mut(&source) {
+                *waiting -= 1;
+                if *waiting == 0 {
+                    self.by_source[level].remove(&source);
+                }
             }
         }
         Some(owed)
@@ -105,7 +112,9 @@ mod tests {
         assert!(echoes.add(Second::after(now), owed(99_999)));
         assert!(!echoes.add(Second::after(now), first));
         while echoes.pop(now + Duration::from_secs(1000), &mut 0).is_some() {}
-        assert!(echoes.len() == 0 && echoes.by_source.is_empty() && echoes.next().is_none());
+        assert!(
+            echoes.len() == 0 && echoes.by_source.iter().all(BTreeMap::is_empty) && echoes.next().is_none()
+        );
     }
 
     #[test]

@@ -308,7 +308,9 @@ impl Server {
     ) -> Result<(NamespaceIndex, MemberIndex), Refusal> {
         let is_at_source = |member: &Member| member.addrs().any(|addr| Source::of(addr.ip()) == asker.source);
         let known_there = member.and_then(|index| self.members.get(index)).is_some_and(is_at_source);
-        if !known_there && !self.census.has_room(asker.source, there) {
+        let (free, all) =
+            (self.config.members_max.saturating_sub(self.members.len()), self.config.members_max);
+        if !known_there && !self.census.has_room(asker.source, there, free, all) {
             return Err(Refusal::Address);
         }
         if let (Some(namespace), Some(member)) = (there, member) {

@@ -7,6 +7,7 @@
     reason = "nobody outside of the tests sees this; a test that cannot go on has failed"
 )]
 
+mod blocks;
 mod clock;
 mod contract;
 mod echoes;

@@ -54,8 +54,8 @@ fn ten_thousand_namespaces_of_one_source_are_64_and_another_source_still_has_its
             world.wait(ms(100));
         }
     }
-    assert!(world.server.namespaces() <= limits::NAMESPACES_PER_SOURCE);
-    assert_eq!(refused, 10_000 - limits::NAMESPACES_PER_SOURCE);
+    assert!(world.server.namespaces() <= limits::NAMESPACES_PER_SOURCE[0]);
+    assert_eq!(refused, 10_000 - limits::NAMESPACES_PER_SOURCE[0]);
     world.joined(&network(77_777), 2);
     // What left makes room.
     world.wait(seconds(125));

@@ -229,7 +229,7 @@ fn one_source_has_1024_members_in_a_namespace_and_4096_in_all_and_the_next_one_i
     for group in 1..=5 {
         let keys = NamespaceKeys::of_day(&network(group), &server, DAY).unwrap();
         let mut count = 0;
-        for number in 0..=limits::NAMESPACE_MEMBERS_PER_SOURCE as u32 {
+        for number in 0..=limits::NAMESPACE_MEMBERS_PER_SOURCE[0] as u32 {
             let mut member = Member::with_keys(keys.clone(), number, v4(1));
             member.addr.set_port((registered.len() + 1) as u16);
             let hail = member.hail();
@@ -250,8 +250,8 @@ fn one_source_has_1024_members_in_a_namespace_and_4096_in_all_and_the_next_one_i
         }
         world.sent.clear();
     }
-    let each = limits::NAMESPACE_MEMBERS_PER_SOURCE;
-    assert_eq!(taken, [each, each, each, each, limits::MEMBERS_PER_SOURCE - 4 * each]);
+    let each = limits::NAMESPACE_MEMBERS_PER_SOURCE[0];
+    assert_eq!(taken, [each, each, each, each, limits::MEMBERS_PER_SOURCE[0] - 4 * each]);
     // Who is there already goes on, moves to another port, and is in nobody's way elsewhere.
     let first = &mut registered[0];
     first.addr.set_port(60_000);
