@@ -63,6 +63,8 @@ pub mod server;
 #[cfg(feature = "daemon")]
 mod source;
 #[cfg(feature = "daemon")]
+pub mod tag;
+#[cfg(feature = "daemon")]
 pub mod time;
 pub mod wire;
 

@@ -24,6 +24,7 @@ use crate::crypto::network::{NetworkKind, NetworkTag};
 use crate::crypto::session::Session;
 use crate::id::{BootId, NodeId, NodeName, SessionIndex};
 use crate::limits;
+use crate::tag::Tag;
 use crate::time::Instant;
 use crate::wire::message::{Read, Record, Records};
 use crate::wire::packet::{field, size};
@@ -83,7 +84,7 @@ pub(super) struct Said {
     /// Whose psk it used.
     network: NetworkTag,
     /// By which a copy is known.
-    mac1: [u8; size::MAC],
+    mac1: Tag,
     /// Its sender receives at the address that it sent from: a cookie came back.
     proved: bool,
 }
@@ -145,7 +146,8 @@ impl Node {
         self.check_address(via.remote.ip())?;
         let mut mac1 = [0; size::MAC];
         mac1.copy_from_slice(&packet[field::INITIATION_MAC1]);
-        if let Some(answered) = self.answer_again(via, &mac1) {
+        let mac1 = Tag::new(mac1);
+        if let Some(answered) = self.answer_again(via, mac1) {
             return answered;
         }
         // A source may be forged: who is really there proves it, and is counted by that.
@@ -196,9 +198,9 @@ impl Node {
     }
 
     /// A copy of a first message, from another interface of its sender, gets the answer that the first one got.
-    fn answer_again(&mut self, via: Route, mac1: &[u8; size::MAC]) -> Option<Result<(), Dropped>> {
+    fn answer_again(&mut self, via: Route, mac1: Tag) -> Option<Result<(), Dropped>> {
         let now = self.now;
-        let known = self.handshakes.half_open.values_mut().find(|half| half.said.mac1 == *mac1)?;
+        let known = self.handshakes.half_open.values_mut().find(|half| half.said.mac1 == mac1)?;
         if now.since(known.since) > ANSWER_LIFE {
             return None;
         }

@@ -92,8 +92,8 @@ pub fn open_cookie(
 fn cookie(secret: &Key, source: &SocketAddr) -> [u8; size::MAC] {
     let port = source.port().to_le_bytes();
     match source.ip().to_canonical() {
-        IpAddr::V4(ip) => hash::mac(&**secret, &[&ip.octets(), &port]),
-        IpAddr::V6(ip) => hash::mac(&**secret, &[&ip.octets(), &port]),
+        IpAddr::V4(ip) => hash::mac(&**secret, &[&ip.octets(), &port]).bytes(),
+        IpAddr::V6(ip) => hash::mac(&**secret, &[&ip.octets(), &port]).bytes(),
     }
 }
 

@@ -223,14 +223,14 @@ pub fn check_mac1(network: &NetworkKeys, own: &NodeId, packet: &[u8]) -> bool {
 /// If `packet` is shorter than either.
 pub fn set_mac2(packet: &mut [u8], cookie: &[u8; size::MAC]) {
     let (body, mac2) = packet.split_last_chunk_mut().expect("a handshake packet ends in its macs");
-    *mac2 = hash::mac(cookie, &[body]);
+    *mac2 = hash::mac(cookie, &[body]).bytes();
 }
 
 fn set_mac1(packet: &mut [u8], network: &NetworkKeys, receiver: &NodeId) {
     let (body, _, _) = split_macs(packet);
     let mac1 = hash::mac(&*network.mac1_key(receiver), &[body]);
     let at = packet.len() - 2 * size::MAC;
-    packet[at..at + size::MAC].copy_from_slice(&mac1);
+    packet[at..at + size::MAC].copy_from_slice(&mac1.bytes());
 }
 
 /// What mac1 covers, mac1 and mac2.

@@ -6,7 +6,7 @@ use blake2::digest::{KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac, Digest};
 use zeroize::Zeroizing;
 
-use crate::wire::packet::size;
+use crate::tag::Tag;
 
 /// HASHLEN of the Noise specification, for BLAKE2s; a key is as long.
 pub(crate) const HASH: usize = 32;
@@ -35,8 +35,8 @@ pub(crate) fn derive(key: &[u8; HASH], label: &[u8]) -> Key {
 }
 
 /// BLAKE2s-128 keyed by `key`, of the parts, one after another.
-pub(crate) fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; size::MAC] {
-    keyed(key, parts).finalize().into_bytes().into()
+pub(crate) fn mac(key: &[u8], parts: &[&[u8]]) -> Tag {
+    Tag::new(keyed(key, parts).finalize().into_bytes().into())
 }
 
 /// Whether `tag` is the [`mac`] of the parts, in a time that does not depend on where they differ.
@@ -104,7 +104,7 @@ mod tests {
         let message: Vec<u8> = (0..100).collect();
         let derived = "48a8997da407876b3d79c0d92325ad3b89cbb754d86ab71aee047ad345fd2c49";
         assert_eq!(HEXLOWER.encode(&*derive(&KEY, b"")), derived);
-        assert_eq!(HEXLOWER.encode(&mac(&KEY, &[&message])), "0b67d33f8b859c3157fbabd9e6e47ed0");
+        assert_eq!(HEXLOWER.encode(&mac(&KEY, &[&message]).bytes()), "0b67d33f8b859c3157fbabd9e6e47ed0");
         assert_eq!(
             HEXLOWER.encode(&*hmac(&KEY, &[b"abc", b"def"])),
             "1ef2d7815adf4d6574d350f506c50442eda2fe590df41df56f470a9e0b6413d4"
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_mac_with_one_wrong_bit_or_of_another_length_is_refused() {
-        let tag = mac(&KEY, &[b"abc"]);
+        let tag = mac(&KEY, &[b"abc"]).bytes();
         assert!(verify(&KEY, &[b"abc"], &tag));
         for bit in 0..128 {
             let mut wrong = tag;

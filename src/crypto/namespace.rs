@@ -88,7 +88,7 @@ impl NamespaceKeys {
     /// Appends the mac of a register that the server will see coming from `source`.
     pub fn finish_register(&self, source: SocketAddr, register: &mut Vec<u8>) {
         let mac = hash::mac(&*self.up, &[register, &address_bytes(source)]);
-        register.extend_from_slice(&mac);
+        register.extend_from_slice(&mac.bytes());
     }
 
     /// Whether a register from `source` comes from a member.
@@ -100,7 +100,7 @@ impl NamespaceKeys {
     /// Appends the mac of a message of the server.
     pub fn finish(&self, message: &mut Vec<u8>) {
         let mac = hash::mac(&*self.down, &[message]);
-        message.extend_from_slice(&mac);
+        message.extend_from_slice(&mac.bytes());
     }
 
     /// Whether a message comes from the server.

@@ -290,7 +290,7 @@ impl NetworkKeys {
         packet[0] = Kind::Whois as u8;
         packet[field::NONCE].copy_from_slice(&nonce);
         let (body, mac) = packet.split_at_mut(field::WHOIS_MAC.start);
-        mac.copy_from_slice(&hash::mac(&*self.whois, &[body]));
+        mac.copy_from_slice(&hash::mac(&*self.whois, &[body]).bytes());
         packet
     }
 

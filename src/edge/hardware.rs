@@ -63,7 +63,8 @@ impl Hardware {
     pub fn binding(&self, secret: &[u8; 32]) -> Binding {
         let key = hash::derive(secret, b"atonce 1 hardware");
         let marks = self.0.iter().map(|(part, values)| {
-            let mark = |value: &String| hash::mac(&*key, &[word(*part).as_bytes(), b" ", value.as_bytes()]);
+            let mark =
+                |value: &String| hash::mac(&*key, &[word(*part).as_bytes(), b" ", value.as_bytes()]).bytes();
             (*part, values.iter().map(mark).collect())
         });
         Binding(marks.collect())

@@ -63,12 +63,12 @@ impl Proofs {
     }
 
     fn cookie_of(&self, source: SocketAddr, slot: u64) -> Cookie {
-        Cookie(hash::mac(&*self.cookies, &[&address_bytes(source), &slot.to_le_bytes()]))
+        Cookie(hash::mac(&*self.cookies, &[&address_bytes(source), &slot.to_le_bytes()]).bytes())
     }
 
     fn token_of(&self, namespace: &Namespace, handle: Handle, source: SocketAddr, hour: u64) -> Token {
         let parts = [&namespace.0[..], &handle.0, &address_bytes(source), &hour.to_le_bytes()];
-        Token(hash::mac(&*self.tokens, &parts))
+        Token(hash::mac(&*self.tokens, &parts).bytes())
     }
 }
 
