@@ -112,7 +112,8 @@ pub const TXT_BYTES: usize = 200;
 
 /// Members of one namespace of a rendezvous server: a larger fleet is several networks.
 pub const NAMESPACE_MEMBERS: usize = 4096;
-/// Members of a rendezvous server, all namespaces together: about half a gigabyte.
+/// Members of a rendezvous server, all namespaces together: about half a gigabyte of usual ones; of the largest and most
+/// scattered ones as much as its unit allows (tests/server/memory.rs).
 pub const SERVER_MEMBERS: usize = 1_000_000;
 /// Namespaces in which one source may have members. This and the next ones are for an IPv4 address or an IPv6 /64, for the
 /// /56 and for the /48 around that: carrier NAT has many homes behind one address, and a carrier's /48 many phones with a
@@ -140,5 +141,9 @@ pub const EVENT_MEMBERS: usize = 256;
 pub const EVENT_SAMPLE: usize = 64;
 /// Departures that a small namespace remembers for those who ask what changed; a larger one as many as its members.
 pub const DEPARTURES: usize = 64;
+/// Departures that all namespaces together remember; then each has room for the last [`DEPARTURES_LEAST`] only. 24 bytes each.
+pub const DEPARTURES_IN_ALL: usize = 1_000_000;
+/// Departures that a namespace remembers whatever the others do: enough for the event that tells of them.
+pub const DEPARTURES_LEAST: usize = 2;
 /// Own addresses of a rendezvous server that are told apart when it sends unasked.
 pub const SERVER_ADDRS: usize = 255;

@@ -154,6 +154,51 @@ fn two_members_meet_through_it() {
 }
 
 #[test]
+fn its_second_port_is_told_to_members_and_tells_only_where_a_question_came_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = free_tcp_port();
+    let server = Server::start(dir.path(), &["--metrics", &metrics]);
+    let mut node = Node::joined(&server, 1);
+    let second = SocketAddr::new(server.addr.ip(), server.addr.port() + 1);
+    assert_eq!(node.member.second_port.map(std::num::NonZeroU16::get), Some(second.port()));
+    let socket = node.socket.try_clone().unwrap();
+    socket.connect(second).unwrap();
+    // What it does not answer comes first: the answer that comes is that to the last one.
+    let (hail, keep, question) = (node.member.hail(), node.member.keep(true), node.member.ask_where());
+    for message in [&hail[..], &keep, b"garbage", &question] {
+        socket.send(message).unwrap();
+    }
+    let mut answer = [0; 1500];
+    let (length, from) = socket.recv_from(&mut answer).unwrap();
+    assert_eq!((from, length), (second, question.len()));
+    assert_eq!(node.member.hear(&answer[..length]), Kind::Here);
+    let page = page(&metrics);
+    for line in [
+        "atonce_rendezvous_messages_total{way=\"in\",kind=\"where\"} 1\n",
+        "atonce_rendezvous_messages_total{way=\"out\",kind=\"here\"} 1\n",
+        "atonce_rendezvous_dropped_total{reason=\"port\"} 2\n",
+    ] {
+        assert!(page.contains(line), "{line}{page}");
+    }
+}
+
+#[test]
+fn a_second_port_that_somebody_else_has_costs_a_warning_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (args, warned) in [(["--second-port", &port], true), (["--second-port", "0"], false)] {
+        let server = Server::start(dir.path(), &args);
+        let node = Node::joined(&server, 1);
+        assert_eq!(node.member.second_port, None);
+        drop(node);
+        let log = server.end();
+        assert_eq!(log.lines().filter(|line| line.contains("WARN")).count(), usize::from(warned), "{log}");
+        assert_eq!(log.contains("--second-port"), warned, "{log}");
+    }
+}
+
+#[test]
 fn a_restart_keeps_the_key_and_the_tokens() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), &[]);

@@ -3,7 +3,7 @@
 //! `cargo bench --bench nat` prints a table in Markdown: `direct` and the time from the start of the second daemon until
 //! both sides said `enter`; or `relay` and the same time from the start of a third member in the open, after both sides
 //! alone had told why they are apart. Below it are times of 20 runs in milliseconds. `cargo bench --bench nat -- table`
-//! measures only that; `-- cases` prints another table, of the cases beside the routers. The lab's internet takes no time, so what is measured is what the programs add to it.
+//! measures only that, with two servers; `-- one` the same with one; `-- cases` prints another table, of the cases beside the routers. The lab's internet takes no time, so what is measured is what the programs add to it.
 #![allow(
     missing_docs,
     dead_code,
@@ -47,8 +47,13 @@ const TALK: Duration = Duration::from_millis(20);
 const QUIET: Duration = Duration::from_millis(300);
 
 type Section = (&'static str, fn(&Lab));
-const SECTIONS: [Section; 4] =
-    [("table", print_table), ("cases", cases::print), ("homes", homes), ("dead", dead)];
+const SECTIONS: [Section; 5] = [
+    ("table", |lab| print_table(lab, 2)),
+    ("one", |lab| print_table(lab, 1)),
+    ("cases", cases::print),
+    ("homes", homes),
+    ("dead", dead),
+];
 
 fn main() {
     let words: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
@@ -72,8 +77,9 @@ fn milliseconds(took: Duration) -> f64 {
     took.as_secs_f64() * 1000.0
 }
 
-fn print_table(lab: &Lab) {
-    let mut table = Table::new(lab);
+/// With so many servers.
+fn print_table(lab: &Lab, servers: usize) {
+    let mut table = Table::new(lab, servers);
     let mut cells = vec![vec![String::new(); KINDS.len()]; KINDS.len()];
     for cell in table.cells(true) {
         let first = table.start(&cell, 0);

@@ -168,7 +168,7 @@ fn main() {
 
 /// One of each message, and what a few members say to a server.
 fn rendezvous() {
-    for (kind, length) in (1_u8..).zip([88, 86, 130, 114, 88, 84, 88, 68, 66, 110, 70, 76, 16, 32, 30]) {
+    for (kind, length) in (1_u8..).zip([88, 86, 130, 116, 88, 84, 88, 68, 66, 110, 70, 76, 16, 32, 30, 30, 30]) {
         let message = [&[0x40, 0x31, kind, 1][..], &vec![0; length - 4]].concat();
         write("rendezvous_messages", &format!("kind-{kind:02}"), &message);
         let said = [&[5, 0][..], &piece(&message)].concat();
@@ -232,6 +232,8 @@ fn rendezvous_client() {
     let measuring =
         [retry(0, 0), welcome(0), minute, retry(0, 0), [0, 1, 5].repeat(6), says(0, 8, 0, &[0], &[])];
     write("rendezvous_client", "measuring", &[measuring.concat(), [0, 1, 5].repeat(40)].concat());
+    let compared = [retry(0, 0), welcome(0), waits(1), says(0, 9, 1, &[0], &[]), waits(12)].concat();
+    write("rendezvous_client", "second-port", &[compared, knock(4, 1, 6), waits(140)].concat());
     let others = [
         says(0, 3, 0, &[0], &[0, 0]),
         says(0, 4, 1, &member, &[1, 0]),

@@ -218,6 +218,7 @@ impl Node {
         self.on_entries(id, welcome.entries, if told { News::Told } else { News::Ours });
         self.reached_version(id, welcome.upto, welcome.version);
         self.note_seen(server, family, welcome.seen);
+        self.note_second_port(server, family, welcome.second_port);
         self.note_time(server, welcome.time);
         Ok(())
     }

@@ -61,6 +61,7 @@ mod relays;
 mod rendezvous;
 mod requests;
 mod ring;
+mod second_port;
 mod sessions;
 mod status;
 mod timers;
@@ -424,6 +425,7 @@ impl Node {
                 Timer::Browse => self.on_browse_timer(),
                 Timer::LookUp(server) => self.on_look_up_timer(server),
                 Timer::Hail(server, family) => self.on_hail_timer(server, family),
+                Timer::SecondPort(server, family) => self.on_second_port_timer(server, family),
                 Timer::Lease(registration, family) => self.on_lease_timer(registration, family),
                 Timer::NewDay => self.update_registrations(),
                 Timer::Meet(peer) => self.on_meet_timer(peer),

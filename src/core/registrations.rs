@@ -369,6 +369,7 @@ impl Node {
         }
         for family in Family::ALL {
             self.timers.clear(Timer::Hail(server, family));
+            self.timers.clear(Timer::SecondPort(server, family));
         }
         self.timers.clear(Timer::LookUp(server));
     }

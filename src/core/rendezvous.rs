@@ -20,6 +20,7 @@ use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Event, OwnPort, RendezvousServer, Route};
 use crate::core::pace::Pace;
 use crate::core::registrations::{Registration, TOLD_A_SECOND, TOLD_AT_ONCE};
+use crate::core::second_port::{self, SecondPort};
 use crate::core::timers::Timer;
 use crate::crypto::hash;
 use crate::crypto::network::{NetworkKeys, NetworkKind};
@@ -70,7 +71,7 @@ pub(crate) enum Family {
 impl Family {
     pub(super) const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    fn of(addr: SocketAddr) -> Self {
+    pub(super) fn of(addr: SocketAddr) -> Self {
         if addr.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
@@ -83,12 +84,15 @@ pub(crate) struct Rendezvous {
     pub(super) next_registration: u32,
     /// Of registers that say where we are now.
     pub(super) told: Pace,
+    /// Of questions to second ports.
+    pub(super) compared: Pace,
 }
 
 impl Default for Rendezvous {
     fn default() -> Self {
         let told = Pace::new(TOLD_AT_ONCE, TOLD_A_SECOND);
-        Self { servers: BTreeMap::new(), next: 0, next_registration: 0, told }
+        let compared = second_port::pace();
+        Self { servers: BTreeMap::new(), next: 0, next_registration: 0, told, compared }
     }
 }
 
@@ -122,6 +126,8 @@ pub(crate) struct Link {
     pub(super) cookie: Option<Cookie>,
     /// How the server sees us.
     pub(super) seen: Option<SocketAddr>,
+    /// And by its second port.
+    pub(super) second: SecondPort,
 }
 
 impl Server {
@@ -129,7 +135,7 @@ impl Server {
         &self.links[family as usize]
     }
 
-    fn link_mut(&mut self, family: Family) -> &mut Link {
+    pub(super) fn link_mut(&mut self, family: Family) -> &mut Link {
         &mut self.links[family as usize]
     }
 
@@ -318,7 +324,7 @@ impl Node {
         let mut servers = self.rendezvous.servers.iter();
         let at = |server: &Server| server.link(family).addr == Some(via.remote);
         let Some(id) = servers.find(|(_, server)| at(server)).map(|(id, _)| *id) else {
-            return Err(Dropped::Unexpected);
+            return self.on_second_port(via, datagram);
         };
         match FromServer::parse(datagram).map_err(|_| Dropped::Malformed)? {
             FromServer::Retry(retry) => self.on_retry(id, family, &retry),
@@ -328,8 +334,8 @@ impl Node {
             FromServer::Event(event) => self.on_server_event(id, datagram, &event),
             FromServer::Knock(knock) => self.on_knock(id, datagram, &knock),
             FromServer::Nope(nope) => self.on_nope(id, family, &nope),
-            // Nobody here asks for one yet.
-            FromServer::Echo(_) => Err(Dropped::Unexpected),
+            // The one is asked for from another port of ours, the other from another port of the server.
+            FromServer::Echo(_) | FromServer::Here(_) => Err(Dropped::Unexpected),
         }
     }
 
@@ -402,13 +408,14 @@ impl Node {
         }
         if before != Some(seen) {
             debug!(addr = %seen, "a rendezvous server sees us there");
+            self.compare_ports(id, family);
             self.tell_whereabouts();
         }
     }
 
     /// The servers that a network is registered on: the same two for all members that have the same list.
     pub(super) fn servers_of(&self, network: &NetworkKeys) -> Vec<ServerId> {
-        let weight = |key: &ServerKey| hash::mac(&**network.namespace(), &[b"which server", &key.0]);
+        let weight = |key: &ServerKey| hash::mac(&**network.namespace(), &[b"which server", &key.0]).bytes();
         let known = self.rendezvous.servers.iter().filter(|(_, server)| server.stranger.is_none());
         let mut known: Vec<_> = known.filter_map(|(id, server)| Some((weight(&server.key?), *id))).collect();
         known.sort();
@@ -424,9 +431,12 @@ impl Node {
         seen
     }
 
-    /// Whether our translator gives each destination another port: two who are elsewhere, servers or peers, see us at
-    /// different ports of one address.
+    /// Whether our translator gives each destination another port: two who are elsewhere, servers or peers, or two ports of
+    /// one server, see us at different ports of one address.
     pub(super) fn has_varying_port(&self) -> bool {
+        if self.varies_by_one_server() {
+            return true;
+        }
         let mut seen = self.seen_by_servers();
         seen.extend(self.seen_by_peers().filter(|addr| addr.is_ipv4()));
         seen.sort();

@@ -51,6 +51,8 @@ pub(crate) enum Timer {
     LookUp(ServerId),
     /// Ask this rendezvous server who it is, and how it sees us.
     Hail(ServerId, Family),
+    /// Ask its second port how it sees us, or ask again.
+    SecondPort(ServerId, Family),
     /// Keep what is registered there.
     Lease(RegistrationId, Family),
     /// Register in the namespaces that count now.
@@ -91,6 +93,7 @@ impl Timer {
             Self::Browse => "browse",
             Self::LookUp(_) => "look-up",
             Self::Hail(..) => "hail",
+            Self::SecondPort(..) => "second-port",
             Self::Lease(..) => "lease",
             Self::NewDay => "new-day",
             Self::Meet(_) => "meet",

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,15 +19,15 @@ use tokio::time::{Interval, interval};
 use crate::core::{Destination, Transmit};
 use crate::edge::alarm::Alarm;
 use crate::edge::clock::Clock;
-use crate::edge::config::rendezvous::Settings;
+use crate::edge::config::rendezvous::{Settings, next};
 use crate::edge::interfaces::{InterfaceFilter, Interfaces};
 use crate::edge::keyfile::{StateDir, StateError};
 use crate::edge::metrics::Metrics;
 use crate::edge::serverkey;
 use crate::edge::systemd::ServiceManager;
 use crate::edge::udp::{Udp, UdpError};
-use crate::route::Route;
-use crate::server::{Config, Dropped, Server};
+use crate::route::{OwnPort, Route};
+use crate::server::{Config, Dropped, SECOND_PORT, Server};
 use crate::time::Instant;
 use crate::wire::rendezvous::Kind;
 
@@ -41,6 +42,8 @@ pub struct Rendezvous {
     server: Server,
     started: Instant,
     udp: Udp,
+    /// That of the second port, if there is one.
+    second: Option<Udp>,
     interfaces: Interfaces,
     metrics: Option<Metrics>,
     manager: ServiceManager,
@@ -49,6 +52,8 @@ pub struct Rendezvous {
     status: Interval,
     told: String,
     sending: Option<Transmit>,
+    /// It is for the second port.
+    at_second: bool,
     buffer: Vec<u8>,
     _state: StateDir,
 }
@@ -112,7 +117,10 @@ impl Rendezvous {
             }
         };
         let started = clock.now();
-        let mut server = Server::new(Config::default(), secrets, Box::new(UnwrapErr(SysRng)), started);
+        let second = second_port(settings.second_port.or(next(udp.port())), &ips);
+        let second_port = second.as_ref().and_then(|second| NonZeroU16::new(second.port()));
+        let config = Config { second_port, ..Config::default() };
+        let mut server = Server::new(config, secrets, Box::new(UnwrapErr(SysRng)), started);
         server.handle_wall_clock(clock.since_1970(), started);
         let manager = ServiceManager::from_env();
         // Every address of ours may be spoken to, those of tunnels too.
@@ -122,6 +130,7 @@ impl Rendezvous {
             server,
             started,
             udp,
+            second,
             interfaces: Interfaces::new(Arc::new(filter)),
             metrics,
             manager,
@@ -130,13 +139,19 @@ impl Rendezvous {
             status: interval(STATUS_INTERVAL),
             told: String::new(),
             sending: None,
+            at_second: false,
             buffer: Vec::new(),
             _state: state,
         };
         if let Some(addrs) = rendezvous.interfaces.changed() {
-            rendezvous.udp.set_interfaces(&addrs, false);
+            rendezvous.ports().for_each(|udp| udp.set_interfaces(&addrs, false));
         }
         Ok(rendezvous)
+    }
+
+    /// The sockets of each port.
+    fn ports(&mut self) -> impl Iterator<Item = &mut Udp> {
+        std::iter::once(&mut self.udp).chain(&mut self.second)
     }
 
     /// Where nodes find it: `host:port#key`, a line for each address. In the place of all addresses stand those that this
@@ -221,17 +236,21 @@ impl Rendezvous {
 
     fn poll_network(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let server = &mut self.server;
-        let received = self.udp.poll_recv(cx, |route, datagram| {
-            if let Err(reason) = server.handle_datagram(route, datagram, now) {
-                tracing::trace!(from = %route.remote, %reason, "a datagram was dropped");
-            }
-        });
-        // A node that went away is forgotten by its lease.
-        let unreachable = self.udp.poll_unreachable(cx).is_ready();
-        if let Poll::Ready(addrs) = self.interfaces.poll_changed(cx) {
-            self.udp.set_interfaces(&addrs, false);
+        let mut any = false;
+        let ports = [(OwnPort::USUAL, Some(&mut self.udp)), (SECOND_PORT, self.second.as_mut())];
+        for (port, udp) in ports.into_iter().filter_map(|(port, udp)| Some((port, udp?))) {
+            let received = udp.poll_recv(cx, |route, datagram| {
+                if let Err(reason) = server.handle_datagram(Route { port, ..route }, datagram, now) {
+                    tracing::trace!(from = %route.remote, %reason, "a datagram was dropped");
+                }
+            });
+            // A node that went away is forgotten by its lease.
+            any |= received.is_ready() | udp.poll_unreachable(cx).is_ready();
         }
-        received.is_ready() || unreachable
+        if let Poll::Ready(addrs) = self.interfaces.poll_changed(cx) {
+            self.ports().for_each(|udp| udp.set_interfaces(&addrs, false));
+        }
+        any
     }
 
     /// Sends what the server has to say; tells whether there was anything.
@@ -240,15 +259,20 @@ impl Rendezvous {
         loop {
             if self.sending.is_none() {
                 let segment_bytes = |buffer: &[u8]| buffer.len().max(1);
-                self.sending = self.server.poll_transmit(&mut self.buffer).map(|route: Route| Transmit {
-                    to: Destination::One(route),
-                    segment_bytes: segment_bytes(&self.buffer),
-                    hops: None,
+                self.sending = self.server.poll_transmit(&mut self.buffer).map(|route: Route| {
+                    self.at_second = route.port == SECOND_PORT;
+                    Transmit {
+                        // Each port has sockets of its own, and there it is the usual one.
+                        to: Destination::One(Route { port: OwnPort::USUAL, ..route }),
+                        segment_bytes: segment_bytes(&self.buffer),
+                        hops: None,
+                    }
                 });
             }
             let Some(transmit) = &self.sending else { break };
+            let udp = self.second.as_mut().filter(|_| self.at_second).unwrap_or(&mut self.udp);
             // A full socket holds up the rest: the server's queue is bounded, the kernel's is empty within a moment.
-            if self.udp.poll_send(cx, transmit, &self.buffer).is_pending() {
+            if udp.poll_send(cx, transmit, &self.buffer).is_pending() {
                 break;
             }
             self.sending = None;
@@ -256,6 +280,25 @@ impl Rendezvous {
         }
         any
     }
+}
+
+/// The sockets of the second port. Without them the server does all else.
+fn second_port(port: Option<u16>, ips: &[IpAddr]) -> Option<Udp> {
+    let port = port.filter(|port| *port != 0)?;
+    let bound = Udp::bind(ips, Some(port));
+    if let Err(error) = &bound {
+        let reason = match error {
+            UdpError::Taken(_) => "somebody else has it".to_owned(),
+            UdpError::Bind { error, .. } => error.to_string(),
+        };
+        tracing::warn!(
+            port,
+            reason,
+            "the second port cannot be had, so members do not learn from this server alone whether their routers give each \
+             destination another port; try --second-port"
+        );
+    }
+    bound.ok()
 }
 
 /// The addresses at which others may reach this machine.

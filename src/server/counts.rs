@@ -78,6 +78,9 @@ pub enum Dropped {
     /// Whom it is for is not here.
     #[error("nobody is there")]
     Nobody,
+    /// It is not what the port is for that it came to.
+    #[error("not for this port")]
+    Port,
     /// The edge does not take what is to be sent.
     #[error("no room to answer")]
     NoRoom,
@@ -85,7 +88,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// All of them, in their order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Kind,
         Self::Length,
         Self::Cookie,
@@ -94,6 +97,7 @@ impl Dropped {
         Self::Repeated,
         Self::OverLimit,
         Self::Nobody,
+        Self::Port,
         Self::NoRoom,
     ];
 
@@ -108,6 +112,7 @@ impl Dropped {
             Self::Repeated => "repeated",
             Self::OverLimit => "over-limit",
             Self::Nobody => "nobody",
+            Self::Port => "port",
             Self::NoRoom => "no-room",
         }
     }

@@ -31,6 +31,7 @@ mod wheel;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use rand_core::CryptoRng;
@@ -50,7 +51,7 @@ use self::wheel::Wheel;
 use crate::crypto::namespace::{NamespaceKeys, ServerSecret};
 use crate::id::ServerKey;
 use crate::limits as bounds;
-use crate::route::Route;
+use crate::route::{OwnPort, Route};
 use crate::source::Source;
 use crate::time::Instant;
 use crate::wire::rendezvous::{
@@ -71,16 +72,21 @@ impl fmt::Debug for Secrets {
     }
 }
 
+/// The second port of a server, as [`Route::port`] names it: all that it tells is where a question came from.
+pub const SECOND_PORT: OwnPort = OwnPort::extra(NonZeroU16::MIN);
+
 /// What a server is told when it is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Members that it takes, all namespaces together.
     pub members_max: usize,
+    /// The number of its [`SECOND_PORT`], if it has one.
+    pub second_port: Option<NonZeroU16>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { members_max: bounds::SERVER_MEMBERS }
+        Self { members_max: bounds::SERVER_MEMBERS, second_port: None }
     }
 }
 
@@ -206,6 +212,9 @@ impl Server {
         let asker = Asker { route, addr, source: Source::of(addr.ip()), length: datagram.len() };
         let message = FromNode::parse(datagram)?;
         self.counts.count_received(message.kind());
+        if matches!(message, FromNode::Where(_)) != (route.port == SECOND_PORT) {
+            return Err(Dropped::Port);
+        }
         match message {
             FromNode::Hail(nonce) => self.on_hail(asker, nonce),
             FromNode::Register(register) => self.on_register(asker, &register, datagram),
@@ -214,6 +223,7 @@ impl Server {
             FromNode::Intro(intro) => self.on_intro(asker, &intro),
             FromNode::Bye(bye) => self.on_bye(asker, bye),
             FromNode::Probe(probe) => self.on_probe(asker, probe),
+            FromNode::Where(nonce) => self.on_where(asker, nonce),
         }
     }
 
@@ -385,13 +395,13 @@ impl Server {
         for addr in member.addrs() {
             self.census.depart(Source::of(addr.ip()), member.namespace);
         }
-        let Some(record) = self.namespaces.get_mut(member.namespace) else { return };
+        let Some(record) = self.namespaces.get(member.namespace) else { return };
         if record.roll.all().is_empty() {
             self.events.remove(&(record.quiet_until, member.namespace));
             self.untold.retain(|untold| *untold != member.namespace);
             self.namespaces.remove(member.namespace);
         } else if member.is_listed() {
-            record.leave(member.handle);
+            self.namespaces.leave(member.namespace, member.handle);
             self.changed(member.namespace);
         }
     }

@@ -49,14 +49,20 @@ impl Record {
         }
     }
 
-    /// Remembers that a member left.
-    pub(super) fn leave(&mut self, handle: Handle) {
+    /// Remembers that a member left, among the last `most` that did.
+    fn leave(&mut self, handle: Handle, most: usize) {
         self.version += 1;
         let Departures(left) = &mut **self.left.get_or_insert_default();
         left.push_back((self.version, handle));
-        while left.len() > self.roll.listed().max(limits::DEPARTURES) {
-            left.pop_front();
+        if left.len() > most {
+            left.drain(..left.len() - most);
+            left.shrink_to(most);
         }
+    }
+
+    /// How many departures are remembered.
+    fn departures(&self) -> usize {
+        self.left.as_deref().map_or(0, |Departures(left)| left.len())
     }
 
     /// Who left after `version`, the oldest first.
@@ -73,15 +79,31 @@ pub(super) struct Namespaces {
     free: Vec<NamespaceIndex>,
     keyed: Keyed,
     by_name: HashTable<NamespaceIndex>,
+    /// Departures that all of them remember.
+    departures: usize,
 }
 
 impl Namespaces {
     pub(super) fn new(rng: &mut dyn CryptoRng) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), keyed: Keyed::new(rng), by_name: HashTable::new() }
+        let (keyed, by_name) = (Keyed::new(rng), HashTable::new());
+        Self { slots: Vec::new(), free: Vec::new(), keyed, by_name, departures: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// A member left this namespace. When all together remember as many as they may, the last few of each are enough to
+    /// tell who is there at that time; the others see that they count more than there are.
+    pub(super) fn leave(&mut self, index: NamespaceIndex, handle: Handle) {
+        let full = self.departures >= limits::DEPARTURES_IN_ALL;
+        let Some(record) = self.slots.get_mut(index.0 as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        let most = if full { limits::DEPARTURES_LEAST } else { record.roll.listed().max(limits::DEPARTURES) };
+        self.departures -= record.departures();
+        record.leave(handle, most);
+        self.departures += record.departures();
     }
 
     pub(super) fn get(&self, index: NamespaceIndex) -> Option<&Record> {
@@ -119,6 +141,7 @@ impl Namespaces {
 
     pub(super) fn remove(&mut self, index: NamespaceIndex) {
         let Some(record) = self.slots.get_mut(index.0 as usize).and_then(mem::take) else { return };
+        self.departures -= record.departures();
         let hash = self.keyed.hash(&record.keys.namespace().0);
         if let Ok(place) = self.by_name.find_entry(hash, |other| *other == index) {
             place.remove();

@@ -14,7 +14,7 @@ use crate::crypto::namespace::NamespaceKeys;
 use crate::route::Route;
 use crate::source::Source;
 use crate::wire::rendezvous::{
-    Bye, Echo, Entries, FromServer, Handle, Intro, Keep, Kept, Knock, List, Namespace, Nonce, Nope,
+    Bye, Echo, Entries, FromServer, Handle, Here, Intro, Keep, Kept, Knock, List, Namespace, Nonce, Nope,
     PROBE_SECONDS_MAX, Page, Probe, Refusal, Register, Retry, Token, Welcome, size,
 };
 
@@ -86,6 +86,7 @@ impl Server {
             time: self.time(),
             lease_seconds: LEASE_SECONDS,
             keep_seconds: self.keep_seconds(),
+            second_port: self.config.second_port,
             version,
             upto,
             members,
@@ -177,6 +178,11 @@ impl Server {
         let at = Second::after(self.now + Duration::from_secs(after_seconds.into()));
         let owed = Owed::new(nonce, asker.addr, self.locals.number(asker.route.local));
         if self.echoes.add(at, owed) { Ok(()) } else { Err(Dropped::OverLimit) }
+    }
+
+    /// Nothing is kept or proved for it: the answer is as long as the question, and goes where that came from.
+    pub(super) fn on_where(&mut self, asker: Asker, nonce: Nonce) -> Result<(), Dropped> {
+        self.answer(asker, &FromServer::Here(Here { nonce, seen: asker.addr }), None)
     }
 
     /// Sends the echoes that are due.

@@ -192,9 +192,9 @@ impl<'lab> Internet<'lab> {
         self.start_server_number(0)
     }
 
-    /// Starts two servers, so that members learn whether their ports vary.
-    pub(crate) fn start_servers(&self) -> [Server; 2] {
-        [0, 1].map(|number| self.start_server_number(number))
+    /// Starts one or two servers: by two of them members learn also whether their ports vary with the address only.
+    pub(crate) fn start_servers(&self, count: usize) -> Vec<Server> {
+        (0..count).map(|number| self.start_server_number(number)).collect()
     }
 
     fn start_server_number(&self, number: usize) -> Server {

@@ -10,7 +10,7 @@ use crate::talk::talk;
 #[test]
 fn every_pair_of_translators_that_can_meet_is_direct() {
     Lab::run("meeting::every_pair_of_translators_that_can_meet_is_direct", |lab| {
-        for (cell, pair) in Table::new(lab).pairs(true) {
+        for (cell, pair) in Table::new(lab, 2).pairs(true) {
             println!("{}", cell.kinds());
             await_path(pair.each_ref(), "direct");
         }
@@ -22,7 +22,7 @@ fn every_other_pair_is_told_why_it_is_apart_and_is_relayed_when_a_third_member_c
     Lab::run(
         "meeting::every_other_pair_is_told_why_it_is_apart_and_is_relayed_when_a_third_member_comes",
         |lab| {
-            let mut table = Table::new(lab);
+            let mut table = Table::new(lab, 2);
             let pairs = table.pairs(false);
             for (cell, pair) in &pairs {
                 for daemon in pair {
@@ -59,6 +59,13 @@ fn meet_as(pair: [Daemon; 2], kind: &str) -> [Daemon; 2] {
     await_path(pair.each_ref(), kind);
     talk(&pair[0], &pair[1]);
     pair
+}
+
+#[test]
+fn a_router_with_random_ports_is_met_directly_by_the_word_of_one_server() {
+    Lab::run("meeting::a_router_with_random_ports_is_met_directly_by_the_word_of_one_server", |lab| {
+        meet(&Homes::new(lab, [Kind::HOME, Kind::RANDOM]), "direct");
+    });
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(crate) struct Cell {
 /// The routers, and one host behind each of them, with a daemon for each pair.
 pub(crate) struct Table<'lab> {
     pub(crate) internet: Internet<'lab>,
-    servers: [Server; 2],
+    servers: Vec<Server>,
     places: [Vec<(Site<'lab>, Host)>; 2],
     last_port: u16,
 }
@@ -33,9 +33,10 @@ impl Cell {
 }
 
 impl<'lab> Table<'lab> {
-    pub(crate) fn new(lab: &'lab Lab) -> Self {
+    /// With so many servers.
+    pub(crate) fn new(lab: &'lab Lab, servers: usize) -> Self {
         let internet = Internet::new(lab);
-        let servers = internet.start_servers();
+        let servers = internet.start_servers(servers);
         let places = Side::BOTH.map(|side| {
             let place = |(_, kind)| {
                 let site = internet.site(side, kind);
@@ -51,8 +52,8 @@ impl<'lab> Table<'lab> {
     pub(crate) fn daemon(&mut self, host: Host, name: &str, secret: &str) -> Daemon {
         self.last_port += 1;
         let port = self.last_port.to_string();
-        let [one, two] = self.servers.each_ref().map(|server| server.lines[0].as_str());
-        let servers = ["--rendezvous", one, "--rendezvous", two];
+        let servers: Vec<_> =
+            self.servers.iter().flat_map(|server| ["--rendezvous", server.lines[0].as_str()]).collect();
         host.daemon_named(name, &[&["--network-secret-file", secret, "--port", &port], &servers[..]].concat())
     }
 

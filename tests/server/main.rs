@@ -16,6 +16,7 @@ mod member;
 mod members;
 mod memory;
 mod restart;
+mod second_port;
 mod sources;
 mod unasked;
 mod world;

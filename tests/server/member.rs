@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 
 use atonce::crypto::namespace::NamespaceKeys;
 use atonce::crypto::network::{NetworkKeys, NetworkSecret};
@@ -27,6 +28,7 @@ pub struct Member {
     pub known: u64,
     pub time: ServerTime,
     pub register_after: Option<u16>,
+    pub second_port: Option<NonZeroU16>,
     /// Whom it was told of.
     pub others: BTreeMap<Handle, Vec<u8>>,
     /// How many members there are, as the server says.
@@ -63,6 +65,7 @@ impl Member {
             known: 0,
             time: ServerTime::default(),
             register_after: None,
+            second_port: None,
             others: BTreeMap::new(),
             members: 0,
             lacks_some: false,
@@ -126,10 +129,18 @@ impl Member {
         written(&FromNode::Probe(Probe { nonce, cookie, after_seconds }), 0)
     }
 
+    /// For the server's second port.
+    pub fn ask_where(&mut self) -> Vec<u8> {
+        written(&FromNode::Where(self.nonce()), 0)
+    }
+
     /// Reads what the server says, which must be right, and tells what it was.
     pub fn hear(&mut self, datagram: &[u8]) -> Kind {
         let message = FromServer::parse(datagram).unwrap();
-        let has_mac = !matches!(message, FromServer::Retry(_) | FromServer::Nope(_) | FromServer::Echo(_));
+        let has_mac = !matches!(
+            message,
+            FromServer::Retry(_) | FromServer::Nope(_) | FromServer::Echo(_) | FromServer::Here(_)
+        );
         assert!(!has_mac || self.keys.check(datagram), "{message:?}");
         match message {
             FromServer::Retry(retry) => {
@@ -139,6 +150,7 @@ impl Member {
             FromServer::Welcome(welcome) => {
                 assert_eq!((welcome.seen, welcome.lease_seconds), (self.addr, 120));
                 (self.token, self.time, self.members) = (welcome.token, welcome.time, welcome.members);
+                self.second_port = welcome.second_port;
                 self.learn(welcome.entries, welcome.upto);
             }
             FromServer::Kept(kept) => {
@@ -163,6 +175,7 @@ impl Member {
             FromServer::Knock(knock) => assert_eq!(knock.namespace, self.keys.namespace().tag()),
             FromServer::Nope(_) => {}
             FromServer::Echo(echo) => assert_eq!(echo.seen, self.addr),
+            FromServer::Here(here) => assert_eq!(here.seen, self.addr),
         }
         message.kind()
     }

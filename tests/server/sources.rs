@@ -102,7 +102,7 @@ fn the_4097th_member_of_a_namespace_is_told_that_it_is_full() {
 
 #[test]
 fn a_full_server_says_so_to_members_and_takes_them_when_others_left() {
-    let mut world = World::with(Config { members_max: 3 }, 1);
+    let mut world = World::with(Config { members_max: 3, ..Config::default() }, 1);
     let network = network(1);
     let mut first = world.joined(&network, 0);
     for number in 1..3 {

@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
-use atonce::core::RendezvousServer;
+use atonce::core::{OwnPort, RendezvousServer, Route};
 use atonce::crypto::namespace::ServerSecret;
-use atonce::server::{Config, Secrets, Server};
+use atonce::server::{Config, SECOND_PORT, Secrets, Server};
 use atonce::time::Instant;
 use rand_core::CryptoRng;
 
@@ -46,6 +47,10 @@ pub struct Router {
 pub struct ServerHost {
     pub server: Option<Server>,
     pub addr: SocketAddr,
+    /// Its second port; the next start tells of it.
+    pub second: Option<NonZeroU16>,
+    /// A firewall in front of it drops what is for the second port.
+    pub second_is_shut: bool,
     secret: [u8; 32],
     pub wake: Option<Instant>,
     /// Every datagram that it sent or received.
@@ -80,6 +85,18 @@ impl Internet {
     }
 }
 
+impl ServerHost {
+    /// Which of its ports this address is.
+    fn port_at(&self, addr: SocketAddr) -> Option<OwnPort> {
+        let second = self.second.filter(|second| second.get() == addr.port() && !self.second_is_shut);
+        match addr {
+            _ if addr == self.addr => Some(OwnPort::USUAL),
+            _ if addr.ip() == self.addr.ip() => second.map(|_| SECOND_PORT),
+            _ => None,
+        }
+    }
+}
+
 impl World {
     /// The way out of `segment`: a router of that kind, with that address outside.
     pub fn router(&mut self, segment: usize, kind: Kind, wan: &str, outside: Option<usize>) {
@@ -94,6 +111,8 @@ impl World {
         let host = ServerHost {
             server: None,
             addr,
+            second: NonZeroU16::new(28284),
+            second_is_shut: false,
             secret: [n; 32],
             wake: None,
             sent: Vec::new(),
@@ -113,7 +132,8 @@ impl World {
         let host = &mut self.internet.servers[server];
         let tokens = zeroize::Zeroizing::new(host.secret);
         let secrets = Secrets { key: ServerSecret::new(host.secret), tokens };
-        let mut started = Server::new(Config::default(), secrets, rng, now);
+        let mut started =
+            Server::new(Config { second_port: host.second, ..Config::default() }, secrets, rng, now);
         started.handle_wall_clock(wall, now);
         host.server = Some(started);
     }
@@ -136,7 +156,11 @@ impl World {
         let (mut buffer, mut parcels) = (Vec::new(), Vec::new());
         while let Some(route) = running.poll_transmit(&mut buffer) {
             host.sent.push((route.remote, buffer.clone()));
-            parcels.push(Parcel { from: host.addr, to: route.remote, hops: 64, bytes: buffer.clone() });
+            let mut from = host.addr;
+            if route.port == SECOND_PORT {
+                from.set_port(host.second.map_or(0, NonZeroU16::get));
+            }
+            parcels.push(Parcel { from, to: route.remote, hops: 64, bytes: buffer.clone() });
         }
         for parcel in parcels {
             self.across(parcel);
@@ -156,7 +180,7 @@ impl World {
         let far = [parcel.from.ip(), parcel.to.ip()].map(|end| self.internet.far.get(&end).copied());
         let delay = self.internet.link * 2 + far.into_iter().flatten().sum::<Duration>();
         let servers = &self.internet.servers;
-        let stop = match servers.iter().position(|server| server.addr == parcel.to) {
+        let stop = match servers.iter().position(|server| server.port_at(parcel.to).is_some()) {
             Some(server) => Some(Stop::Server(server)),
             None => self.behind(None, parcel.to),
         };
@@ -190,8 +214,9 @@ impl World {
             Stop::Host(host) => self.arrive(host, parcel),
             Stop::Server(server) => {
                 self.internet.servers[server].received.push((parcel.from, parcel.bytes.clone()));
+                let Some(port) = self.internet.servers[server].port_at(parcel.to) else { return };
                 self.serve(server, |running, now| {
-                    let route = atonce::core::Route::to(parcel.from);
+                    let route = Route { port, ..Route::to(parcel.from) };
                     let _ = running.handle_datagram(route, &parcel.bytes, now);
                 });
             }

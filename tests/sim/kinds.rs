@@ -86,14 +86,17 @@ pub const KINDS: [(&str, Kind); 8] = [
     ("APDM random", Kind::RANDOM),
 ];
 
-/// Whether two sides can meet directly, if so many servers see them.
+/// Whether two sides can meet directly, if so many servers see them, each at two ports.
 pub fn can_meet(one: Kind, two: Kind, servers: usize) -> bool {
     let varies = |kind: Kind| !kind.firewall && kind.mapping != Mapping::EndpointIndependent;
     let picky = |kind: Kind| kind.filtering == Filtering::AddressAndPortDependent;
+    // That a port varies is seen at two ports of one server, or, if it does by address only, at two servers.
+    let is_known = |varying: Kind| varying.mapping == Mapping::AddressAndPortDependent || servers > 1;
     // Whose port varies is met by whom lets any port of a known address in; else its next port is found near the last
-    // one, or by many tries. These are made when two servers saw that it varies.
-    let is_found =
-        |varying: Kind, steady: Kind| !picky(steady) || varying.ports == Ports::Sequential || servers > 1;
+    // one, or, if that it varies is known, by many tries.
+    let is_found = |varying: Kind, steady: Kind| {
+        !picky(steady) || varying.ports == Ports::Sequential || is_known(varying)
+    };
     match (varies(one), varies(two)) {
         (false, false) => true,
         (true, false) => is_found(one, two),

@@ -30,6 +30,7 @@ mod pressure;
 mod relay;
 mod replies;
 mod roaming;
+mod second_port;
 mod secrets;
 mod servers;
 mod waking;

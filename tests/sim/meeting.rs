@@ -16,7 +16,7 @@ pub fn apart(seed: u64, kinds: [Kind; 2]) -> (World, [HostId; 2]) {
 }
 
 /// The same with so many servers.
-fn apart_with(seed: u64, kinds: [Kind; 2], servers: usize) -> (World, [HostId; 2]) {
+pub fn apart_with(seed: u64, kinds: [Kind; 2], servers: usize) -> (World, [HostId; 2]) {
     let mut world = World::new(seed);
     world.internet.link = LINK;
     let servers: Vec<_> = (0..servers).map(|_| world.add_server()).collect();
@@ -207,7 +207,7 @@ fn met_three(seed: u64) -> (World, [HostId; 2]) {
     (world, hosts)
 }
 
-fn peers(world: &mut World, host: HostId) -> Vec<Value> {
+pub fn peers(world: &mut World, host: HostId) -> Vec<Value> {
     let app = world.connect(host);
     world.say(host, app, r#"{"op":"peers","id":1}"#);
     world.heard(host, app, "peer").into_iter().cloned().collect()

@@ -26,6 +26,10 @@ pub struct Options {
     /// Serve at this address, all of them with one port; may be repeated [default: port 28283 of all addresses, IPv4 and IPv6]
     #[arg(long, env = "ATONCE_RENDEZVOUS_BIND", value_name = "ADDR:PORT", value_delimiter = ',')]
     pub bind: Option<Vec<SocketAddr>>,
+    /// Tell at this port too how an address looks from outside, and nothing else: by the two of them members learn what
+    /// their routers do [default: the one above that of --bind; 0: at none]
+    #[arg(long, env = "ATONCE_RENDEZVOUS_SECOND_PORT", value_name = "PORT")]
+    pub second_port: Option<u16>,
     /// Keep the key here [default: $STATE_DIRECTORY, $XDG_STATE_HOME/atonce-rendezvous,
     /// ~/.local/state/atonce-rendezvous]
     #[arg(long, env = "ATONCE_RENDEZVOUS_STATE_DIR", value_name = "DIR")]
@@ -47,6 +51,8 @@ pub struct Options {
 pub struct Settings {
     /// Where it serves; all have one port.
     pub bind: Vec<SocketAddr>,
+    /// The port beside that one; zero: none is wanted; not set: the next one.
+    pub second_port: Option<u16>,
     /// The state directory.
     pub state_dir: PathBuf,
     /// Where the counters are shown.
@@ -60,7 +66,7 @@ pub struct Settings {
 
 impl OptionSet for Options {
     const PROGRAM: &'static str = "atonce-rendezvous";
-    const KEYS: &'static [&'static str] = &["bind", "state_dir", "metrics", "log"];
+    const KEYS: &'static [&'static str] = &["bind", "second_port", "state_dir", "metrics", "log"];
     const FILES: Files = Files { main: "atonce-rendezvous.toml", drop_ins: "rendezvous.d" };
     const VARIABLES: &'static str = "ATONCE_RENDEZVOUS_";
     const VARIABLES_OF_OTHERS: Option<&'static str> = None;
@@ -84,10 +90,18 @@ impl OptionSet for Options {
             let what = "the addresses of one server have one port".to_owned();
             wrong("bind", what, "a second atonce-rendezvous with its own --state-dir for another port");
         }
+        let second_port = options.second_port;
+        if second_port.is_some_and(|port| port != 0 && port == bind[0].port()) {
+            wrong(
+                "second_port",
+                "the second port is the first one".to_owned(),
+                "another --second-port, or none",
+            );
+        }
         let log = log_filter(options.log, &mut wrong);
         let state_dir = state_dir(options.state_dir, "atonce-rendezvous", &mut wrong);
         let metrics = options.metrics;
-        Some(Settings { bind, state_dir, metrics, log, warnings: Vec::new(), given })
+        Some(Settings { bind, second_port, state_dir, metrics, log, warnings: Vec::new(), given })
     }
 
     fn with_warnings(settings: Settings, warnings: Vec<Mistake>) -> Settings {
@@ -107,12 +121,21 @@ impl Settings {
         }
         let default_of = |key: &str| match key {
             "bind" => serde_json::to_string(&self.bind).ok(),
+            // A port that is chosen at the start has a next one that is not known yet.
+            "second_port" if self.bind[0].port() != 0 => {
+                Some(next(self.bind[0].port()).unwrap_or(0).to_string())
+            }
             "state_dir" => serde_json::to_string(&self.state_dir).ok(),
             "log" => serde_json::to_string(&self.log).ok(),
             _ => None,
         };
         Ok(self.given.describe(default_of))
     }
+}
+
+/// The second port of a server that serves at `port`, if nothing else is wished; the last one has none.
+pub const fn next(port: u16) -> Option<u16> {
+    port.checked_add(1)
 }
 
 fn everywhere() -> Vec<SocketAddr> {
@@ -148,10 +171,27 @@ mod tests {
         let told = settled(&["--metrics", "127.0.0.1:9100"], "log = \"debug\"").unwrap().check().unwrap();
         assert_eq!(
             told,
-            "bind = [\"0.0.0.0:28283\",\"[::]:28283\"]  # default\nstate_dir = \"/s\"  # --state-dir\n\
+            "bind = [\"0.0.0.0:28283\",\"[::]:28283\"]  # default\nsecond_port = 28284  # default\n\
+             state_dir = \"/s\"  # --state-dir\n\
              metrics = \"127.0.0.1:9100\"  # --metrics\nlog = \"debug\"  # a.toml:1\n"
         );
+        assert_eq!(settled(&[], &told).unwrap().second_port, Some(28284));
         assert_eq!(settled(&[], &told).unwrap().metrics, Some(([127, 0, 0, 1], 9100).into()));
+    }
+
+    #[test]
+    fn the_second_port_is_the_next_one_or_the_one_that_is_named_and_a_last_one_has_none() {
+        for (args, told) in [
+            (&["--bind", "192.0.2.1:7"][..], "second_port = 8  # default"),
+            (&["--bind", "192.0.2.1:65535"], "second_port = 0  # default"),
+            (&["--second-port", "0"], "second_port = 0  # --second-port"),
+            (&["--second-port", "7000"], "second_port = 7000  # --second-port"),
+        ] {
+            let all = settled(args, "").unwrap().check().unwrap();
+            assert!(all.contains(told), "{all}");
+        }
+        let told = settled(&["--second-port", "28283"], "").unwrap_err().to_string();
+        assert!(told.contains("the second port is the first one"), "{told}");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub enum FromNode<'a> {
     Bye(Bye),
     /// Say something to me after some time.
     Probe(Probe),
+    /// How does your second port see me?
+    Where(Nonce),
 }
 
 /// I am here. A mac follows.
@@ -199,6 +201,7 @@ impl<'a> FromNode<'a> {
                     after_seconds: reader.u16()?,
                 }))
             }
+            Kind::Where => is(length == size::WHERE).and_then(|()| reader.nonce()).map(Self::Where),
             Kind::Retry
             | Kind::Welcome
             | Kind::Kept
@@ -206,7 +209,8 @@ impl<'a> FromNode<'a> {
             | Kind::Event
             | Kind::Knock
             | Kind::Nope
-            | Kind::Echo => Err(BadMessage::Kind),
+            | Kind::Echo
+            | Kind::Here => Err(BadMessage::Kind),
         }
     }
 
@@ -220,6 +224,7 @@ impl<'a> FromNode<'a> {
             Self::Intro(_) => Kind::Intro,
             Self::Bye(_) => Kind::Bye,
             Self::Probe(_) => Kind::Probe,
+            Self::Where(_) => Kind::Where,
         }
     }
 
@@ -230,6 +235,7 @@ impl<'a> FromNode<'a> {
         let writer = Writer::new(out, self.kind());
         match self {
             Self::Hail(nonce) => writer.put(&nonce.0).pad(size::HAIL),
+            Self::Where(nonce) => writer.put(&nonce.0).pad(size::WHERE),
             Self::Register(it) => {
                 let writer = writer.put(&it.nonce.0).put(&it.namespace.0).put(&it.handle.0).put(&it.cookie.0);
                 let writer = writer.u64(it.boot).u32(it.seq).u64(it.known);
@@ -267,7 +273,7 @@ mod tests {
 
     use super::*;
 
-    fn messages<'a>(bytes: [u8; 40], number: u64, blob: &'a [u8]) -> [FromNode<'a>; 7] {
+    fn messages<'a>(bytes: [u8; 40], number: u64, blob: &'a [u8]) -> [FromNode<'a>; 8] {
         let [a, b, ..] = bytes;
         let (nonce, namespace) = (Nonce([a; 8]), Namespace([b; 32]));
         let (handle, token) = (Handle(*bytes.first_chunk().unwrap()), Token(*bytes.last_chunk().unwrap()));
@@ -282,6 +288,7 @@ mod tests {
             FromNode::Intro(Intro { nonce, namespace, handle, token, target, payload }),
             FromNode::Bye(Bye { nonce, namespace, handle, token }),
             FromNode::Probe(Probe { nonce, cookie, after_seconds: number as u16 }),
+            FromNode::Where(nonce),
         ]
     }
 
@@ -308,7 +315,8 @@ mod tests {
                     | FromNode::Keep(_)
                     | FromNode::Intro(_)
                     | FromNode::Bye(_)
-                    | FromNode::Probe(_) => out.len(),
+                    | FromNode::Probe(_)
+                    | FromNode::Where(_) => out.len(),
                 };
                 for end in 0..least {
                     prop_assert!(FromNode::parse(&out[..end]).is_err(), "{:?} {}", message.kind(), end);
@@ -336,7 +344,7 @@ mod tests {
             message.write(0, &mut out);
             out.len()
         });
-        assert_eq!(lengths, [88, 114 - 16, 88, 88, 94, 76, 32]);
+        assert_eq!(lengths, [88, 114 - 16, 88, 88, 94, 76, 32, 30]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What the server says to a node.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 
 use super::fields::{Reader, Writer};
 use super::{BadMessage, Cookie, Entries, Handle, Kind, NamespaceTag, Nonce, ServerTime, Token, size};
 use crate::id::ServerKey;
 
-/// A message of the server. All but retry, nope and echo end in a mac.
+/// A message of the server. All but retry, nope, echo and here end in a mac.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromServer<'a> {
     /// So I see you; and ask again with this cookie.
@@ -25,6 +26,8 @@ pub enum FromServer<'a> {
     Nope(Nope),
     /// What was asked for by a probe.
     Echo(Echo),
+    /// So my second port sees you.
+    Here(Here),
 }
 
 /// So I see you; and ask again with this cookie.
@@ -57,6 +60,8 @@ pub struct Welcome<'a> {
     pub lease_seconds: u16,
     /// Seconds between two keeps, at most.
     pub keep_seconds: u16,
+    /// The port at which the server only tells how it sees whoever asks, if it has one.
+    pub second_port: Option<NonZeroU16>,
     /// Of the namespace.
     pub version: u64,
     /// How far the entries go.
@@ -149,6 +154,15 @@ pub struct Echo {
     pub seen: SocketAddr,
 }
 
+/// So my second port sees you.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// Of the question.
+    pub nonce: Nonce,
+    /// Where it came from.
+    pub seen: SocketAddr,
+}
+
 /// Why a node is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
@@ -193,7 +207,7 @@ impl<'a> FromServer<'a> {
         if datagram.len() > size::MESSAGE_MAX {
             return Err(BadMessage::Length);
         }
-        let has_mac = !matches!(kind, Kind::Retry | Kind::Nope | Kind::Echo);
+        let has_mac = !matches!(kind, Kind::Retry | Kind::Nope | Kind::Echo | Kind::Here);
         let end = datagram.len().checked_sub(if has_mac { size::MAC } else { 0 });
         let body = end.and_then(|end| datagram.get(size::HEADER..end)).ok_or(BadMessage::Length)?;
         let mut reader = Reader::new(body);
@@ -216,6 +230,7 @@ impl<'a> FromServer<'a> {
                     time: reader.time()?,
                     lease_seconds: reader.u16()?,
                     keep_seconds: reader.u16()?,
+                    second_port: NonZeroU16::new(reader.u16()?),
                     version: reader.u64()?,
                     upto: reader.u64()?,
                     members: reader.u16()?,
@@ -277,9 +292,20 @@ impl<'a> FromServer<'a> {
                 reader.end()?;
                 Ok(Self::Echo(echo))
             }
-            Kind::Hail | Kind::Register | Kind::Keep | Kind::List | Kind::Intro | Kind::Bye | Kind::Probe => {
-                Err(BadMessage::Kind)
+            Kind::Here => {
+                let nonce = reader.nonce()?;
+                let here = Here { nonce, seen: reader.hidden(nonce)? };
+                reader.end()?;
+                Ok(Self::Here(here))
             }
+            Kind::Hail
+            | Kind::Register
+            | Kind::Keep
+            | Kind::List
+            | Kind::Intro
+            | Kind::Bye
+            | Kind::Probe
+            | Kind::Where => Err(BadMessage::Kind),
         }
     }
 
@@ -294,6 +320,7 @@ impl<'a> FromServer<'a> {
             Self::Knock(_) => Kind::Knock,
             Self::Nope(_) => Kind::Nope,
             Self::Echo(_) => Kind::Echo,
+            Self::Here(_) => Kind::Here,
         }
     }
 
@@ -307,7 +334,9 @@ impl<'a> FromServer<'a> {
             }
             Self::Welcome(it) => {
                 let writer = writer.put(&it.nonce.0).hidden(it.seen, it.nonce).put(&it.token.0).time(it.time);
-                let writer = writer.u16(it.lease_seconds).u16(it.keep_seconds).u64(it.version).u64(it.upto);
+                let writer = writer.u16(it.lease_seconds).u16(it.keep_seconds);
+                let writer =
+                    writer.u16(it.second_port.map_or(0, NonZeroU16::get)).u64(it.version).u64(it.upto);
                 writer.u16(it.members).put(it.entries.bytes());
             }
             Self::Kept(it) => {
@@ -332,6 +361,9 @@ impl<'a> FromServer<'a> {
             Self::Echo(it) => {
                 writer.put(&it.nonce.0).hidden(it.seen, it.nonce);
             }
+            Self::Here(it) => {
+                writer.put(&it.nonce.0).hidden(it.seen, it.nonce);
+            }
         }
     }
 }
@@ -344,7 +376,7 @@ mod tests {
     use super::super::Entry;
     use super::*;
 
-    fn messages<'a>(byte: u8, number: u64, seen: SocketAddr, entries: &'a [u8]) -> [FromServer<'a>; 8] {
+    fn messages<'a>(byte: u8, number: u64, seen: SocketAddr, entries: &'a [u8]) -> [FromServer<'a>; 9] {
         let (nonce, cookie, token) = (Nonce([byte; 8]), Cookie([byte; 16]), Token([byte; 16]));
         let time = ServerTime { day: Day(number as u32), second: 7 };
         let (lease_seconds, keep_seconds, members) = (number as u16, 25, number as u16);
@@ -353,7 +385,7 @@ mod tests {
         let payload = &entries[..entries.len().min(size::PAYLOAD_MAX)];
         let register_after_seconds = (number as u16 % 100).checked_sub(1);
         let entries = Entries::parse(entries).unwrap();
-        let refusal = Refusal::of(byte);
+        let (refusal, second_port) = (Refusal::of(byte), NonZeroU16::new(byte.into()));
         [
             FromServer::Retry(Retry { nonce, cookie, seen, server, time }),
             FromServer::Welcome(Welcome {
@@ -363,6 +395,7 @@ mod tests {
                 time,
                 lease_seconds,
                 keep_seconds,
+                second_port,
                 version,
                 upto,
                 members,
@@ -383,13 +416,14 @@ mod tests {
             FromServer::Knock(Knock { namespace, nonce, from, payload }),
             FromServer::Nope(Nope { nonce, refusal, again_seconds: number as u16 }),
             FromServer::Echo(Echo { nonce, seen }),
+            FromServer::Here(Here { nonce, seen }),
         ]
     }
 
     fn written(message: &FromServer<'_>) -> Vec<u8> {
         let mut out = b"what was before".to_vec();
         message.write(&mut out);
-        if !matches!(message.kind(), Kind::Retry | Kind::Nope | Kind::Echo) {
+        if !matches!(message.kind(), Kind::Retry | Kind::Nope | Kind::Echo | Kind::Here) {
             out.extend([9; size::MAC]);
         }
         out
@@ -439,12 +473,12 @@ mod tests {
     #[test]
     fn the_lengths_are_those_of_the_specification_and_no_answer_is_longer_than_its_question() {
         let lengths = messages(1, 2, ([1, 2, 3, 4], 5).into(), &[]).map(|message| written(&message).len());
-        assert_eq!(lengths, [86, 92, 84, 46, 44, 54, 16, 30]);
+        assert_eq!(lengths, [86, 94, 84, 46, 44, 54, 16, 30, 30]);
         const {
             assert!(size::RETRY <= size::HAIL && size::RETRY <= size::KEEP && size::RETRY <= size::LIST);
             assert!(size::RETRY <= size::INTRO && size::RETRY <= size::REGISTER);
             assert!(size::WELCOME <= size::REGISTER && size::NOPE <= size::REGISTER);
-            assert!(size::ECHO <= size::PROBE);
+            assert!(size::ECHO <= size::PROBE && size::HERE <= size::WHERE);
             assert!(size::KEPT <= size::KEEP && size::PAGE <= size::LIST && size::KNOCK <= size::INTRO);
         }
     }

@@ -18,9 +18,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 
+use crate::tag::Tag;
+
 pub use self::entry::{Entries, Entry};
 pub use self::from_node::{Bye, FromNode, Intro, Keep, List, Probe, Register};
-pub use self::from_server::{Echo, Event, FromServer, Kept, Knock, Nope, Page, Refusal, Retry, Welcome};
+pub use self::from_server::{
+    Echo, Event, FromServer, Here, Kept, Knock, Nope, Page, Refusal, Retry, Welcome,
+};
 pub use self::named::{BadServer, RendezvousServer, is_host_port};
 
 /// What every message begins with; no packet between nodes does.
@@ -49,7 +53,7 @@ pub mod size {
     /// Register, without its blob.
     pub const REGISTER: usize = 114;
     /// Welcome, without its entries.
-    pub const WELCOME: usize = 92;
+    pub const WELCOME: usize = 94;
     /// Keep.
     pub const KEEP: usize = 88;
     /// Kept.
@@ -72,6 +76,10 @@ pub mod size {
     pub const PROBE: usize = 32;
     /// Echo.
     pub const ECHO: usize = 30;
+    /// Where.
+    pub const WHERE: usize = 30;
+    /// Here.
+    pub const HERE: usize = 30;
     /// An entry, without its blob.
     pub const ENTRY: usize = 22;
     /// The longest presence blob.
@@ -114,11 +122,15 @@ pub enum Kind {
     Probe = 14,
     /// Now.
     Echo = 15,
+    /// How does your second port see me?
+    Where = 16,
+    /// So.
+    Here = 17,
 }
 
 impl Kind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Hail,
         Self::Retry,
         Self::Register,
@@ -134,6 +146,8 @@ impl Kind {
         Self::Nope,
         Self::Probe,
         Self::Echo,
+        Self::Where,
+        Self::Here,
     ];
 
     /// Its name.
@@ -154,6 +168,8 @@ impl Kind {
             Self::Nope => "nope",
             Self::Probe => "probe",
             Self::Echo => "echo",
+            Self::Where => "where",
+            Self::Here => "here",
         }
     }
 
@@ -196,12 +212,28 @@ impl Namespace {
 pub struct NamespaceTag(pub [u8; 8]);
 
 /// What proves that its sender receives at the address that it sends from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Cookie(pub [u8; 16]);
 
+impl PartialEq for Cookie {
+    fn eq(&self, other: &Self) -> bool {
+        Tag::new(self.0) == Tag::new(other.0)
+    }
+}
+
+impl Eq for Cookie {}
+
 /// What proves that a member registered from the address that it sends from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Token(pub [u8; 16]);
+
+impl PartialEq for Token {
+    fn eq(&self, other: &Self) -> bool {
+        Tag::new(self.0) == Tag::new(other.0)
+    }
+}
+
+impl Eq for Token {}
 
 /// A day as the server counts them, from 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -266,7 +298,7 @@ mod tests {
         }
         assert!(!is_rendezvous(&[0x40]) && !is_rendezvous(&[]));
         assert_eq!(Kind::of(&[0x40, 0x31, 15, 1]), Some(Kind::Echo));
-        for other in [[0x40, 0x31, 16, 1], [0x40, 0x31, 0, 1], [0x40, 0x31, 1, 2], [0x41, 0x31, 1, 1]] {
+        for other in [[0x40, 0x31, 18, 1], [0x40, 0x31, 0, 1], [0x40, 0x31, 1, 2], [0x41, 0x31, 1, 1]] {
             assert_eq!(Kind::of(&other), None, "{other:?}");
         }
         for kind in Kind::ALL {

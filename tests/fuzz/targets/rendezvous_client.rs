@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::LazyLock;
 
 use arbitrary::Unstructured;
@@ -12,14 +13,16 @@ use atonce::crypto::namespace::{Meeting, NamespaceKeys, ServerSecret};
 use atonce::id::{BootId, NodeId};
 use atonce::wire::presence::{Candidate, CandidateKind, Flags, Introduction, Presence, Step};
 use atonce::wire::rendezvous::{
-    Cookie, Day, Echo, Entries, Entry, Event, FromNode, FromServer, Handle, Kept, Kind, Knock, Namespace,
-    Nonce, Nope, Page, Refusal, Retry, ServerTime, Token, Welcome, is_rendezvous,
+    Cookie, Day, Echo, Entries, Entry, Event, FromNode, FromServer, Handle, Here, Kept, Kind, Knock,
+    Namespace, Nonce, Nope, Page, Refusal, Retry, ServerTime, Token, Welcome, is_rendezvous,
 };
 
 use super::rig::{ADDR, IDENTITIES, OWN, Rig, Sent, number, pause, piece, private};
 
 /// The servers, and where a node may be told that it or others are.
 const SERVERS: [&str; 2] = ["192.0.2.1:28283", "192.0.2.2:28283"];
+/// How many second ports they say that they have.
+const SECOND_PORTS: u16 = 4;
 const PLACES: [&str; 12] = [
     "198.51.100.1:28282",
     "198.51.100.1:40000",
@@ -43,6 +46,8 @@ const A_SECOND: usize = 400;
 /// The same to servers: what is registered, kept and listed, and hails of fresh ports.
 const SERVER_BURST: usize = 400;
 const SERVER_A_SECOND: usize = 60;
+/// Of these, questions to second ports in a burst; one a second more.
+const WHERE_BURST: usize = 8;
 
 pub fn run(data: &[u8]) {
     let mut input = Unstructured::new(data);
@@ -79,8 +84,12 @@ pub fn run(data: &[u8]) {
         let Some((mut datagram, port)) = made else { continue };
         world.said.insert(0, datagram.clone());
         world.said.truncate(64);
-        let from: SocketAddr =
+        let mut from: SocketAddr =
             if number::<u8>(&mut input) < 200 { SERVERS[which].parse().unwrap() } else { place(&mut input) };
+        if Kind::of(&datagram) == Some(Kind::Here) {
+            let asked = world.asked.iter().find(|(_, asked)| Kind::of(asked) == Some(Kind::Where));
+            from = asked.map_or(from, |(to, _)| to.remote);
+        }
         let route = Route { local: Some(ADDR.into()), port, ..Route::to(from) };
         let _ = rig.node.handle_datagram(route, &mut datagram, rig.now);
         world.keep(&rig.drain(), &rig);
@@ -102,6 +111,7 @@ struct World {
     registered: [Option<(Namespace, Handle)>; 2],
     to_others: usize,
     to_servers: usize,
+    questions_where: usize,
 }
 
 impl World {
@@ -130,7 +140,7 @@ impl World {
         let mut out = Vec::new();
         let entries = self.entries(input, which);
         let entries = Entries::parse(&entries).ok()?;
-        let (port, message) = match number::<u8>(input) % 9 {
+        let (port, message) = match number::<u8>(input) % 10 {
             0 | 1 => {
                 let (port, nonce) = self.question(which, Kind::Hail)?;
                 let server = SECRETS[which].public();
@@ -139,6 +149,8 @@ impl World {
             2 => {
                 let (port, nonce) = self.question(which, Kind::Register)?;
                 let (upto, members) = (version, number(input));
+                // Sometimes it is the first one.
+                let second_port = NonZeroU16::new(28_283 + (version % u64::from(SECOND_PORTS + 1)) as u16);
                 let welcome = Welcome {
                     nonce,
                     seen,
@@ -146,6 +158,7 @@ impl World {
                     time,
                     lease_seconds,
                     keep_seconds,
+                    second_port,
                     version,
                     upto,
                     members,
@@ -200,6 +213,11 @@ impl World {
                 self.finish(&mut out, which, namespace);
                 return Some((out, usual));
             }
+            9 => {
+                let (to, asked) =
+                    self.asked.iter().find(|(_, asked)| Kind::of(asked) == Some(Kind::Where))?;
+                (to.port, FromServer::Here(Here { nonce: Nonce(asked[4..12].try_into().unwrap()), seen }))
+            }
             8 => {
                 let (port, nonce) = self.question(which, Kind::Probe)?;
                 (port, FromServer::Echo(Echo { nonce, seen }))
@@ -213,7 +231,10 @@ impl World {
         message.write(&mut out);
         if let (Some((namespace, _)), false) = (
             self.registered[which],
-            matches!(message, FromServer::Retry(_) | FromServer::Nope(_) | FromServer::Echo(_)),
+            matches!(
+                message,
+                FromServer::Retry(_) | FromServer::Nope(_) | FromServer::Echo(_) | FromServer::Here(_)
+            ),
         ) {
             self.finish(&mut out, which, namespace);
         }
@@ -253,7 +274,16 @@ impl World {
             let Destination::One(route) = to else { continue };
             if is_rendezvous(bytes) {
                 self.to_servers += 1;
-                assert!(SERVERS.iter().any(|server| server.parse() == Ok(route.remote)));
+                let is_where = Kind::of(bytes) == Some(Kind::Where);
+                let at_server = |server: &&str| {
+                    let server: SocketAddr = server.parse().unwrap();
+                    let second = server.port() + 1..=server.port() + SECOND_PORTS;
+                    let right_port =
+                        if is_where { second.contains(&route.remote.port()) } else { server == route.remote };
+                    server.ip() == route.remote.ip() && right_port
+                };
+                assert!(SERVERS.iter().any(at_server), "{route:?}");
+                self.questions_where += usize::from(is_where);
                 if let Ok(FromNode::Register(register)) = FromNode::parse(bytes) {
                     let which = SERVERS.iter().position(|server| server.parse() == Ok(route.remote)).unwrap();
                     self.registered[which] = Some((register.namespace, register.handle));
@@ -274,6 +304,8 @@ impl World {
             "{} to servers in {seconds} s",
             self.to_servers
         );
+        let limit = WHERE_BURST + seconds;
+        assert!(self.questions_where <= limit, "{} to second ports in {seconds} s", self.questions_where);
         assert!(self.to_others <= BURST + A_SECOND * seconds, "{} in {seconds} s", self.to_others);
     }
 }

@@ -21,7 +21,7 @@ fn from_server(data: &[u8]) {
     let Ok(message) = FromServer::parse(data) else { return };
     let mut written = Vec::new();
     message.write(&mut written);
-    if !matches!(message.kind(), Kind::Retry | Kind::Nope | Kind::Echo) {
+    if !matches!(message.kind(), Kind::Retry | Kind::Nope | Kind::Echo | Kind::Here) {
         written.extend_from_slice(&data[data.len() - size::MAC..]);
     }
     assert_eq!(FromServer::parse(&written), Ok(message));
