@@ -115,6 +115,9 @@ pub const NAMESPACE_MEMBERS: usize = 4096;
 /// Members of a rendezvous server, all namespaces together: about half a gigabyte of usual ones; of the largest and most
 /// scattered ones as much as its unit allows (tests/server/memory.rs).
 pub const SERVER_MEMBERS: usize = 1_000_000;
+/// Members of a rendezvous server that wait to be looked at, whether they are still there: those who come and leave at once
+/// are waited for until their lease would have been over. Four bytes each.
+pub const LEASES_LOOKED_AT: usize = 4 * SERVER_MEMBERS;
 /// Namespaces in which one source may have members. This and the next ones are for an IPv4 address or an IPv6 /64, for the
 /// /56 and for the /48 around that: carrier NAT has many homes behind one address, and a carrier's /48 many phones with a
 /// /64 each. Above a /48 nothing is counted: the /32 of a carrier is a million homes.

@@ -117,7 +117,7 @@ impl Rendezvous {
             }
         };
         let started = clock.now();
-        let second = second_port(settings.second_port.or(next(udp.port())), &ips);
+        let second = second_port(settings.second_port.or_else(|| next(udp.port())), &ips);
         let second_port = second.as_ref().and_then(|second| NonZeroU16::new(second.port()));
         let config = Config { second_port, ..Config::default() };
         let mut server = Server::new(config, secrets, Box::new(UnwrapErr(SysRng)), started);

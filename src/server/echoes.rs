@@ -38,19 +38,18 @@ pub(super) struct Echoes {
     wheel: Wheel<Owed>,
     /// How many wait at each source, level by level.
     by_source: [BTreeMap<Source, u8>; LEVELS],
-    count: usize,
 }
 
 const _: () = assert!(limits::ECHOES_PER_SOURCE[LEVELS - 1] <= u8::MAX as usize);
 
 impl Echoes {
     pub(super) const fn len(&self) -> usize {
-        self.count
+        self.wheel.len()
     }
 
     /// Owes one more, if there is room for it.
     pub(super) fn add(&mut self, at: Second, owed: Owed) -> bool {
-        if self.count >= limits::ECHOES {
+        if self.len() >= limits::ECHOES {
             return false;
         }
         let source = Source::of(owed.to().ip());
@@ -62,7 +61,6 @@ impl Echoes {
         for (level, source) in source.levels() {
             *self.by_source[level].entry(source).or_default() += 1;
         }
-        self.count += 1;
         self.wheel.add(at, owed);
         true
     }
@@ -71,7 +69,6 @@ impl Echoes {
     pub(super) fn pop(&mut self, now: Instant, given: &mut usize) -> Option<Owed> {
         let (_, owed) = self.wheel.pop(now, given)?;
         let source = Source::of(owed.to().ip());
-        self.count -= 1;
         for (level, source) in source.levels() {
             if let Some(waiting) = self.by_source[level].get_mut(&source) {
                 *waiting -= 1;

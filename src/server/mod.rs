@@ -326,7 +326,7 @@ impl Server {
         if let (Some(namespace), Some(member)) = (there, member) {
             return Ok((namespace, member));
         }
-        if self.members.len() >= self.config.members_max {
+        if self.members.len() >= self.config.members_max || self.leases.len() >= bounds::LEASES_LOOKED_AT {
             return Err(Refusal::Server);
         }
         let full = |index| {

@@ -152,10 +152,46 @@ impl Namespaces {
 
 #[cfg(test)]
 mod tests {
+    use chacha20::ChaCha20Rng;
+    use rand_core::{Rng, SeedableRng};
+
     use super::*;
+    use crate::crypto::namespace::ServerSecret;
 
     #[test]
     fn a_namespace_is_small() {
         assert!(size_of::<Record>() <= 160, "{}", size_of::<Record>());
+    }
+
+    #[test]
+    fn departures_of_all_together_are_bounded_and_each_still_remembers_its_last_ones() {
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let mut namespaces = Namespaces::new(&mut rng);
+        let server = ServerSecret::new([5; 32]);
+        let mut add = |namespaces: &mut Namespaces| {
+            let mut name = [0; 32];
+            rng.fill_bytes(&mut name);
+            namespaces.insert(NamespaceKeys::of_server(&server, &Namespace(name)).unwrap(), 1)
+        };
+        let leave = |namespaces: &mut Namespaces, index, count: u8| {
+            (0..count).for_each(|number| namespaces.leave(index, Handle([number; 16])));
+            namespaces.get(index).unwrap().departures()
+        };
+        let first = add(&mut namespaces);
+        assert_eq!(leave(&mut namespaces, first, 100), limits::DEPARTURES);
+        while namespaces.departures < limits::DEPARTURES_IN_ALL {
+            let index = add(&mut namespaces);
+            leave(&mut namespaces, index, 64);
+        }
+        let last = add(&mut namespaces);
+        assert_eq!(leave(&mut namespaces, last, 100), limits::DEPARTURES_LEAST);
+        let told: Vec<_> = namespaces.get(last).unwrap().left_after(0).collect();
+        assert_eq!(told, [(100, Handle([98; 16])), (101, Handle([99; 16]))]);
+        // What is forgotten makes room.
+        assert_eq!(leave(&mut namespaces, first, 1), limits::DEPARTURES_LEAST);
+        assert_eq!(leave(&mut namespaces, last, 10), 12);
+        let all: Vec<_> = (0..namespaces.len() as u32).map(NamespaceIndex).collect();
+        all.into_iter().for_each(|index| namespaces.remove(index));
+        assert_eq!((namespaces.len(), namespaces.departures), (0, 0));
     }
 }

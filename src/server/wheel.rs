@@ -38,18 +38,25 @@ impl Second {
 #[derive(Debug)]
 pub(super) struct Wheel<T> {
     lists: BTreeMap<Second, Vec<T>>,
+    count: usize,
     not_before: Instant,
 }
 
 impl<T> Default for Wheel<T> {
     fn default() -> Self {
-        Self { lists: BTreeMap::new(), not_before: Instant::default() }
+        Self { lists: BTreeMap::new(), count: 0, not_before: Instant::default() }
     }
 }
 
 impl<T> Wheel<T> {
     pub(super) fn add(&mut self, at: Second, item: T) {
         self.lists.entry(at).or_default().push(item);
+        self.count += 1;
+    }
+
+    /// How many wait for their second.
+    pub(super) const fn len(&self) -> usize {
+        self.count
     }
 
     /// The next one that is due, and its second; none when `given` is as many as may be at once.
@@ -67,6 +74,7 @@ impl<T> Wheel<T> {
             match first.get_mut().pop() {
                 Some(item) => {
                     *given += 1;
+                    self.count -= 1;
                     return Some((second, item));
                 }
                 None => drop(first.remove()),
@@ -101,5 +109,6 @@ mod tests {
             pieces.push(given);
         }
         assert_eq!(pieces, [1024, 1024, 952]);
+        assert_eq!(wheel.len(), 0);
     }
 }

@@ -125,8 +125,9 @@ fn a_server_full_of_the_costliest_members_and_all_its_tables_stay_below_the_limi
     let each = held.bytes_current as u64 / u64::from(MEMBERS);
     // What malloc adds to each of the seven pieces of a member, and to what is left of tables that grew.
     let each = each + 7 * 16;
-    // Four tables of buckets, echoes, departures, answers that wait, and what sockets, logs and the program itself take.
+    // Four tables of buckets, leases that wait, echoes, departures, answers, and what sockets, logs and the program take.
     let fixed = 4 * 3 * (1 << 19)
+        + limits::LEASES_LOOKED_AT as u64 * 8
         + limits::ECHOES as u64 * 160
         + limits::DEPARTURES_IN_ALL as u64 * 48
         + limits::ANSWERS_QUEUED as u64 * 1300
