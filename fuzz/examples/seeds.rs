@@ -168,8 +168,8 @@ fn main() {
 
 /// One of each message, and what a few members say to a server.
 fn rendezvous() {
-    for (kind, length) in (1_u8..).zip([88, 86, 130, 116, 88, 84, 88, 68, 66, 110, 70, 76, 16, 32, 30, 30, 30]) {
-        let message = [&[0x40, 0x31, kind, 1][..], &vec![0; length - 4]].concat();
+    for (kind, length) in (1_u8..).zip([88, 86, 138, 116, 88, 84, 88, 68, 66, 110, 70, 76, 16, 32, 30, 30, 30]) {
+        let message = [&[0x40, 0x31, kind, 2][..], &vec![0; length - 4]].concat();
         write("rendezvous_messages", &format!("kind-{kind:02}"), &message);
         let said = [&[5, 0][..], &piece(&message)].concat();
         write("rendezvous_server", &format!("stranger-{kind:02}"), &said);

@@ -17,9 +17,9 @@ use crate::core::Node;
 use crate::core::api::{Dropped, OwnPort, Route};
 use crate::core::members::Member;
 use crate::core::paths::Source;
-use crate::core::registrations::Place;
+use crate::core::registrations::{Place, Registration};
 use crate::core::relays::is_relayed;
-use crate::core::rendezvous::ServerId;
+use crate::core::rendezvous::{Family, ServerId};
 use crate::core::timers::Timer;
 use crate::crypto::namespace::Meeting as Sealed;
 use crate::crypto::network::NetworkTag;
@@ -123,8 +123,7 @@ impl Node {
             return;
         }
         let before = self.introductions.members.get(&id);
-        let before = before.and_then(|member| member.told.iter().find(|told| told.place == Some(place)));
-        let moved = before.is_some_and(|before| before.candidates != presence.candidates);
+        let moved = before.is_some_and(|member| member.has_moved(place, &presence.candidates));
         self.note_member(presence, network, Some(place));
         // Whoever is across the internet and has other addresses than it had may be lost, and not know yet.
         let sure = |path: Route| !moved || !is_public(path.remote.ip());
@@ -203,12 +202,13 @@ impl Node {
         let introduction = self.introduction_for(id, step);
         for place in places {
             let (nonce, seal_nonce) = (Nonce(self.random()), self.random());
-            let Some((server, known)) = self.registration_mut(place.registration) else { continue };
-            let Some((family, token)) = known.token() else { continue };
-            let (namespace, handle, network) = (*known.keys.namespace(), known.handle, known.network);
+            let Some((server, known)) = self.way_to(place) else { continue };
+            let (Some(token), family) = (known.lease.token, known.family) else { continue };
+            let (namespace, handle, network) = (*known.keys.namespace(), known.handle(), known.network);
+            known.lease.last_intro = Some(nonce);
             let sealed = Sealed { namespace, from: handle, target: place.handle, nonce };
             let keys = self.config.network.of(network);
-            let payload = keys.seal_introduction(&introduction, &sealed, seal_nonce);
+            let payload = keys.seal_introduction(&self.identity, &introduction, &sealed, seal_nonce);
             let intro = Intro { nonce, namespace, handle, token, target: place.handle, payload: &payload };
             self.ask_server(server, family, &FromNode::Intro(intro));
         }
@@ -218,15 +218,17 @@ impl Node {
     pub(super) fn on_knock(
         &mut self,
         server: ServerId,
+        family: Family,
         datagram: &[u8],
         knock: &Knock<'_>,
     ) -> Result<(), Dropped> {
-        let known = self.answered(server, datagram, |it| it.is_named(knock.namespace))?;
+        let is_it = |it: &Registration| it.family == family && it.is_named(knock.namespace);
+        let known = self.answered(server, datagram, is_it)?;
         let (registration, network) = (known.id, known.network);
         let sealed = Sealed {
             namespace: *known.keys.namespace(),
             from: knock.from,
-            target: known.handle,
+            target: known.handle(),
             nonce: knock.nonce,
         };
         let opened = self.config.network.of(network).open_introduction(knock.payload, &sealed);
@@ -241,7 +243,7 @@ impl Node {
         }
         debug!(peer = ?id, ?step, "introduced");
         let place = Place { registration, handle: knock.from };
-        if !self.note_handle(place, id) {
+        if !self.note_handle(place, id, 0) {
             return Err(Dropped::OverLimit);
         }
         self.note_member(Presence { id, boot, flags, candidates }, network, Some(place));

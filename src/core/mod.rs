@@ -62,6 +62,7 @@ mod rendezvous;
 mod requests;
 mod ring;
 mod second_port;
+mod server_clock;
 mod sessions;
 mod status;
 mod timers;
@@ -426,7 +427,7 @@ impl Node {
                 Timer::LookUp(server) => self.on_look_up_timer(server),
                 Timer::Hail(server, family) => self.on_hail_timer(server, family),
                 Timer::SecondPort(server, family) => self.on_second_port_timer(server, family),
-                Timer::Lease(registration, family) => self.on_lease_timer(registration, family),
+                Timer::Lease(registration) => self.on_lease_timer(registration),
                 Timer::NewDay => self.update_registrations(),
                 Timer::Meet(peer) => self.on_meet_timer(peer),
                 Timer::Punch => self.on_punch_timer(),

@@ -54,7 +54,7 @@ pub(crate) enum Timer {
     /// Ask its second port how it sees us, or ask again.
     SecondPort(ServerId, Family),
     /// Keep what is registered there.
-    Lease(RegistrationId, Family),
+    Lease(RegistrationId),
     /// Register in the namespaces that count now.
     NewDay,
     /// Try again to reach this member, which a rendezvous server told us of.
