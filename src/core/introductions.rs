@@ -40,6 +40,8 @@ pub(super) const SCHEDULE: [Duration; 8] = [
     Duration::from_millis(1400),
     Duration::from_secs(3),
 ];
+/// So many addresses that peers say we have are told on, however many we know ourselves.
+const SEEN_BY_PEERS: usize = 2;
 /// So long a meeting is tried.
 const MEETING: Duration = Duration::from_secs(40);
 /// So long if there is no address of the internet to be tried: what private networks carry, they carry at once.
@@ -421,18 +423,21 @@ impl Node {
     /// Where we may be reached, the most telling first.
     pub(super) fn own_candidates(&self) -> Vec<Candidate> {
         // Open to all that come, unlike what servers see.
-        let mapped = self.introductions.mapped.into_iter();
+        let mapped = self.introductions.mapped;
         let mapped = mapped.map(|addr| Candidate { kind: CandidateKind::Mapped, addr });
-        let seen = self.seen_by_servers().into_iter();
-        let seen = seen.map(|addr| Candidate { kind: CandidateKind::Server, addr });
+        let seen = self.seen_by_servers();
+        let seen = seen.into_iter().map(|addr| Candidate { kind: CandidateKind::Server, addr });
         let port = self.port();
         let own = self.links.addrs().iter().map(|own| own.addr.to_canonical());
         let own = own.filter(|ip| !ip.is_loopback() && !is_link_local(*ip));
         let own = own.map(|ip| Candidate { kind: CandidateKind::Own, addr: SocketAddr::new(ip, port) });
         let mut candidates: Vec<Candidate> = Vec::new();
-        let by_peers = self.seen_by_peers();
+        // Members can make them up: they take no place from what we know ourselves.
+        let sure = usize::from(mapped.is_some()) + seen.len() + own.clone().count();
+        let room = CANDIDATES_MAX.saturating_sub(sure).max(SEEN_BY_PEERS);
+        let by_peers = self.seen_by_peers().take(room);
         let by_peers = by_peers.map(|addr| Candidate { kind: CandidateKind::Peer, addr });
-        for candidate in mapped.chain(seen).chain(by_peers).chain(own) {
+        for candidate in mapped.into_iter().chain(seen).chain(by_peers).chain(own) {
             if candidates.len() < CANDIDATES_MAX
                 && !candidates.iter().any(|known| known.addr == candidate.addr)
             {

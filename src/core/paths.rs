@@ -174,24 +174,27 @@ pub(crate) enum Source {
 }
 
 impl Candidates {
-    /// Remembers that the peer may be at `route`; the newest come first, hearsay and sightings are bounded.
+    /// Remembers that the peer may be at `route`. Each kind of source has places of its own, the newest stay in them: so an
+    /// address at which the peer was reached makes room for another such one only, whatever others say or play back.
     pub(crate) fn add(&mut self, route: Route, source: Source) {
         let known = self.list.iter().position(|known| known.route.is_way_of(&route));
+        if known.is_some_and(|at| self.list[at].source < source) {
+            // Nothing new is known by it.
+            return;
+        }
         let candidate = match known.map(|at| self.list.remove(at)) {
-            Some(known) => Candidate { route, source: known.source.min(source), ..known },
+            Some(known) => Candidate { source, ..known },
             None => {
                 Candidate { route, source, penalty: Penalty::default(), round_trip: RoundTrip::default() }
             }
         };
         self.list.insert(0, candidate);
         let mut room = limits::LEARNT_CANDIDATES;
-        self.list.retain(|candidate| match candidate.source {
-            Source::Configured => true,
-            Source::Proved | Source::Relayed | Source::Seen | Source::Introduced | Source::Hearsay => {
-                let keep = room > 0;
-                room = room.saturating_sub(1);
-                keep
-            }
+        self.list.retain(|candidate| {
+            let counts = candidate.source == source && source != Source::Configured;
+            let keep = !counts || room > 0;
+            room = room.saturating_sub(usize::from(counts));
+            keep
         });
     }
 
@@ -434,6 +437,32 @@ mod tests {
         }
         candidates.fell(route, at(4000), at(5000));
         assert_eq!(waits(&candidates, 5000), 8);
+    }
+
+    #[test]
+    fn only_an_address_at_which_the_peer_was_reached_takes_the_place_of_such_a_one() {
+        let route = |port| Route::to(([10, 0, 0, 1], port).into());
+        let mut candidates = Candidates::default();
+        candidates.add(route(1), Source::Proved);
+        candidates.add(route(2), Source::Relayed);
+        candidates.add(route(3), Source::Introduced);
+        for port in 10..60 {
+            candidates.add(route(port), Source::Seen);
+            candidates.add(route(100 + port), Source::Hearsay);
+            // What was proved is not worth less, nor more recent, because it is repeated.
+            candidates.add(route(1), Source::Seen);
+        }
+        for port in 1..=3 {
+            assert!(candidates.iter().any(|known| known.route == route(port)), "{port}");
+        }
+        assert_eq!(candidates.proved().collect::<Vec<_>>(), [route(1).remote]);
+        assert_eq!(candidates.iter().count(), 3 + 2 * limits::LEARNT_CANDIDATES);
+        for port in 200..220 {
+            candidates.add(route(port), Source::Proved);
+            candidates.add(route(200), Source::Seen);
+        }
+        let newest: Vec<_> = (212..220).rev().map(|port| route(port).remote).collect();
+        assert_eq!(candidates.proved().collect::<Vec<_>>(), newest);
     }
 
     #[test]
