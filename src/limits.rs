@@ -34,10 +34,18 @@ pub const TOPICS_PER_CLIENT: usize = 64;
 pub const TOPICS_PER_NODE: usize = 256;
 /// Peers remembered, offline ones included.
 pub const PEERS: usize = 4096;
+/// Of these, how many that an app meant by name or id never make room for others: a fleet is addressed through topics, a
+/// person has fewer devices, and who answers every stranger by name still leaves room to newcomers.
+pub const PEERS_USED: usize = 3072;
+/// Of these, how many who have not been here for ten seconds may push others out: newcomers by the hundred at once.
+pub const PEERS_PASSING: usize = 512;
+/// Names that stay with peers which had to make room: as many again as peers, in less than a megabyte.
+pub const PINS_APART: usize = 4096;
 /// Peers online up to which a session is kept with each; above, with neighbours on the ring and peers in use only: 128
 /// sessions are 300 kB and a handshake in 4 s, which the smallest device minds no more than a larger network's part.
 pub const SESSIONS_KEPT: usize = 128;
-/// Candidate addresses of one peer that we heard from others (beside its own and the configured ones).
+/// Candidate addresses of one peer, of each kind of source but the configuration: where it was reached, what multicast,
+/// relays, itself through a server and other peers say. Eight are what a host with two networks has, twice over.
 pub const LEARNT_CANDIDATES: usize = 8;
 /// Pairs of peers that one node relays for: two networks of thirty devices each.
 pub const RELAY_CHANNELS: usize = 1024;
@@ -54,7 +62,8 @@ pub const RENDEZVOUS_SERVERS: usize = 8;
 pub const MEMBERS_TOLD: usize = 256;
 /// Handshakes that we answered and that have not yet proved to be alive.
 pub const HALF_OPEN: usize = 1024;
-/// Half-open handshakes of one source address: a LAN host has a few restarts at most, a flooder has thousands.
+/// Half-open handshakes of one source address that has not proved to receive there: a LAN host has a few restarts at most, a
+/// flooder has thousands. Who proves it has a share of the work instead.
 pub const HALF_OPEN_PER_SOURCE: usize = 16;
 /// Boot ids that a peer had before and may not have again: an old recording must not revive an old life.
 pub const PAST_BOOTS: usize = 8;

@@ -153,9 +153,11 @@ pub enum Event {
     Browse,
     /// Stop browsing.
     StopBrowse,
-    /// What outlives this run changed: see [`Node::known_peers`](super::Node::known_peers) and
-    /// [`Node::proved_servers`](super::Node::proved_servers).
+    /// Write the peers that outlive this run: see [`Node::known_peers`](super::Node::known_peers). It comes at a pace that a
+    /// memory card stands; at the end they are written once more.
     Remember,
+    /// Write the keys of rendezvous servers: see [`Node::proved_servers`](super::Node::proved_servers).
+    RememberServers,
     /// Look this rendezvous server's name up, and answer with
     /// [`Node::handle_server_addrs`](super::Node::handle_server_addrs) whenever that brings something.
     Resolve(String),

@@ -34,6 +34,19 @@ pub(crate) struct Delivery {
     topics_asked: Option<Instant>,
 }
 
+/// The last numbers that were given to messages, with a report and without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Numbered {
+    tracked: u64,
+    untracked: u64,
+}
+
+impl Numbered {
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self { tracked: self.tracked.max(other.tracked), untracked: self.untracked.max(other.untracked) }
+    }
+}
+
 /// What has its turn.
 #[derive(Debug)]
 pub(crate) enum Item {
@@ -110,6 +123,15 @@ enum Step {
 /// A piece is not worth its header below this.
 const PIECE_MIN: usize = 200;
 impl Delivery {
+    pub(crate) const fn numbered(&self) -> Numbered {
+        Numbered { tracked: self.last_number, untracked: self.last_untracked }
+    }
+
+    /// Messages get higher numbers than these.
+    pub(crate) const fn number_after(&mut self, numbered: Numbered) {
+        (self.last_number, self.last_untracked) = (numbered.tracked, numbered.untracked);
+    }
+
     /// Whether nothing is on its way to the peer.
     pub(crate) fn is_empty(&self) -> bool {
         self.turns.is_empty() && self.in_flight.is_empty()

@@ -138,7 +138,7 @@ impl Node {
                 let known = self.peers.get(&from).is_some_and(|peer| peer.name == name);
                 if !known {
                     self.peers.admit(from, Some(&name));
-                    self.events.push_back(crate::core::api::Event::Remember);
+                    self.remember();
                     self.presence_changed(from);
                 } else {
                     self.peers.admit(from, Some(&name));

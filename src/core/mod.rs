@@ -45,12 +45,14 @@ mod members;
 mod messages;
 mod names;
 mod network;
+mod origin;
 mod outbox;
 mod pace;
 mod path_mtu;
 mod paths;
 mod peers;
 mod pings;
+mod pins;
 mod prospects;
 mod queue;
 mod reassembly;
@@ -58,9 +60,11 @@ mod receipts;
 mod registrations;
 mod relaying;
 mod relays;
+mod remember;
 mod rendezvous;
 mod requests;
 mod ring;
+mod room;
 mod second_port;
 mod sessions;
 mod status;
@@ -101,6 +105,7 @@ use self::pings::Pings;
 use self::prospects::Prospects;
 use self::relaying::Relaying;
 use self::relays::{Relays, is_relayed};
+use self::remember::Remembering;
 use self::rendezvous::Rendezvous;
 use self::requests::Publication;
 use self::timers::{Timer, Timers};
@@ -126,6 +131,7 @@ pub struct Node {
     clock: ClockText,
     links: Links,
     peers: Peers,
+    remembering: Remembering,
     handshakes: Handshakes,
     prospects: Prospects,
     duplicates: Duplicates,
@@ -191,6 +197,7 @@ impl Node {
             clock: ClockText::default(),
             links: Links::default(),
             peers: Peers::remembered(&config.known),
+            remembering: Remembering::new(&config.known, now),
             handshakes: Handshakes::new(random(&mut *rng)),
             prospects: Prospects::default(),
             duplicates: Duplicates::default(),
@@ -432,6 +439,7 @@ impl Node {
                 Timer::Punch => self.on_punch_timer(),
                 Timer::Whereabouts => self.tell_whereabouts(),
                 Timer::MappingLife => self.on_mapping_life_timer(),
+                Timer::Remember => self.on_remember_timer(),
                 Timer::Ask(token) => self.on_ask_timer(token),
             }
         }

@@ -141,6 +141,11 @@ impl Prospects {
         self.by_id.values().flat_map(|prospect| prospect.candidates.iter())
     }
 
+    /// When the oldest first message was made that still waits for its answer.
+    pub(super) fn oldest_key(&self) -> Option<Instant> {
+        self.by_id.values().filter_map(|prospect| Some(prospect.first_message.as_ref()?.made)).min()
+    }
+
     /// How many we seek because `teller` named them.
     pub(crate) fn told_by(&self, teller: NodeId) -> usize {
         self.by_id.values().filter(|prospect| prospect.teller == Some(teller)).count()

@@ -365,7 +365,7 @@ impl Node {
         }
         if server.time.is_none() {
             // Its key is proved now.
-            self.events.push_back(Event::Remember);
+            self.events.push_back(Event::RememberServers);
         }
         server.set_time(retry.time, now);
         let link = server.link_mut(family);

@@ -78,7 +78,7 @@ impl Node {
             }
             Op::Status => self.answer_status(client, id),
             Op::Ping { to, count, interval, timeout } => {
-                if let Some(peer) = self.resolve(client, id, to.as_str()) {
+                if let Some(peer) = self.addressee(client, id, to.as_str()) {
                     self.start_ping(client, id, peer, count, interval, timeout);
                 }
             }
@@ -109,6 +109,15 @@ impl Node {
             );
         }
         found
+    }
+
+    /// The same of somebody who is sent something: from now on it does not make room for strangers.
+    fn addressee(&mut self, client: ClientId, id: Option<RequestId>, to: &str) -> Option<NodeId> {
+        let found = self.resolve(client, id, to)?;
+        if found != self.id {
+            self.mean(found);
+        }
+        Some(found)
     }
 
     fn listen(&mut self, client: ClientId, id: Option<RequestId>, topic: Topic) {
@@ -148,7 +157,7 @@ impl Node {
         subject: &Subject<'_>,
         message: &Outgoing<'_>,
     ) {
-        let Some(peer) = self.resolve(client, id, to) else { return };
+        let Some(peer) = self.addressee(client, id, to) else { return };
         let mut sender = Sender { client, id, publication: None, ask: None };
         let payload = message.payload.as_bytes();
         let topic = subject.topic.as_str();

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tracing::{debug, info};
 
 use crate::core::Node;
-use crate::core::api::{Destination, Dropped, Event, Route};
+use crate::core::api::{Destination, Dropped, Route};
 use crate::core::handshakes::Owner;
 use crate::core::introductions::is_public;
+use crate::core::origin::Origin;
 use crate::core::paths::{COMPARE_AGAIN, PATH_HELD, Question, Source, WORTH_COMPARING};
 use crate::core::relays::is_relayed;
 use crate::core::ring::LET_GO;
@@ -64,7 +65,7 @@ impl Node {
         via: Route,
     ) -> bool {
         let index = established.index;
-        if self.peers.admit(id, name).is_none() {
+        if !self.make_room(id) || self.peers.admit(id, name).is_none() {
             self.handshakes.indices.remove(&index);
             return false;
         }
@@ -95,6 +96,7 @@ impl Node {
             let penalised = !path.is_way_of(&via) && peer.candidates.is_penalised(via, now);
             rank(via) <= rank(path) && !penalised || now.since(peer.path_heard) > PATH_STALE
         });
+        peer.origin = Some(Origin::of(via.remote.ip(), links));
         peer.met.get_or_insert(now);
         peer.heard = Some(now);
         peer.lost = None;
@@ -103,6 +105,7 @@ impl Node {
         peer.comparison = None;
         self.timers.clear(Timer::Lost(id));
         self.timers.set(Timer::Session(id), now + LET_GO);
+        self.end_previous(id);
         if better {
             self.take_path(id, via);
         }
@@ -140,6 +143,7 @@ impl Node {
             return;
         }
         debug!(peer = %id.short(), path = %via.remote, "path");
+        self.remember();
         self.choose_warm();
         self.path_changed(id);
         if kind_changed {
@@ -191,7 +195,7 @@ impl Node {
         if let Some(peer) = self.peers.get(&id) {
             debug!(peer = %id.short(), name = %peer.name, path = ?peer.path, "enter");
         }
-        self.events.push_back(Event::Remember);
+        self.remember();
         self.presence_changed(id);
         self.ring_changed();
         self.choose_warm();
@@ -202,7 +206,9 @@ impl Node {
 
     /// The peer is gone: its sessions are wiped, its apps are told.
     pub(crate) fn exit(&mut self, id: NodeId, reason: &'static str) {
+        let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.stayed = peer.has_stayed(now);
         let online = peer.path.take().is_some();
         peer.why = reason;
         peer.liveness = Default::default();
@@ -228,7 +234,7 @@ impl Node {
         if online {
             self.peers.recount(id);
             info!(peer = %id.short(), reason, "exit");
-            self.events.push_back(Event::Remember);
+            self.remember();
             self.forget_remote_topics(id);
             self.presence_changed(id);
             self.ring_changed();
@@ -462,8 +468,7 @@ impl Node {
 
     pub(crate) fn on_session_timer(&mut self, id: NodeId) {
         let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(current) = &peer.current else { return };
+        let Some(current) = self.peers.get(&id).and_then(|peer| peer.current.as_ref()) else { return };
         let (since, initiator) = (current.since, current.initiator);
         let age = now.since(since);
         if age >= LET_GO && !self.keeps_session(id) {
@@ -474,12 +479,35 @@ impl Node {
             return;
         }
         let renew_at = since + if initiator { RENEW_IDLE } else { RENEW_IDLE + RENEW_MARGIN };
-        if now >= renew_at {
+        if age < LET_GO {
+            self.timers.set(Timer::Session(id), since + LET_GO);
+        } else if now >= renew_at {
             self.seek(id, None, None);
             self.timers.set(Timer::Session(id), since + LIFE);
         } else {
             self.timers.set(Timer::Session(id), renew_at);
         }
+        self.end_previous(id);
+    }
+
+    /// Wipes the keys of the session before the current one when they are too old, now or in time.
+    fn end_previous(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some(gone) = peer.previous.take_if(|previous| now.since(previous.since) >= LIFE) {
+            self.handshakes.indices.remove(&gone.index);
+        }
+        if let Some(previous) = &peer.previous {
+            self.timers.set_sooner(Timer::Session(id), previous.since + LIFE);
+        }
+    }
+
+    /// The age of the oldest keys of any session that this node holds: they are wiped at 540 s.
+    pub(super) fn oldest_key(&self) -> Duration {
+        let of_peers = self.peers.iter().flat_map(|(_, peer)| [&peer.current, &peer.previous]);
+        let established = of_peers.flatten().map(|session| session.since);
+        let since = established.chain(self.handshakes.oldest()).chain(self.prospects.oldest_key()).min();
+        since.map_or(Duration::ZERO, |since| self.now.since(since))
     }
 
     /// Says goodbye to everyone and wipes all sessions.

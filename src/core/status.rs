@@ -1,14 +1,16 @@
-//! What the node says of itself: the list of peers, the status, and what the edge keeps on disk.
+//! What the node says of itself: the list of peers, and the status.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::core::Node;
-use crate::core::api::KnownPeer;
 use crate::core::clock_text::write_time;
 use crate::core::peers::{Peer, short_name};
+use crate::core::pins::Apart;
+use crate::core::room::MADE_ROOM;
 use crate::crypto::network::NetworkKind;
-use crate::id::{ClientId, NodeId, RequestId};
+use crate::id::{ClientId, NodeId, NodeName, RequestId};
 use crate::limits;
 use crate::wire::local::{
     Event, Health, HealthState, InterfaceInfo, PathInfo, PeerCounts, PeerInfo, PeerState, Status,
@@ -25,13 +27,11 @@ impl Node {
             let Some(listing) = known.listing() else { return };
             let (id, after) = (listing.id, listing.after);
             let met = self.peers.known_after(after).next();
-            let unmet = self.unmet_after(after);
-            let next = match (met, unmet) {
-                (Some((met, peer)), unmet) if unmet.is_none_or(|unmet| *met <= unmet) => {
-                    Some((*met, self.peer_info(*met, peer)))
-                }
-                (_, unmet) => unmet.map(|unmet| (unmet, self.unmet_info(unmet))),
-            };
+            let met = met.map(|(met, peer)| (*met, self.peer_info(*met, peer)));
+            let apart = self.peers.apart_after(after).next();
+            let apart = apart.map(|(id, name, apart)| (*id, self.apart_info(*id, name, apart)));
+            let unmet = self.unmet_after(after).map(|unmet| (unmet, self.unmet_info(unmet)));
+            let next = [met, apart, unmet].into_iter().flatten().min_by_key(|(id, _)| *id);
             let Some(known) = self.clients.get_mut(client) else { return };
             match next {
                 Some((peer, info)) => {
@@ -58,11 +58,7 @@ impl Node {
             via: self.relay_of(path.remote.ip()).map(|relay| relay.to_string()),
         });
         let heard = peer.heard.map(|heard| self.clock.since_1970(heard)).or(peer.seen_before);
-        let last_seen = heard.map(|heard| {
-            let mut text = String::new();
-            write_time(heard, &mut text);
-            text
-        });
+        let last_seen = heard.map(as_text);
         PeerInfo {
             id,
             name: Cow::Owned(peer.name.to_string()),
@@ -76,9 +72,20 @@ impl Node {
             rtt_us: peer.round_trip.smoothed().filter(|_| peer.is_online()).map(|rtt| rtt.as_micros() as u64),
             last_seen,
             topics: peer.topics.names().map(|topic| Cow::Owned(topic.to_string())).collect(),
-            conflict: !peer.pinned,
+            conflict: !self.peers.is_pinned(&id),
             old_secret: peer.is_online()
                 && self.config.network.before().is_some_and(|before| peer.network == Some(before.tag())),
+        }
+    }
+
+    /// Somebody of whom only the name is known any more.
+    fn apart_info(&self, id: NodeId, name: &NodeName, apart: &Apart) -> PeerInfo<'static> {
+        PeerInfo {
+            name: Cow::Owned(name.to_string()),
+            state: PeerState::Offline,
+            why: Some(Cow::Borrowed(MADE_ROOM)),
+            last_seen: apart.last_seen.map(as_text),
+            ..self.unmet_info(id)
         }
     }
 
@@ -134,6 +141,7 @@ impl Node {
                 PeerState::Offline => peers.offline += 1,
             }
         }
+        peers.offline += self.peers.count_apart() as u64;
         let network = self.config.network.current();
         Status {
             v: 1,
@@ -175,6 +183,7 @@ impl Node {
         let sessions = self.peers.iter().filter(|(_, peer)| peer.current.is_some()).count();
         counters.extend([
             ("sessions".into(), sessions as u64),
+            ("oldest-session-key-seconds".into(), self.oldest_key().as_secs()),
             ("odd-records".into(), self.odd_records),
             ("unheard-messages".into(), self.unheard),
             ("partial-message-bytes".into(), self.reassembled as u64),
@@ -201,24 +210,20 @@ impl Node {
             checks.push(Health {
                 check: "peers".into(),
                 state: HealthState::Warn,
-                why: format!("{} peers are known, and no more are remembered", limits::PEERS).into(),
-                fix: "make several networks of it".into(),
+                why: format!(
+                    "{} peers are known: for each new one another makes room that no app here ever addressed",
+                    limits::PEERS
+                )
+                .into(),
+                fix: "make several networks of it; if these are strangers, a private one".into(),
             });
         }
         checks
     }
+}
 
-    /// The peers to be remembered on disk.
-    pub fn known_peers(&self) -> Vec<KnownPeer> {
-        let known = |(id, peer): (&NodeId, &Peer)| KnownPeer {
-            id: *id,
-            name: peer.name.clone(),
-            pinned: peer.pinned,
-            addrs: peer.candidates.proved().collect(),
-            last_seen: peer.heard.map(|heard| self.clock.since_1970(heard)).or(peer.seen_before),
-        };
-        // Who came for a moment is not worth a place on disk, nor a name.
-        let stays = |(_, peer): &(&NodeId, &Peer)| peer.is_friend() || peer.is_online();
-        self.peers.known().filter(stays).map(known).collect()
-    }
+fn as_text(since_1970: Duration) -> String {
+    let mut text = String::new();
+    write_time(since_1970, &mut text);
+    text
 }

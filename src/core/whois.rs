@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use crate::core::api::{Destination, Dropped, Route};
+use crate::core::fair::FairPace;
+use crate::core::origin::Origin;
 use crate::core::paths::Source;
 use crate::core::prospects::{ATTEMPTS, RETRY};
 use crate::core::timers::Timer;
@@ -15,14 +17,24 @@ use crate::wire::packet::size;
 
 /// Whois questions that were answered or are our own; a repeated one gets silence.
 const WHOIS_REMEMBERED: usize = 1024;
-/// Whois answers a second.
-const WHOIS_A_SECOND: u32 = 100;
+/// Whois answers a second, and at once: each origin has its part of them.
+const WHOIS_A_SECOND: usize = 100;
+/// Origins whose part is remembered.
+const ORIGINS: usize = 10 * WHOIS_A_SECOND;
 
 /// What was asked, and what was answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Whois {
+    pace: FairPace<Origin>,
     asked: BTreeMap<SocketAddr, Question>,
     seen: VecDeque<[u8; size::NONCE]>,
+}
+
+impl Default for Whois {
+    fn default() -> Self {
+        let pace = FairPace::new(WHOIS_A_SECOND, WHOIS_A_SECOND, ORIGINS);
+        Self { pace, asked: BTreeMap::new(), seen: VecDeque::new() }
+    }
 }
 
 impl Whois {
@@ -88,11 +100,10 @@ impl Node {
         if self.handshakes.whois.seen.contains(&nonce) {
             return Err(Dropped::Replayed);
         }
-        let this_second = self.handshakes.count_this_second(self.now);
-        if this_second.2 >= WHOIS_A_SECOND {
+        let origin = Origin::of(via.remote.ip(), &self.links);
+        if !self.handshakes.whois.pace.take(origin, 1, self.now) {
             return Err(Dropped::OverLimit);
         }
-        this_second.2 += 1;
         self.handshakes.whois.remember(nonce);
         let answer = self.config.network.of(network).answer_whois(&nonce, &self.id, random(&mut *self.rng));
         self.outbox.push(Destination::One(via), &answer);

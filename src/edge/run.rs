@@ -106,6 +106,7 @@ impl Daemon {
         let (server_pins, pins_health) = ServerPins::load(state.path());
         let peer_file = PeerFile::new(state.path());
         let (known, peers_health) = peer_file.load();
+        let remembering = Remembering::new(peer_file, &known);
         let listener = Listener::open(settings.socket.as_deref())?;
         // Bound before anything is announced: who hears of us may write at once.
         let mut udp = Udp::bind(&settings.bind, settings.port)?;
@@ -163,7 +164,7 @@ impl Daemon {
             static_peers: StaticPeers::new(settings.peers),
             server_names: ServerNames::new(),
             port_mapping,
-            remembering: Remembering::new(peer_file),
+            remembering,
             state,
             network,
             server_pins,
@@ -360,8 +361,8 @@ impl Daemon {
             Event::OpenPort(port) => self.udp.open(port),
             Event::ClosePort(port) => self.udp.close(port),
             Event::Resolve(server) => self.server_names.look_up(server),
-            Event::Remember => {
-                self.remembering.changed();
+            Event::Remember => self.remembering.changed(),
+            Event::RememberServers => {
                 self.server_pins.keep(&self.node.known_servers(), self.node.proved_servers());
             }
             Event::Network { client, id, change } => {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
-/// Bytes of the largest file that we read: 4096 peers with ten addresses each stay below it.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of the largest file that we read: 4096 peers with ten addresses each and the names of as many others stay below it.
+const FILE_BYTES_MAX: u64 = 8 << 20;
 
 const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 

@@ -87,6 +87,8 @@ pub struct Host {
     pub sent_bytes: u64,
     /// How often it woke because something was due.
     pub woken: u64,
+    /// How often it had its peers written on disk.
+    pub remembered: u64,
     /// It sleeps: nothing reaches it, and it does nothing.
     pub asleep: bool,
 }
@@ -224,6 +226,7 @@ impl World {
             sent_packets: 0,
             sent_bytes: 0,
             woken: 0,
+            remembered: 0,
             asleep: false,
         });
         id
@@ -516,7 +519,8 @@ impl World {
                 let on_battery = self.hosts[host].on_battery;
                 self.hosts[host].node.as_mut().unwrap().handle_battery(on_battery, now);
             }
-            Event::Remember | Event::Network { .. } | Event::Invite { .. } | Event::Reload { .. } => {}
+            Event::Remember => self.hosts[host].remembered += 1,
+            Event::RememberServers | Event::Network { .. } | Event::Invite { .. } | Event::Reload { .. } => {}
         }
     }
 

@@ -149,7 +149,7 @@ impl Rig {
         while let Some(event) = self.node.poll_event() {
             self.on_event(event);
         }
-        assert!(self.node.known_peers().len() <= limits::PEERS);
+        assert!(self.node.known_peers().len() <= limits::PEERS + limits::PINS_APART);
         sent
     }
 
@@ -178,7 +178,12 @@ impl Rig {
                 let addr = name.parse().unwrap();
                 self.node.handle_server_addrs(&name, &[addr], self.now);
             }
-            Event::Withdraw | Event::Browse | Event::StopBrowse | Event::Remember | Event::AskBattery => {}
+            Event::Withdraw
+            | Event::Browse
+            | Event::StopBrowse
+            | Event::Remember
+            | Event::RememberServers
+            | Event::AskBattery => {}
             Event::OpenPort(port) => assert!(self.ports.insert(port)),
             Event::ClosePort(port) => assert!(self.ports.remove(&port)),
         }
