@@ -155,6 +155,7 @@ impl Pair {
                 index: 2,
                 addr: addr(which).ip(),
                 prefix: 24,
+                point_to_point: false,
                 wireless: false,
                 mtu: None,
             };
@@ -238,7 +239,7 @@ impl Pair {
             for datagram in self.buffer.chunks(transmit.segment_bytes) {
                 let is_for_us = match transmit.to {
                     Destination::One(route) => route.remote == addr(1 - which),
-                    Destination::Everyone => true,
+                    Destination::Everyone | Destination::Groups => true,
                 };
                 if is_for_us {
                     let mut copy = self.spare.pop().unwrap_or_default();

@@ -62,6 +62,8 @@ pub enum Destination {
     One(Route),
     /// To all who listen on port [`HELLO_PORT`] of every network that we are on.
     Everyone,
+    /// The same by multicast alone, without a broadcast.
+    Groups,
 }
 
 /// The UDP port on which every daemon of a host hears hellos.
@@ -89,6 +91,8 @@ pub struct InterfaceAddr {
     pub addr: IpAddr,
     /// How many leading bits the addresses of its link share.
     pub prefix: u8,
+    /// Its link has one other end, and nobody is found there by multicast as a rule: a tunnel.
+    pub point_to_point: bool,
     /// Its link is Wi-Fi.
     pub wireless: bool,
     /// Bytes of the largest packet that its link takes, if that is known.
@@ -151,6 +155,8 @@ pub enum Event {
     Withdraw,
     /// Start browsing, or start again at the fast end of the schedule.
     Browse,
+    /// Start browsing, and ask only those who are on other hosts, if that can be: a hello reaches who is on this one.
+    Ask,
     /// Stop browsing.
     StopBrowse,
     /// What outlives this run changed: see [`Node::known_peers`](super::Node::known_peers) and

@@ -132,7 +132,7 @@ impl Node {
             }
         }
         checks.extend(
-            [self.check_interfaces(), self.check_multicast(checks), self.check_answers()]
+            [self.check_interfaces(), self.check_links(), self.check_multicast(checks), self.check_answers()]
                 .into_iter()
                 .flatten(),
         );
@@ -162,6 +162,23 @@ impl Node {
             why: "no interface that is used has an address, so only nodes on this machine are found by themselves".into(),
             fix: "connect this machine to a network; an interface that is left out for its name, as wg0, is used with \
                   --interface (ip -brief address shows their names); or name peers with --peer"
+                .into(),
+        })
+    }
+
+    /// While nobody is here: the interfaces on which nobody is found by itself.
+    fn check_links(&self) -> Option<Health<'static>> {
+        let lonely = self.links.without_neighbours();
+        self.looked_in_vain().filter(|_| !lonely.is_empty()).map(|_| Health {
+            check: "links".into(),
+            state: HealthState::Warn,
+            why: format!(
+                "nobody can be found by multicast on {}: such a link, point-to-point or with an address of one host \
+                 only (/32), has no neighbours",
+                lonely.join(", ")
+            )
+            .into(),
+            fix: "name a peer at the other end with --peer ADDRESS:PORT, or give the interface the prefix of its network"
                 .into(),
         })
     }
@@ -223,6 +240,16 @@ impl Links {
             None => self.of_link(addr.ip()),
         };
         own.map(|own| own.name.as_str())
+    }
+
+    /// The names of our interfaces, loopback aside, on which there is no network that others share.
+    fn without_neighbours(&self) -> Vec<&str> {
+        let mut shared: BTreeMap<&str, bool> = BTreeMap::new();
+        for own in self.addrs().iter().filter(|own| !own.addr.is_loopback()) {
+            let hosts = if own.addr.is_ipv4() { 32 } else { 128 };
+            *shared.entry(&own.name).or_default() |= !own.point_to_point && own.prefix < hosts;
+        }
+        shared.into_iter().filter(|(_, shared)| !shared).map(|(name, _)| name).collect()
     }
 
     fn is_loopback(&self, interface: &str) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! Whatever is heard here is a hint: it makes us send a first message, and nothing else. Whoever hears first acts, so
 //! one direction of multicast is enough. A start, a changed network and a lost session are kicks: each greets everyone
-//! four times within 1.4 s and browses for a few seconds; then the LAN is quiet again.
+//! four times within 1.4 s and browses for a few seconds. Whom that does not find is looked for on and on, ever more
+//! seldom (`looking.rs`); when nobody is missed the LAN is quiet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -33,6 +34,8 @@ const HELLO_STEPS: [Duration; 3] =
 const KICK_GAP: Duration = Duration::from_millis(1500);
 /// How long a kick browses: until the third query of the schedule of RFC 6762, 5.2.
 const BROWSE: Duration = Duration::from_secs(5);
+/// How long we browse for one question: the second one of that schedule is due a second after the first.
+const BROWSE_BRIEFLY: Duration = Duration::from_millis(900);
 /// How often we browse without a reason, times half the number of peers: on the whole LAN about once in this time.
 const BROWSE_AGAIN: Duration = Duration::from_secs(600);
 /// Introductions in one record: 20 addresses fit one datagram.
@@ -59,7 +62,9 @@ const IGNORED: Duration = Duration::from_secs(600);
 pub(crate) struct Lan {
     hellos_left: usize,
     kicked: Option<Instant>,
-    browsing: bool,
+    browsing: Option<Browse>,
+    /// When we browse again without a reason.
+    browse_again: Instant,
     static_peers: Vec<SocketAddr>,
     /// The nonces of our last hellos: networks send them back.
     greeted: VecDeque<[u8; size::NONCE]>,
@@ -74,13 +79,23 @@ impl Default for Lan {
         Self {
             hellos_left: 0,
             kicked: None,
-            browsing: false,
+            browsing: None,
+            browse_again: Instant::default(),
             static_peers: Vec::new(),
             greeted: VecDeque::new(),
             seen: BTreeMap::new(),
             introductions: Pace::new(INTRODUCTIONS_BURST, INTRODUCTIONS_A_SECOND),
         }
     }
+}
+
+/// For how long we browse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Browse {
+    /// All who are here have the time to answer.
+    Long,
+    /// One question: what comes is a hint, and what does not come says nothing.
+    Brief,
 }
 
 /// A difference between whom a peer knows and whom we know.
@@ -169,24 +184,29 @@ impl Node {
         if self.config.mdns {
             self.browse();
         }
+        self.ask_configured_anew();
+        self.look_anew();
     }
 
     fn browse(&mut self) {
-        self.lan.browsing = true;
+        self.lan.browsing = Some(Browse::Long);
         self.note_browse_began();
         self.events.push_back(Event::Browse);
         self.timers.set(Timer::Browse, self.now + BROWSE);
     }
 
-    fn greet(&mut self) {
-        let nonce = self.random();
-        if self.lan.greeted.len() > HELLO_STEPS.len() {
-            self.lan.greeted.pop_front();
+    /// Asks once by multicast DNS, unless we browse anyway.
+    pub(super) fn browse_briefly(&mut self) {
+        if self.lan.browsing.is_none() {
+            self.lan.browsing = Some(Browse::Brief);
+            // Our own answer to our question would cost as much as the question.
+            self.events.push_back(if self.config.hello { Event::Ask } else { Event::Browse });
+            self.timers.set(Timer::Browse, self.now + BROWSE_BRIEFLY);
         }
-        self.lan.greeted.push_back(nonce);
-        let port = self.port();
-        let hello = self.config.network.current().seal_hello(&self.id, nonce, port);
-        self.outbox.push(Destination::Everyone, &hello);
+    }
+
+    fn greet(&mut self) {
+        self.say_hello(Destination::Everyone);
         let step = HELLO_STEPS.len() - self.lan.hellos_left.min(HELLO_STEPS.len());
         if let Some(pause) = HELLO_STEPS.get(step) {
             self.lan.hellos_left -= 1;
@@ -194,22 +214,41 @@ impl Node {
         }
     }
 
+    pub(super) fn say_hello(&mut self, to: Destination) {
+        let nonce = self.random();
+        if self.lan.greeted.len() > HELLO_STEPS.len() {
+            self.lan.greeted.pop_front();
+        }
+        self.lan.greeted.push_back(nonce);
+        let port = self.port();
+        let hello = self.config.network.current().seal_hello(&self.id, nonce, port);
+        self.outbox.push(to, &hello);
+    }
+
     pub(crate) fn on_hello_timer(&mut self) {
         self.greet();
     }
 
     pub(crate) fn on_browse_timer(&mut self) {
-        if self.lan.browsing {
-            self.lan.browsing = false;
+        let Some(browse) = self.lan.browsing.take() else {
+            // Who is alone asks with each look.
+            return if self.is_alone() { self.browse_later() } else { self.browse() };
+        };
+        self.events.push_back(Event::StopBrowse);
+        if browse == Browse::Long {
             self.note_browse_ended();
-            self.events.push_back(Event::StopBrowse);
-            let (online, _) = self.peers.counts();
-            let factor = u32::try_from(online.div_ceil(2)).unwrap_or(u32::MAX).max(1);
-            let again = self.jittered(BROWSE_AGAIN * factor);
-            self.timers.set(Timer::Browse, self.now + again);
+            self.browse_later();
         } else {
-            self.browse();
+            let again = self.lan.browse_again.max(self.now + BROWSE_BRIEFLY);
+            self.timers.set(Timer::Browse, again);
         }
+    }
+
+    fn browse_later(&mut self) {
+        let (online, _) = self.peers.counts();
+        let factor = u32::try_from(online.div_ceil(2)).unwrap_or(u32::MAX).max(1);
+        self.lan.browse_again = self.now + self.jittered(BROWSE_AGAIN * factor);
+        self.timers.set(Timer::Browse, self.lan.browse_again);
     }
 
     /// Our addresses changed: everyone is to know, and what we used may not work any more.
@@ -327,6 +366,7 @@ impl Node {
         for addr in addrs {
             self.ask_whois(*addr);
         }
+        self.look_on();
     }
 
     /// The first thing that is told in a new session: who we are, whom we know, what we listen to.

@@ -30,6 +30,7 @@ mod encoder;
 mod extra_ports;
 mod fair;
 mod fates;
+mod first_messages;
 mod flight;
 mod frames;
 mod handshakes;
@@ -40,6 +41,7 @@ mod lan;
 mod leases;
 mod letters;
 mod liveness;
+mod looking;
 mod mapping_life;
 mod members;
 mod messages;
@@ -93,6 +95,7 @@ use self::handshakes::Handshakes;
 use self::heard::Heard;
 use self::introductions::Introductions;
 use self::lan::Lan;
+use self::looking::Looking;
 use self::mapping_life::MappingLife;
 use self::outbox::Outbox;
 use self::paths::Links;
@@ -131,6 +134,7 @@ pub struct Node {
     duplicates: Duplicates,
     copies: Copies,
     lan: Lan,
+    looking: Looking,
     heard: Heard,
     rendezvous: Rendezvous,
     introductions: Introductions,
@@ -196,6 +200,7 @@ impl Node {
             duplicates: Duplicates::default(),
             copies: Copies::default(),
             lan: Lan::default(),
+            looking: Looking::default(),
             heard: Heard::default(),
             rendezvous: Rendezvous::default(),
             introductions: Introductions::default(),
@@ -422,6 +427,7 @@ impl Node {
                 Timer::HalfOpen => self.on_half_open_timer(),
                 Timer::Cookie => self.on_cookie_timer(),
                 Timer::Hello => self.on_hello_timer(),
+                Timer::Look => self.on_look_timer(),
                 Timer::Browse => self.on_browse_timer(),
                 Timer::LookUp(server) => self.on_look_up_timer(server),
                 Timer::Hail(server, family) => self.on_hail_timer(server, family),

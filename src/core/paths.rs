@@ -356,6 +356,7 @@ mod tests {
             index: 2,
             addr: addr.parse().unwrap(),
             prefix,
+            point_to_point: false,
             wireless: name.starts_with("wl"),
             mtu: None,
         };

@@ -234,6 +234,7 @@ impl Node {
             self.ring_changed();
             self.stop_relaying(id);
             self.relay_left(id);
+            self.look_on();
             if self.is_awaited(id) {
                 self.seek(id, None, None);
             }

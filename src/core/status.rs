@@ -11,7 +11,7 @@ use crate::crypto::network::NetworkKind;
 use crate::id::{ClientId, NodeId, RequestId};
 use crate::limits;
 use crate::wire::local::{
-    Event, Health, HealthState, InterfaceInfo, PathInfo, PeerCounts, PeerInfo, PeerState, Status,
+    Event, Health, HealthState, InterfaceInfo, LookingInfo, PathInfo, PeerCounts, PeerInfo, PeerState, Status,
 };
 
 impl Node {
@@ -147,6 +147,9 @@ impl Node {
             interfaces: self.interfaces(),
             rendezvous: self.rendezvous_info(),
             peers,
+            looking: self
+                .looked_in_vain()
+                .map(|(time, tries)| LookingInfo { for_s: time.as_secs(), tries: tries.into() }),
             apps: self.clients.len() as u64,
             counters: self.counters(),
             health: self.checks(),

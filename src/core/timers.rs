@@ -45,6 +45,8 @@ pub(crate) enum Timer {
     Cookie,
     /// Greet everyone again.
     Hello,
+    /// Look on for whom we miss.
+    Look,
     /// Browse again, or stop.
     Browse,
     /// Look up the name of this rendezvous server.
@@ -90,6 +92,7 @@ impl Timer {
             Self::HalfOpen => "half-open",
             Self::Cookie => "cookie",
             Self::Hello => "hello",
+            Self::Look => "look",
             Self::Browse => "browse",
             Self::LookUp(_) => "look-up",
             Self::Hail(..) => "hail",

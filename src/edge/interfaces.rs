@@ -164,10 +164,11 @@ fn address(interface: Interface) -> InterfaceAddr {
         if_addrs::IfAddr::V4(addr) => addr.prefixlen,
         if_addrs::IfAddr::V6(addr) => addr.prefixlen,
     };
+    let point_to_point = interface.is_p2p();
     let wireless = is_wireless(&interface.name);
     let index = interface.index.unwrap_or(0);
     let mtu = mtu_of(&interface.name, index);
-    InterfaceAddr { addr: interface.ip(), index, name: interface.name, prefix, wireless, mtu }
+    InterfaceAddr { addr: interface.ip(), index, name: interface.name, prefix, point_to_point, wireless, mtu }
 }
 
 /// What the kernel says; nothing where it shows the interfaces of another namespace.

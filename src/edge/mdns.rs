@@ -14,7 +14,6 @@ use mdns_sd::{
     DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
     ServiceInfo, UnregisterStatus,
 };
-use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -43,7 +42,8 @@ const SECOND_GOODBYE: Duration = Duration::from_millis(150);
 
 /// Our multicast DNS responder and browser.
 pub struct Mdns {
-    daemon: ServiceDaemon,
+    /// None while the system does not give what it needs.
+    daemon: Option<ServiceDaemon>,
     /// Why the crate does without its port, or without that of one family: it takes it at its start or never.
     obstacle: Option<Health<'static>>,
     /// Looks since the last attempt to have the port.
@@ -56,6 +56,8 @@ pub struct Mdns {
     /// Answers when the first goodbye of the last one that was taken back is said.
     goodbye: Option<Receiver<UnregisterStatus>>,
     browse: bool,
+    /// What we send does not come to this host, and so not to our own responder either.
+    quiet: bool,
     /// The number of the browse that runs; an older one's end means nothing.
     browsing: Option<u64>,
     browses: u64,
@@ -76,11 +78,6 @@ pub enum MdnsEvent {
     Health(Health<'static>),
 }
 
-/// Why there is no multicast DNS.
-#[derive(Debug, Error)]
-#[error("multicast DNS cannot be started: {0}")]
-pub struct MdnsError(mdns_sd::Error);
-
 enum Heard {
     Sighting(Sighting),
     Failure(String),
@@ -100,21 +97,22 @@ enum Hearing {
 
 impl Mdns {
     /// Starts the responder. `probe`: look for name conflicts before an advert, which takes a second.
-    ///
-    /// # Errors
-    ///
-    /// The operating system gives no thread or descriptor. A taken port shows only later, as health.
-    pub fn start(filter: Arc<InterfaceFilter>, probe: bool) -> Result<Self, MdnsError> {
-        let obstacle = mdns_port::obstacle();
+    /// What stands in the way is told as health, and tried again.
+    pub fn start(filter: Arc<InterfaceFilter>, probe: bool) -> Self {
+        let mut obstacle = mdns_port::obstacle();
         let (sender, receiver) = mpsc::channel(EVENTS_QUEUED);
-        let daemon = responder(&filter, &sender).map_err(MdnsError)?;
+        let daemon = responder(&filter, &sender);
+        if let Err(error) = &daemon {
+            obstacle = Some(not_started(error));
+        }
+        let daemon = daemon.ok();
         if let Some(obstacle) = obstacle.clone() {
             warn(&obstacle);
             let _ = sender.try_send(Heard::Health(obstacle));
         }
         let mut tend = interval(TEND_INTERVAL);
         tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self {
+        Self {
             daemon,
             obstacle,
             looks: 0,
@@ -124,6 +122,7 @@ impl Mdns {
             registered: None,
             goodbye: None,
             browse: false,
+            quiet: false,
             browsing: None,
             browses: 0,
             sender,
@@ -131,7 +130,7 @@ impl Mdns {
             tend,
             alert: 0,
             hearing: Hearing::Unknown(0),
-        })
+        }
     }
 
     /// Advertises this in place of what was advertised before.
@@ -148,6 +147,18 @@ impl Mdns {
 
     /// Browses, from the fast end of the schedule on.
     pub fn browse(&mut self) {
+        self.set_quiet(false);
+        self.begin_browse();
+    }
+
+    /// Browses so that nobody on this host is asked: our own responder would answer, with as many packets. But not while
+    /// we wait for our own advert to come back.
+    pub fn ask(&mut self) {
+        self.set_quiet(self.hearing == Hearing::Yes);
+        self.begin_browse();
+    }
+
+    fn begin_browse(&mut self) {
         self.browse = true;
         self.browsing = None;
         self.attend();
@@ -159,11 +170,21 @@ impl Mdns {
         self.attend();
     }
 
+    fn set_quiet(&mut self, quiet: bool) {
+        let Some(daemon) = self.daemon.as_ref().filter(|_| self.quiet != quiet) else { return };
+        let set = daemon.set_multicast_loop_v4(!quiet).and_then(|()| daemon.set_multicast_loop_v6(!quiet));
+        match set {
+            Ok(()) => self.quiet = quiet,
+            Err(error) => tracing::debug!(reason = %error, "multicast DNS stays as it is on this host"),
+        }
+    }
+
     /// The addresses of this machine changed: the crate would only see that at its next look. A selection of nothing
     /// makes it look now.
     pub fn look(&mut self) {
-        let look = self.daemon.enable_interface(Vec::<IfKind>::new());
-        if let Err(error) = look.and_then(|()| self.daemon.set_ip_check_interval(LOOKS_OFTEN)) {
+        let Some(daemon) = &self.daemon else { return };
+        let look = daemon.enable_interface(Vec::<IfKind>::new());
+        if let Err(error) = look.and_then(|()| daemon.set_ip_check_interval(LOOKS_OFTEN)) {
             tracing::debug!(reason = %error, "multicast DNS looks at the addresses a little later");
         }
         self.alert = TENDS_AFTER_CHANGE;
@@ -209,7 +230,7 @@ impl Mdns {
         {
             thread::sleep(SECOND_GOODBYE);
         }
-        if let Ok(done) = self.daemon.shutdown() {
+        if let Some(Ok(done)) = self.daemon.map(|daemon| daemon.shutdown()) {
             let _ = done.recv_timeout(GOODBYE);
         }
     }
@@ -219,6 +240,7 @@ impl Mdns {
         self.alert > 0
             || self.obstacle.is_some()
             || self.browse != self.browsing.is_some()
+            || self.quiet && !self.browse
             || !self.is_registered()
             || self.is_listening_for_ourselves()
     }
@@ -229,7 +251,8 @@ impl Mdns {
 
     fn calm_down(&mut self) {
         // With the last one the crate has to take it; what it refuses is tried again.
-        if self.alert > 1 || self.alert == 1 && self.daemon.set_ip_check_interval(LOOKS_SELDOM).is_ok() {
+        let calmed = |daemon: &ServiceDaemon| daemon.set_ip_check_interval(LOOKS_SELDOM).is_ok();
+        if self.alert > 1 || self.alert == 1 && self.daemon.as_ref().is_none_or(calmed) {
             self.alert -= 1;
         }
     }
@@ -241,9 +264,14 @@ impl Mdns {
             Ok(()) | Err(mdns_sd::Error::Again) => {}
             Err(error) => tracing::debug!(reason = %error, "multicast DNS refused"),
         }
+        // Behind the command that ends the browse.
+        if !self.browse {
+            self.set_quiet(false);
+        }
     }
 
     fn attend_advert(&mut self) -> mdns_sd::Result<()> {
+        let Some(daemon) = &self.daemon else { return Err(mdns_sd::Error::Again) };
         if self.is_registered() {
             return Ok(());
         }
@@ -252,13 +280,13 @@ impl Mdns {
         if let Some((_, old)) = &self.registered
             && Some(old) != fullname.as_ref()
         {
-            self.goodbye = Some(self.daemon.unregister(old)?);
+            self.goodbye = Some(daemon.unregister(old)?);
             self.registered = None;
         }
         let (Some(advert), Some(info), Some(fullname)) = (self.advert.clone(), info, fullname) else {
             return Ok(());
         };
-        self.daemon.register(info)?;
+        daemon.register(info)?;
         self.registered = Some((advert, fullname));
         self.hearing = Hearing::Unknown(0);
         Ok(())
@@ -276,9 +304,10 @@ impl Mdns {
     }
 
     fn attend_browse(&mut self) -> mdns_sd::Result<()> {
+        let Some(daemon) = &self.daemon else { return Err(mdns_sd::Error::Again) };
         match (self.browse, self.browsing) {
             (true, None) => {
-                let events = self.daemon.browse(SERVICE)?;
+                let events = daemon.browse(SERVICE)?;
                 self.browses += 1;
                 self.browsing = Some(self.browses);
                 let (number, to_loop) = (self.browses, self.sender.clone());
@@ -290,7 +319,7 @@ impl Mdns {
                 Ok(())
             }
             (false, Some(_)) => {
-                self.daemon.stop_browse(SERVICE)?;
+                daemon.stop_browse(SERVICE)?;
                 self.browsing = None;
                 Ok(())
             }
@@ -311,8 +340,18 @@ impl Mdns {
             return None;
         }
         match responder(&self.filter, &self.sender) {
-            Ok(daemon) => drop(std::mem::replace(&mut self.daemon, daemon).shutdown()),
-            Err(error) => return Some(failing(&error.to_string())),
+            Ok(daemon) => {
+                self.quiet = false;
+                drop(self.daemon.replace(daemon).map(|before| before.shutdown()));
+            }
+            Err(error) => {
+                let obstacle = Some(not_started(&error));
+                if self.obstacle == obstacle {
+                    return None;
+                }
+                self.obstacle = obstacle;
+                return self.obstacle.clone().inspect(warn);
+            }
         }
         self.registered = None;
         self.browsing = None;
@@ -367,8 +406,20 @@ fn working() -> Health<'static> {
     }
 }
 
+/// How it is when the system gives no thread or descriptor.
+fn not_started(error: &mdns_sd::Error) -> Health<'static> {
+    Health {
+        check: "mdns".into(),
+        state: HealthState::Warn,
+        why: format!("multicast DNS cannot be started: {error}").into(),
+        fix: "raise the limits of this process for threads and open files; it is tried again every 5 s, and hellos, \
+              remembered addresses and --peer find peers meanwhile"
+            .into(),
+    }
+}
+
 /// How it is when there is none at all.
-pub fn failing(reason: &str) -> Health<'static> {
+fn failing(reason: &str) -> Health<'static> {
     let health = Health {
         check: "mdns".into(),
         state: HealthState::Warn,
@@ -500,8 +551,8 @@ mod tests {
     #[tokio::test]
     async fn two_daemons_of_one_host_see_each_other_come_and_go() {
         let filter = Arc::new(InterfaceFilter::default());
-        let mut left = Mdns::start(Arc::clone(&filter), false).unwrap();
-        let mut right = Mdns::start(filter, false).unwrap();
+        let mut left = Mdns::start(Arc::clone(&filter), false);
+        let mut right = Mdns::start(filter, false);
         left.browse();
         right.announce(advert(201, "küche.test"));
         let found = sighting(&mut left, |seen| matches!(seen, Sighting::Seen { port: 28201, .. })).await;
@@ -522,7 +573,7 @@ mod tests {
 
     #[tokio::test]
     async fn our_own_advert_that_comes_back_shows_that_multicast_works_and_nothing_is_left_to_look_at() {
-        let mut mdns = Mdns::start(Arc::new(InterfaceFilter::default()), false).unwrap();
+        let mut mdns = Mdns::start(Arc::new(InterfaceFilter::default()), false);
         mdns.browse();
         mdns.announce(advert(203, "self"));
         loop {

@@ -28,7 +28,7 @@ use crate::edge::keyfile::{StateDir, StateError};
 use crate::edge::listener::{ListenError, Listener};
 use crate::edge::local::Local;
 use crate::edge::log::Log;
-use crate::edge::mdns::{self, Mdns, MdnsEvent};
+use crate::edge::mdns::{Mdns, MdnsEvent};
 use crate::edge::network::Network;
 use crate::edge::peerfile::{self, PeerFile};
 use crate::edge::portmap::PortMapping;
@@ -141,9 +141,6 @@ impl Daemon {
             node.handle_health(udp.open_hellos());
         }
         let mdns = settings.mdns.then(|| Mdns::start(Arc::clone(&filter), settings.mdns_probe));
-        let mdns = mdns.and_then(|started| {
-            started.map_err(|error| node.handle_health(mdns::failing(&error.to_string()))).ok()
-        });
         let port = NonZeroU16::new(udp.port()).filter(|_| settings.port_mapping);
         let port_mapping = port.map(PortMapping::new);
         let mut interfaces = Interfaces::new(filter);
@@ -294,6 +291,10 @@ impl Daemon {
             self.port_mapping.iter().for_each(|mapping| mapping.set_interfaces(&addrs));
             busy = true;
         }
+        if let Poll::Ready(health) = self.udp.poll_hellos(cx) {
+            self.node.handle_health(health);
+            busy = true;
+        }
         if let Poll::Ready(found) = self.static_peers.poll(cx) {
             self.node.handle_static_peers(&found.addrs, now);
             self.node.handle_health(found.health());
@@ -380,6 +381,7 @@ impl Daemon {
             Event::Announce(advert) => self.with_mdns(|mdns| mdns.announce(advert)),
             Event::Withdraw => self.with_mdns(Mdns::withdraw),
             Event::Browse => self.with_mdns(Mdns::browse),
+            Event::Ask => self.with_mdns(Mdns::ask),
             Event::StopBrowse => self.with_mdns(Mdns::stop_browse),
         }
     }

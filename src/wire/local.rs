@@ -20,7 +20,8 @@ pub use event::{
 pub use reply_to::{BadReplyTo, ReplyTo};
 pub use request::{BadLine, NetworkOp, Op, Opening, Outgoing, Payload, Request, Subject, Text, WhenFull};
 pub use status::{
-    Health, HealthState, Hello, InterfaceInfo, NetworkInfo, PeerCounts, Reloaded, RendezvousInfo, Status,
+    Health, HealthState, Hello, InterfaceInfo, LookingInfo, NetworkInfo, PeerCounts, Reloaded,
+    RendezvousInfo, Status,
 };
 pub(crate) use text::text_or_data;
 

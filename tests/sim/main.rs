@@ -21,6 +21,7 @@ mod health;
 mod hostile;
 mod large;
 mod load;
+mod looking;
 mod meeting;
 mod neighbours;
 mod parting;

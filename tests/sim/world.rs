@@ -78,6 +78,8 @@ pub struct Host {
     pub birthday_punch: bool,
     advert: Option<Advert>,
     browsing: bool,
+    /// How often it began to browse.
+    pub browses: u64,
     known: Vec<KnownPeer>,
     wake: Option<Instant>,
     next_client: u64,
@@ -217,6 +219,7 @@ impl World {
             birthday_punch: true,
             advert: None,
             browsing: false,
+            browses: 0,
             known: Vec::new(),
             wake: None,
             next_client: 1,
@@ -288,6 +291,7 @@ impl World {
                 index,
                 addr: addr.ip(),
                 prefix: 22,
+                point_to_point: false,
                 wireless: false,
                 mtu: None,
             }
@@ -311,6 +315,27 @@ impl World {
     fn tell_links(&mut self, host: HostId) {
         let (links, now) = (self.links(host), self.now);
         self.with(host, |node| node.handle_interfaces(&links, now));
+    }
+
+    /// When `host` starts next it remembers so many who were never there.
+    pub fn remember_strangers(&mut self, host: HostId, count: u32) {
+        let now = self.now;
+        let strangers = (0..count).map(|n| {
+            let mut key = [0; 32];
+            self.rng.fill_bytes(&mut key);
+            KnownPeer {
+                id: Identity::from_secret(key).id(),
+                name: format!("gone-{n}").parse().unwrap(),
+                pinned: true,
+                addrs: vec![SocketAddr::new(Ipv4Addr::from(0x0a00_0100 + n % 0x200).into(), 28282)],
+                last_seen: Some(Duration::from_secs(1_700_000_000 + u64::from(n))),
+            }
+        });
+        let strangers: Vec<_> = strangers.collect();
+        self.with(host, |node| node.handle_shutdown(now));
+        self.put_off(host);
+        self.hosts[host].known = strangers;
+        self.start(host);
     }
 
     /// Power off: no goodbye.
@@ -497,8 +522,9 @@ impl World {
                 }
             }
             Event::Withdraw => self.hosts[host].advert = None,
-            Event::Browse => {
+            Event::Browse | Event::Ask => {
                 self.hosts[host].browsing = true;
+                self.hosts[host].browses += 1;
                 for other in 0..self.hosts.len() {
                     self.sight(host, other);
                 }
@@ -573,7 +599,7 @@ impl World {
             }
             match transmit.to {
                 Destination::One(route) => self.transmit_one(host, route, transmit.hops, datagram),
-                Destination::Everyone => {
+                Destination::Everyone | Destination::Groups => {
                     for to in 0..self.hosts.len() {
                         if to != host && self.hosts[to].hears {
                             self.fly(host, to, None, datagram, true);

@@ -83,6 +83,7 @@ impl Rig {
             index: 2,
             addr: ADDR.into(),
             prefix: 24,
+            point_to_point: false,
             wireless: false,
             mtu: None,
         };
@@ -178,7 +179,12 @@ impl Rig {
                 let addr = name.parse().unwrap();
                 self.node.handle_server_addrs(&name, &[addr], self.now);
             }
-            Event::Withdraw | Event::Browse | Event::StopBrowse | Event::Remember | Event::AskBattery => {}
+            Event::Withdraw
+            | Event::Browse
+            | Event::Ask
+            | Event::StopBrowse
+            | Event::Remember
+            | Event::AskBattery => {}
             Event::OpenPort(port) => assert!(self.ports.insert(port)),
             Event::ClosePort(port) => assert!(self.ports.remove(&port)),
         }
