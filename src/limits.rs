@@ -11,6 +11,9 @@ pub const SMALL_PAYLOAD_BYTES: usize = 1152;
 /// Bytes of the largest datagram we send: IPv6's minimum MTU of 1280 less its headers is 1232; 1200 leaves room for
 /// a tunnel or for a relay's four bytes.
 pub const DATAGRAM_BYTES: usize = 1200;
+/// Bytes of the smallest datagram that we go down to where a path carries no more: IPv4's hosts take packets of 576, less
+/// the headers. Nobody in a network can make them smaller by saying so.
+pub const SMALLEST_DATAGRAM_BYTES: usize = 548;
 /// Bytes of the largest datagram that we send where the path carries it: Ethernet's jumbo frames of 9000 less the headers.
 pub const LARGE_DATAGRAM_BYTES: usize = 8972;
 /// Bytes of the largest UDP datagram that can exist; the receive buffer holds one.
@@ -37,8 +40,9 @@ pub const PEERS: usize = 4096;
 /// Peers online up to which a session is kept with each; above, with neighbours on the ring and peers in use only: 128
 /// sessions are 300 kB and a handshake in 4 s, which the smallest device minds no more than a larger network's part.
 pub const SESSIONS_KEPT: usize = 128;
-/// Candidate addresses of one peer that we heard from others (beside its own and the configured ones).
-pub const LEARNT_CANDIDATES: usize = 8;
+/// Ways to one peer that are remembered beside the configured ones: with two interfaces at both ends of one network, an
+/// IPv4, a link-local and another IPv6 address at each.
+pub const LEARNT_CANDIDATES: usize = 12;
 /// Pairs of peers that one node relays for: two networks of thirty devices each.
 pub const RELAY_CHANNELS: usize = 1024;
 /// Of these, how many one peer may have asked for: it keeps no more sessions (see [`SESSIONS_KEPT`]).

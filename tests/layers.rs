@@ -5,11 +5,12 @@
 use std::path::Path;
 
 /// What only the edge may name.
-const OUTSIDE: [&str; 12] = [
+const OUTSIDE: [&str; 13] = [
     "tokio",
     "socket2",
     "mdns_sd",
     "quinn_udp",
+    "nix::",
     "std::net::UdpSocket",
     "std::fs",
     "std::thread",

@@ -76,6 +76,8 @@ pub struct Transmit {
     pub segment_bytes: usize,
     /// After how many routers they end; as far as the system sends by itself if that is not said.
     pub hops: Option<u8>,
+    /// They cannot be shorter: where a link takes less they may be cut up.
+    pub cut: bool,
 }
 
 /// One address of this machine on one interface.

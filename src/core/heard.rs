@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::Node;
-use crate::core::paths::Links;
+use crate::core::api::Route;
+use crate::core::links::Links;
 use crate::id::NodeId;
 use crate::limits;
 use crate::time::Instant;
@@ -159,10 +160,22 @@ impl Node {
         alone.then(|| Health {
             check: "interfaces".into(),
             state: HealthState::Warn,
-            why: "no interface that is used has an address, so only nodes on this machine are found by themselves".into(),
-            fix: "connect this machine to a network; an interface that is left out for its name, as wg0, is used with \
-                  --interface (ip -brief address shows their names); or name peers with --peer"
-                .into(),
+            why: format!(
+                "no interface that is used has an address, so only nodes on this machine are found by themselves{}",
+                match &self.links.left_out[..] {
+                    [] => String::new(),
+                    names => format!("; not used: {}", names.join(", ")),
+                }
+            )
+            .into(),
+            fix: match self.links.left_out.first() {
+                Some(name) => format!(
+                    "connect this machine to a network, or have an interface used that is not, as with --interface \
+                     {name}; or name peers with --peer"
+                ),
+                None => "connect this machine to a network; or name peers with --peer".to_owned(),
+            }
+            .into(),
         })
     }
 
@@ -214,15 +227,8 @@ fn peers(count: usize) -> String {
 impl Links {
     /// The name of our interface by which `addr` is reached on its link.
     fn interface(&self, addr: SocketAddr) -> Option<&str> {
-        let scope = match addr {
-            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Some(v6.scope_id()),
-            SocketAddr::V4(_) | SocketAddr::V6(_) => None,
-        };
-        let own = match scope {
-            Some(scope) => self.addrs().iter().find(|own| own.index == scope),
-            None => self.of_link(addr.ip()),
-        };
-        own.map(|own| own.name.as_str())
+        // Of several on one link it is the first, whichever the path takes.
+        self.of_link(Route::to(addr)).map(|own| own.name.as_str())
     }
 
     fn is_loopback(&self, interface: &str) -> bool {

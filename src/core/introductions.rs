@@ -156,9 +156,10 @@ impl Node {
         let addrs: Vec<_> = usable.take(CANDIDATES_MAX).collect();
         let now = self.now;
         self.ask_battery();
+        let ways: Vec<_> = addrs.into_iter().flat_map(|addr| self.links.ways(Route::to(addr))).collect();
         let Some(prospect) = self.prospect(network, id, None) else { return };
-        for addr in addrs.into_iter().rev() {
-            prospect.candidates.add(Route::to(addr), Source::Introduced);
+        for way in ways.into_iter().rev() {
+            prospect.candidates.add(way, Source::Introduced);
         }
         let begun = prospect.meeting.filter(|meeting| !meeting.is_over(now));
         let introduced = begun.and_then(|meeting| meeting.introduced);

@@ -37,6 +37,8 @@ const BROWSE: Duration = Duration::from_secs(5);
 const BROWSE_AGAIN: Duration = Duration::from_secs(600);
 /// Introductions in one record: 20 addresses fit one datagram.
 const INTRODUCTIONS: usize = 20;
+/// Bytes of one of them at most, in a record of them.
+const INTRODUCTION_BYTES: usize = 56;
 /// Peers introduced at once; a larger network is introduced by more than one peer.
 const INTRODUCED: usize = 128;
 /// Records of introductions that leave in a burst, and a second, to all peers together: when many nodes start at once,
@@ -217,12 +219,9 @@ impl Node {
         self.lan.kicked = None;
         let links = &self.links;
         for (_, peer) in self.peers.iter_mut() {
-            let gone = |local: IpAddr| !links.is_own(local);
-            if let Some(path) = &mut peer.path {
-                path.local = path.local.filter(|local| !gone(*local));
-            }
-            peer.candidates.forget_local(gone);
+            peer.candidates.follow(links);
         }
+        self.prospects.follow(links);
         if self.config.network.current().kind() == NetworkKind::Private {
             // The label and the nonce of the old network would link us to it.
             self.appear();
@@ -231,14 +230,16 @@ impl Node {
         }
         for id in self.peers.online() {
             let Some(peer) = self.peers.get(&id) else { continue };
-            if peer.liveness.is_suspect() {
+            let (is_suspect, path) = (peer.liveness.is_suspect(), peer.path);
+            if self.leave_lost_interface(id) || is_suspect {
                 // Perhaps it was our own network that was silent.
                 self.question(id, 0);
-            } else if let Some(path) = peer.path {
+            } else if let Some(path) = path {
                 // Also tells the peer where we are now.
                 self.ask(id, Route { local: None, ..path });
             }
         }
+        self.follow_mtu();
         self.seek_remembered();
         self.hail_all();
     }
@@ -256,12 +257,12 @@ impl Node {
             return Err(Dropped::ForeignAddress);
         }
         if id == self.id {
-            self.look_for_copy(Route::to(via.remote));
+            self.look_for_copy(Route { local: None, ..via });
             return Ok(());
         }
         // It came to the hello port: the answer leaves from the session's.
         self.note_heard(id, Channel::Hello, via.remote);
-        self.sighted(id, Route::to(via.remote), network);
+        self.sighted(id, Route { local: None, ..via }, network);
         Ok(())
     }
 
@@ -306,8 +307,16 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else {
             return self.seek_in(network, id, Some((route, Source::Seen)), None);
         };
-        let known = peer.candidates.iter().any(|candidate| candidate.route.is_way_of(&route));
-        peer.candidates.add(route, Source::Seen);
+        let mut new = Vec::new();
+        for way in self.links.ways(route) {
+            if !peer.candidates.iter().any(|candidate| candidate.route.is_way_of(&way)) {
+                new.push(way);
+            }
+            peer.candidates.add(way, Source::Seen);
+        }
+        let known = new.is_empty();
+        self.try_other_interfaces(id, new);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.is_online() {
             if peer.liveness.is_suspect() && peer.current.is_some() {
                 // Its next question may come too late, or never.
@@ -387,7 +396,9 @@ impl Node {
             entries.rotate_left(first as usize);
             entries.truncate(room);
         }
-        for chunk in entries.chunks(INTRODUCTIONS) {
+        let room = self.peers.get(&id).map_or(0, |peer| peer.datagram_bytes);
+        let fitting = (room.saturating_sub(size::DATA_OVERHEAD) / INTRODUCTION_BYTES).clamp(1, INTRODUCTIONS);
+        for chunk in entries.chunks(fitting) {
             self.lan.introductions.take(self.now);
             self.tell(id, &Record::Peers { entries: chunk.to_vec() });
         }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::Node;
-use crate::core::api::Route;
+use crate::core::api::{Destination, Route};
 use crate::core::introductions::is_public;
 use crate::core::mapping_life::UNKNOWN;
 use crate::core::paths::Question;
@@ -58,6 +58,8 @@ const WARM_TURN: Duration = Duration::from_secs(2);
 const KEPT_WARM: usize = 16;
 /// After this much silence the way to others of them may be forgotten.
 const GROWN_COLD: Duration = Duration::from_secs(20);
+/// From one showing of our interfaces to the next, however many peers are asked.
+const SHOW_AGAIN: Duration = Duration::from_secs(1);
 /// Questions remembered: those of a suspicion on all addresses.
 const OUTSTANDING: usize = 64;
 /// Who was heard this recently is there, whatever the network says: that is of who had the address before.
@@ -320,16 +322,40 @@ impl Node {
         {
             routes.push(path);
         }
+        let path = peer.path;
         for route in routes {
             self.ask(id, route);
         }
         if unanswered == 0 {
+            path.into_iter().for_each(|path| self.show_interfaces(path));
             self.seek_relay(id, None);
         }
         if unanswered == HANDSHAKE_WITH {
             self.seek(id, None, None);
         }
         self.timers.set(Timer::Liveness(id), now + Duration::from_millis(*pause));
+    }
+
+    /// Makes neighbours write to the right one of several interfaces that we have on the link of `path`. Linux answers
+    /// ARP for each of its addresses on each of its interfaces, so a neighbour may hold that of a dead one for those of
+    /// the others. What is sent to an address of ours by another interface is a question of ARP by that one, which all
+    /// hear; nobody gets the datagram.
+    fn show_interfaces(&mut self, path: Route) {
+        if path.remote.is_ipv6() || self.interfaces_shown.is_some_and(|at| self.now.since(at) < SHOW_AGAIN) {
+            return;
+        }
+        let addrs: Vec<_> = self.links.own_ends(path).collect();
+        if addrs.len() < 2 {
+            return;
+        }
+        self.interfaces_shown = Some(self.now);
+        let port = self.port();
+        for (at, (interface, local)) in addrs.iter().enumerate() {
+            let (_, other) = addrs[(at + 1) % addrs.len()];
+            let to =
+                Route { local: Some(*local), interface: Some(*interface), ..Route::to((other, port).into()) };
+            self.outbox.push(Destination::One(to), &[0]);
+        }
     }
 
     pub(crate) fn condemn(&mut self, id: NodeId) {

@@ -39,6 +39,7 @@ mod introductions;
 mod lan;
 mod leases;
 mod letters;
+mod links;
 mod liveness;
 mod mapping_life;
 mod members;
@@ -93,9 +94,9 @@ use self::handshakes::Handshakes;
 use self::heard::Heard;
 use self::introductions::Introductions;
 use self::lan::Lan;
+use self::links::Links;
 use self::mapping_life::MappingLife;
 use self::outbox::Outbox;
-use self::paths::Links;
 use self::peers::Peers;
 use self::pings::Pings;
 use self::prospects::Prospects;
@@ -176,6 +177,8 @@ pub struct Node {
     touched: Vec<ClientId>,
     /// Apps to which `Event::Output` was told and which have not been read since.
     told_output: BTreeSet<ClientId>,
+    /// When neighbours were shown last which interface of ours has which address.
+    interfaces_shown: Option<Instant>,
     /// Until when the ring asks more often.
     unsettled_until: Instant,
 }
@@ -228,6 +231,7 @@ impl Node {
             words: Words::default(),
             touched: Vec::new(),
             told_output: BTreeSet::new(),
+            interfaces_shown: None,
             unsettled_until: Instant::default(),
             config,
             identity,
@@ -262,6 +266,7 @@ impl Node {
     /// Says why it was dropped; nothing but a counter changed then.
     pub fn handle_datagram(&mut self, via: Route, datagram: &mut [u8], now: Instant) -> Result<(), Dropped> {
         self.advance(now);
+        let via = self.links.way_back(via);
         let outcome = if is_relayed(via.remote.ip()) {
             // Such addresses are names of our own, and no network's.
             Err(Dropped::ForeignAddress)
@@ -297,12 +302,24 @@ impl Node {
         self.suspect_at(remote);
     }
 
+    /// No packet of more than `mtu` bytes gets to `remote`; its port is zero where any may be meant. `here`: our own
+    /// system refused one, which is certain. Else somebody in the network says so, and anybody may say that.
+    pub fn handle_too_large(&mut self, remote: SocketAddr, mtu: u32, here: bool, now: Instant) {
+        self.advance(now);
+        self.on_too_large(remote, mtu, here);
+    }
+
     /// The machine's own addresses, complete, whenever they change.
     pub fn handle_interfaces(&mut self, addrs: &[InterfaceAddr], now: Instant) {
         self.advance(now);
         if self.links.replace(addrs) {
             self.on_links_changed();
         }
+    }
+
+    /// The interfaces that have an address and are not used, by name: told to who looks for the reason.
+    pub fn handle_left_out(&mut self, interfaces: &[String]) {
+        self.links.left_out = interfaces.to_vec();
     }
 
     /// The addresses of the configured peers, complete, whenever they are resolved anew.

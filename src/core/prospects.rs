@@ -13,6 +13,7 @@ use crate::core::Node;
 use crate::core::api::{Destination, Dropped, OwnPort, Route};
 use crate::core::handshakes::Owner;
 use crate::core::introductions::{Meeting, SCHEDULE};
+use crate::core::links::Links;
 use crate::core::pace::Pace;
 use crate::core::paths::{Candidate, Candidates, Source};
 use crate::core::relays::is_relayed;
@@ -120,6 +121,11 @@ impl Default for Prospects {
 }
 
 impl Prospects {
+    /// Our networks are these now.
+    pub(crate) fn follow(&mut self, links: &Links) {
+        self.by_id.values_mut().for_each(|prospect| prospect.candidates.follow(links));
+    }
+
     /// Whether we seek `peer`.
     pub(crate) fn seeks(&self, peer: &NodeId) -> bool {
         self.by_id.contains_key(peer)
@@ -195,13 +201,18 @@ impl Node {
             return self.meet(id, false);
         }
         let now = self.now;
-        let Some(prospect) = self.prospect(network, id, teller) else { return };
+        if self.prospect(network, id, teller).is_none() {
+            return;
+        }
+        let (links, Some(prospect)) = (&self.links, self.prospects.by_id.get_mut(&id)) else { return };
         let mut fresh = prospect.attempts == 0;
         if let Some((route, source)) = route {
-            fresh |= !prospect.candidates.iter().any(|candidate| candidate.route.is_way_of(&route));
+            let ways: Vec<_> = links.ways(route).collect();
+            let known = |way: &Route| prospect.candidates.iter().any(|known| known.route.is_way_of(way));
+            fresh |= !ways.iter().all(known);
             // Back-off must not make us deaf: a hint after a while says that the way may be open again.
             fresh |= prospect.last_sent.is_some_and(|sent| now.since(sent) >= ONE_ADDRESS);
-            prospect.candidates.add(route, source);
+            ways.into_iter().rev().for_each(|way| prospect.candidates.add(way, source));
             // A newly seen address is worth a new series.
             if fresh && source < Source::Hearsay {
                 prospect.attempts = 0;

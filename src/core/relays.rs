@@ -237,7 +237,7 @@ impl Node {
         }
         *bytes = wrapped;
         let segment_bytes = segment_bytes + size::RELAY_OVERHEAD;
-        Some(Transmit { to: Destination::One(path), segment_bytes, hops: None })
+        Some(Transmit { to: Destination::One(path), segment_bytes, hops: None, cut: false })
     }
 
     /// A packet that a relay passed on to us: as if it had come from the address that stands for the channel.

@@ -312,7 +312,7 @@ impl Node {
     }
 
     pub(super) fn send_to_server(&mut self, addr: SocketAddr, message: &[u8]) {
-        self.outbox.push(Destination::One(Route::to(addr)), message);
+        self.outbox.push_cut(Destination::One(Route::to(addr)), message);
     }
 
     /// A message of a rendezvous server, or of somebody who poses as one.

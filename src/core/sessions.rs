@@ -79,7 +79,7 @@ impl Node {
         for candidate in learnt.iter() {
             peer.candidates.add(candidate.route, candidate.source);
         }
-        peer.candidates.add(via, Source::Proved);
+        peer.candidates.add(links.own_end(via), Source::Proved);
         peer.boot = Some(boot);
         peer.network = Some(established.network);
         if let Some(counter) = counter {
@@ -91,7 +91,7 @@ impl Node {
         }
         let entered = !peer.is_online();
         let better = peer.path.is_none_or(|path| {
-            let rank = |route: Route| links.rank(route.remote.ip());
+            let rank = |route: Route| links.rank(route);
             let penalised = !path.is_way_of(&via) && peer.candidates.is_penalised(via, now);
             rank(via) <= rank(path) && !penalised || now.since(peer.path_heard) > PATH_STALE
         });
@@ -109,6 +109,9 @@ impl Node {
         if entered {
             self.entered(id);
         }
+        let routes =
+            self.peers.get(&id).map(|peer| peer.candidates.iter().map(|known| known.route).collect());
+        self.try_other_interfaces(id, routes.unwrap_or_default());
         if self.peers.get(&id).is_some_and(|peer| peer.is_near()) {
             self.met(id);
         }
@@ -119,12 +122,14 @@ impl Node {
     /// `id` is reached by `via` from now on.
     fn take_path(&mut self, id: NodeId, via: Route) {
         let kind = self.links.kind(via.remote.ip());
+        let via = self.links.own_end(via);
+        self.begin_mtu(id, via);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let before = peer.path.replace(via);
         let since = std::mem::replace(&mut peer.path_since, self.now);
         peer.round_trip = peer.candidates.round_trip(via);
         if let Some(before) = before
-            && self.links.rank(before.remote.ip()) < self.links.rank(via.remote.ip())
+            && self.links.rank(before) < self.links.rank(via)
         {
             peer.candidates.fell(before, since, self.now);
         }
@@ -357,7 +362,7 @@ impl Node {
         let links = &self.links;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let took = now.since(question.asked);
-        peer.candidates.add(via, Source::Proved);
+        peer.candidates.add(links.own_end(via), Source::Proved);
         let there = peer.candidates.sample(via, took);
         let Some(path) = peer.path else { return };
         if path.is_way_of(&via) {
@@ -371,7 +376,7 @@ impl Node {
             }
             return;
         }
-        let (new, old) = (links.rank(via.remote.ip()), links.rank(path.remote.ip()));
+        let (new, old) = (links.rank(via), links.rank(path));
         // A peer that moved is heard from where it is now, and no more from where it was.
         let silent = peer.path_heard <= question.asked;
         let better = match new.cmp(&old) {
@@ -400,10 +405,36 @@ impl Node {
         }
     }
 
+    /// Asks on those of `routes` that leave by another interface than the path, so that there is a second way before the
+    /// first one dies.
+    pub(super) fn try_other_interfaces(&mut self, id: NodeId, routes: Vec<Route>) {
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.current.is_some()) else { return };
+        let Some(path) = peer.path else { return };
+        for route in routes {
+            if route.interface().is_some() && route.interface() != path.interface() {
+                self.challenge(id, route);
+            }
+        }
+    }
+
+    /// Whether the interface is gone by which `id` was reached. Another way that is known takes its place at once.
+    pub(super) fn leave_lost_interface(&mut self, id: NodeId) -> bool {
+        let links = &self.links;
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let Some(path) = peer.path else { return false };
+        let lost = links.has_lost(path);
+        peer.path = Some(links.renewed(path));
+        let other = peer.candidates.best_beside(path, |route| links.rank(route));
+        if let Some(other) = other.filter(|other| lost && !links.has_lost(*other)) {
+            self.take_path(id, other);
+        }
+        lost
+    }
+
     /// The second way on which what is acknowledged goes too, while the path is in doubt.
     pub(super) fn other_way(&self, id: NodeId) -> Option<Route> {
         let peer = self.peers.get(&id).filter(|peer| peer.liveness.is_suspect())?;
-        peer.candidates.best_beside(peer.path?, |route| self.links.rank(route.remote.ip()))
+        peer.candidates.best_beside(peer.path?, |route| self.links.rank(route))
     }
 
     /// Asks on all ways to a peer in use how long they take, if its path is long and that was not asked lately.

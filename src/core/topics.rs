@@ -12,6 +12,7 @@ use crate::core::timers::Timer;
 use crate::id::{ClientId, NodeId, Topic, TopicNumber};
 use crate::limits;
 use crate::wire::message::{DISCARD, Record};
+use crate::wire::packet::size;
 
 /// From one telling to the next, while it is not confirmed.
 const RETRY: [Duration; 5] = [
@@ -25,6 +26,8 @@ const RETRY: [Duration; 5] = [
 const HANDSHAKE_WITH: usize = 4;
 /// Bytes of names in one record: with the numbers it stays well within a datagram.
 const CHUNK_BYTES: usize = 900;
+/// Bytes of such a record that are no names.
+const CHUNK_OVERHEAD: usize = 32;
 
 /// What the apps of this node listen to.
 #[derive(Debug, Default)]
@@ -117,14 +120,14 @@ impl LocalTopics {
         self.version
     }
 
-    /// What changed after `since`, as much as fits one datagram.
-    fn changes(&self, since: u64) -> (u64, Vec<(TopicNumber, &str)>, Vec<TopicNumber>) {
+    /// What changed after `since`, as much as fits `room`.
+    fn changes(&self, since: u64, room: usize) -> (u64, Vec<(TopicNumber, &str)>, Vec<TopicNumber>) {
         let mut changed: Vec<_> = self.by_name.iter().filter(|(_, entry)| entry.changed > since).collect();
         changed.sort_by_key(|(_, entry)| entry.changed);
         let (mut added, mut removed, mut bytes, mut upto) = (Vec::new(), Vec::new(), 0, self.version);
         for (topic, entry) in changed {
             let cost = topic.as_str().len() + 10;
-            if bytes + cost > CHUNK_BYTES {
+            if bytes + cost > room {
                 upto = entry.changed - 1;
                 break;
             }
@@ -207,6 +210,10 @@ impl Node {
         let floor = self.topics.floor;
         let version = self.topics.version();
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        // What was not answered may have been too large for the path.
+        let largest =
+            if peer.topics.retries > 1 { limits::SMALLEST_DATAGRAM_BYTES } else { peer.datagram_bytes };
+        let room = CHUNK_BYTES.min(largest - size::DATA_OVERHEAD - CHUNK_OVERHEAD);
         if since == 0 {
             peer.topics.cleared = floor;
         } else if since > version || since < floor && peer.topics.cleared < floor {
@@ -216,7 +223,7 @@ impl Node {
         }
         // The record borrows from the list, and telling needs the whole node: the list is put aside meanwhile.
         let topics = std::mem::take(&mut self.topics);
-        let (upto, added, removed) = topics.changes(since);
+        let (upto, added, removed) = topics.changes(since, room);
         self.tell(id, &Record::Topics { since, upto, added, removed });
         self.topics = topics;
     }
@@ -331,7 +338,7 @@ mod tests {
         }
         let (mut have, mut seen, mut pieces) = (0, Vec::new(), 0);
         while have < topics.version() {
-            let (upto, added, _) = topics.changes(have);
+            let (upto, added, _) = topics.changes(have, CHUNK_BYTES);
             assert!(upto > have);
             seen.extend(added.into_iter().map(|(_, name)| name.to_owned()));
             have = upto;

@@ -75,7 +75,9 @@ impl Node {
             let packet = self.config.network.of(question.network).ask_whois(nonce);
             // Thrown back at us it would draw an answer.
             self.handshakes.whois.remember(nonce);
-            self.outbox.push(Destination::One(Route::to(addr)), &packet);
+            for way in self.links.ways(Route::to(addr)) {
+                self.outbox.push(Destination::One(way), &packet);
+            }
         }
         let retry = self.jittered(step);
         self.timers.set(Timer::Whois(addr), self.now + retry);

@@ -29,6 +29,7 @@ mod remember;
 pub mod rendezvous;
 mod resolve;
 pub mod run;
+mod sender;
 pub mod serverkey;
 mod serverpins;
 mod socket;

@@ -38,7 +38,7 @@ use crate::edge::remember::Remembering;
 use crate::edge::resolve::{ServerNames, StaticPeers};
 use crate::edge::serverpins::ServerPins;
 use crate::edge::systemd::{Counts, ServiceManager};
-use crate::edge::udp::{Udp, UdpError};
+use crate::edge::udp::{Trouble, Udp, UdpError};
 use crate::time::Instant;
 use crate::wire::local::Reloaded;
 
@@ -149,6 +149,7 @@ impl Daemon {
         let mut interfaces = Interfaces::new(filter);
         if let Some(addrs) = interfaces.changed() {
             udp.set_interfaces(&addrs, interfaces.is_confined());
+            node.handle_left_out(interfaces.left_out());
             node.handle_interfaces(&addrs, clock.now());
             port_mapping.iter().for_each(|mapping| mapping.set_interfaces(&addrs));
         }
@@ -270,8 +271,11 @@ impl Daemon {
                 tracing::trace!(from = %route.remote, %reason, "a datagram was dropped");
             }
         });
-        let Poll::Ready(remote) = self.udp.poll_unreachable(cx) else { return received.is_ready() };
-        self.node.handle_unreachable(remote, now);
+        let Poll::Ready(trouble) = self.udp.poll_trouble(cx) else { return received.is_ready() };
+        match trouble {
+            Trouble::Unreachable(remote) => self.node.handle_unreachable(remote, now),
+            Trouble::TooLarge { remote, mtu, here } => self.node.handle_too_large(remote, mtu, here, now),
+        }
         true
     }
 
@@ -289,6 +293,7 @@ impl Daemon {
         }
         if let Poll::Ready(addrs) = self.interfaces.poll_changed(cx) {
             self.udp.set_interfaces(&addrs, self.interfaces.is_confined());
+            self.node.handle_left_out(self.interfaces.left_out());
             self.node.handle_interfaces(&addrs, now);
             self.with_mdns(Mdns::look);
             self.port_mapping.iter().for_each(|mapping| mapping.set_interfaces(&addrs));

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::task::{Context, Poll};
 
 use quinn_udp::RecvMeta;
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 use crate::core::{Destination, HELLO_PORT, InterfaceAddr, OwnPort, Route, Transmit};
 use crate::edge::config::DEFAULT_PORT;
+pub use crate::edge::sender::Trouble;
 use crate::edge::socket::{Purpose, Socket, Train};
 use crate::wire::local::{Health, HealthState};
 
@@ -179,7 +181,8 @@ impl Udp {
                 }
                 // To a group or to all: then the answer's source is the kernel's choice.
                 let local = meta.dst_ip.filter(|addr| self.own.contains(addr));
-                let route = Route { local, port, ..Route::to(meta.addr) };
+                let interface = NonZeroU32::new(index);
+                let route = Route { remote: meta.addr, local, interface, port };
                 for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
                     each(route, datagram);
                 }
@@ -188,11 +191,11 @@ impl Udp {
         any
     }
 
-    /// An address of which the network said that nobody can be reached there.
-    pub fn poll_unreachable(&mut self, cx: &mut Context<'_>) -> Poll<SocketAddr> {
+    /// What the network or the kernel answered to something that was sent.
+    pub fn poll_trouble(&mut self, cx: &mut Context<'_>) -> Poll<Trouble> {
         for socket in self.sessions.iter_mut().chain(self.extra.values_mut()) {
-            if let Poll::Ready(addr) = socket.poll_unreachable(cx) {
-                return Poll::Ready(addr);
+            if let Poll::Ready(trouble) = socket.poll_trouble(cx) {
+                return Poll::Ready(trouble);
             }
         }
         Poll::Pending
@@ -211,13 +214,7 @@ impl Udp {
                     tracing::debug!(to = %route.remote, "no socket for this way");
                     return Poll::Ready(());
                 };
-                let train = Train {
-                    to: route.remote,
-                    from: route.local,
-                    bytes,
-                    segment_bytes: transmit.segment_bytes,
-                    hops: transmit.hops,
-                };
+                let train = train_of(route, transmit, bytes);
                 std::task::ready!(socket.poll_send(cx, train, &mut self.sent));
                 self.sent = 0;
             }
@@ -225,13 +222,7 @@ impl Udp {
                 for interface in &self.interfaces {
                     for route in everyone_on(interface, self.hello_port) {
                         let Some(socket) = socket_for(&mut self.sessions, &route) else { continue };
-                        let train = Train {
-                            to: route.remote,
-                            from: route.local,
-                            bytes,
-                            segment_bytes: transmit.segment_bytes,
-                            hops: transmit.hops,
-                        };
+                        let train = train_of(route, transmit, bytes);
                         // One that finds a full socket is lost; it is said several times anyway.
                         let _ = socket.poll_send(cx, train, &mut 0);
                     }
@@ -239,6 +230,18 @@ impl Udp {
             }
         }
         Poll::Ready(())
+    }
+}
+
+const fn train_of<'a>(route: Route, transmit: &Transmit, bytes: &'a [u8]) -> Train<'a> {
+    Train {
+        to: route.remote,
+        from: route.local,
+        interface: route.interface,
+        bytes,
+        segment_bytes: transmit.segment_bytes,
+        hops: transmit.hops,
+        cut: transmit.cut,
     }
 }
 
@@ -284,10 +287,9 @@ fn socket_for<'a>(sockets: &'a mut [Socket], route: &Route) -> Option<&'a mut So
     sockets.get_mut(index)
 }
 
-/// The ways by which all who are on an interface's link are reached. The source address makes Linux choose the
-/// interface; IPv6 names it in the destination.
+/// The ways by which all who are on an interface's link are reached.
 fn everyone_on(interface: &InterfaceAddr, port: u16) -> impl Iterator<Item = Route> {
-    let local = Some(interface.addr);
+    let (local, index) = (Some(interface.addr), NonZeroU32::new(interface.index));
     let (group, broadcast) = match interface.addr {
         // Loopback has no multicast, and only link-local IPv6 is needed for a link.
         IpAddr::V4(addr) => {
@@ -299,7 +301,11 @@ fn everyone_on(interface: &InterfaceAddr, port: u16) -> impl Iterator<Item = Rou
         IpAddr::V6(_) => (None, None),
     };
     let broadcast = broadcast.map(|addr| SocketAddr::new(addr, port));
-    group.into_iter().chain(broadcast).map(move |remote| Route { local, ..Route::to(remote) })
+    group.into_iter().chain(broadcast).map(move |remote| Route {
+        local,
+        interface: index,
+        ..Route::to(remote)
+    })
 }
 
 /// The address of all hosts of a subnet; there is none where a link has two ends only (RFC 3021).
@@ -328,7 +334,7 @@ mod tests {
     }
 
     async fn say(udp: &mut Udp, to: Destination, bytes: &[u8]) {
-        let transmit = Transmit { to, segment_bytes: bytes.len(), hops: None };
+        let transmit = Transmit { to, segment_bytes: bytes.len(), hops: None, cut: false };
         poll_fn(|cx| udp.poll_send(cx, &transmit, bytes)).await;
     }
 

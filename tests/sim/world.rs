@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use atonce::core::{
@@ -110,9 +111,17 @@ impl Host {
         self.cards().any(usual).then_some(OwnPort::USUAL).or_else(|| extra().copied())
     }
 
-    /// Its address in a segment.
-    fn addr_in(&self, segment: usize) -> Option<SocketAddr> {
-        self.cards().find(|card| card.1 == segment).map(|card| card.0)
+    /// Its address in a segment: of the card that is named, or of the first one there.
+    fn addr_in(&self, segment: usize, card: Option<usize>) -> Option<SocketAddr> {
+        let wanted = |(number, known): &(usize, (SocketAddr, usize))| {
+            known.1 == segment && card.is_none_or(|card| card == *number)
+        };
+        self.cards().enumerate().find(wanted).map(|(_, card)| card.0)
+    }
+
+    /// The number of the card that has an address.
+    fn card_at(&self, addr: SocketAddr) -> usize {
+        self.cards().position(|card| card.0 == addr).unwrap_or(0)
     }
 }
 
@@ -146,6 +155,13 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub weather: Weather,
     pub cut: BTreeSet<(HostId, HostId)>,
+    /// Network cards that nothing leaves, and those that nothing gets to; their hosts see nothing of that.
+    pub mute: BTreeSet<(HostId, usize)>,
+    pub deaf: BTreeSet<(HostId, usize)>,
+    /// Bytes of the largest datagram that passes from one host to another; longer ones vanish without a word.
+    pub narrow: BTreeMap<(HostId, HostId), usize>,
+    /// Those without a cable: their hosts know.
+    pulled: BTreeSet<(HostId, usize)>,
     rng: ChaCha20Rng,
     seed: u64,
     flying: BTreeMap<(Instant, u64), Flying>,
@@ -171,6 +187,10 @@ impl World {
             hosts: Vec::new(),
             weather: Weather::FINE,
             cut: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            deaf: BTreeSet::new(),
+            narrow: BTreeMap::new(),
+            pulled: BTreeSet::new(),
             rng: ChaCha20Rng::seed_from_u64(seed),
             seed,
             flying: BTreeMap::new(),
@@ -280,9 +300,8 @@ impl World {
     }
 
     fn links(&self, host: HostId) -> Vec<InterfaceAddr> {
-        let card = |(addr, segment): (SocketAddr, usize)| {
-            let main = segment == self.hosts[host].segment;
-            let (name, index) = if main { ("eth0", 2) } else { ("eth1", 3) };
+        let card = |(number, (addr, _)): (usize, (SocketAddr, usize))| {
+            let (name, index) = if number == 0 { ("eth0", 2) } else { ("eth1", 3) };
             InterfaceAddr {
                 name: name.into(),
                 index,
@@ -292,13 +311,32 @@ impl World {
                 mtu: None,
             }
         };
-        self.hosts[host].cards().map(card).collect()
+        let cards = self.hosts[host].cards().enumerate();
+        cards.filter(|(number, _)| !self.pulled.contains(&(host, *number))).map(card).collect()
     }
 
     /// `host` gets a second network card.
     pub fn plug(&mut self, host: HostId, segment: u8) {
         let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, segment, 0, 0)) + host as u32 + 1);
         self.hosts[host].second = Some((SocketAddr::new(ip.into(), 28282), segment.into()));
+        self.tell_links(host);
+    }
+
+    /// `host` gets a second network card in the network of the first one.
+    pub fn plug_beside(&mut self, host: HostId) {
+        let segment = self.hosts[host].segment;
+        let ip = Ipv4Addr::new(10, segment as u8, 2, host as u8 + 1);
+        self.hosts[host].second = Some((SocketAddr::new(ip.into(), 28282), segment));
+        self.tell_links(host);
+    }
+
+    /// The cable of a card is pulled, or put back: its host is told.
+    pub fn pull(&mut self, host: HostId, card: usize, pulled: bool) {
+        if pulled {
+            self.pulled.insert((host, card));
+        } else {
+            self.pulled.remove(&(host, card));
+        }
         self.tell_links(host);
     }
 
@@ -547,7 +585,7 @@ impl World {
         if host == other || !seer.hears || self.cut.contains(&(other, host)) {
             return;
         }
-        let near = seen.cards().filter(|card| seer.addr_in(card.1).is_some());
+        let near = seen.cards().filter(|card| seer.addr_in(card.1, None).is_some());
         let addrs: Vec<_> = near.map(|card| IpAddrScoped { addr: card.0.ip(), scope: 0 }).collect();
         if addrs.is_empty() {
             return;
@@ -576,7 +614,7 @@ impl World {
                 Destination::Everyone => {
                     for to in 0..self.hosts.len() {
                         if to != host && self.hosts[to].hears {
-                            self.fly(host, to, None, datagram, true);
+                            self.spread(host, to, datagram);
                         }
                     }
                 }
@@ -588,17 +626,35 @@ impl World {
         let is_there = |known: &Host| known.cards().any(|card| card.0 == route.remote);
         let to = self.hosts.iter().position(is_there);
         let segment = self.hosts[host].segment;
+        let card = route.interface.map(|index| index.get() as usize - 2);
         let near = |to: &HostId| {
             let there = self.hosts[*to].cards().find(|card| card.0 == route.remote);
-            there.is_some_and(|there| self.hosts[host].addr_in(there.1).is_some())
+            there.is_some_and(|there| self.hosts[host].addr_in(there.1, card).is_some())
         };
+        if to == Some(host) {
+            // From one of our own addresses: no kernel takes that from a network.
+            return;
+        }
         if let Some(to) = to.filter(near) {
-            self.fly(host, to, Some(route.remote), datagram, false);
+            self.fly(host, to, card, Some(route.remote), datagram, false);
         } else if let Some(router) = self.internet.out_of(segment) {
             let hops = hops.unwrap_or(64);
             let known = &self.hosts[host];
             let Some(from) = known.addr_of_port(route.port) else { return };
             self.fly_out(host, router, Parcel { from, to: route.remote, hops, bytes: datagram.to_vec() });
+        }
+    }
+
+    /// To each card of another host by each of ours that is in its network.
+    fn spread(&mut self, host: HostId, to: HostId, datagram: &[u8]) {
+        if self.hosts[host].second.is_none() && self.hosts[to].second.is_none() {
+            return self.fly(host, to, None, None, datagram, true);
+        }
+        let there: Vec<_> = self.hosts[to].cards().map(|card| card.0).collect();
+        for card in 0..self.hosts[host].cards().count() {
+            for addr in &there {
+                self.fly(host, to, Some(card), Some(*addr), datagram, true);
+            }
         }
     }
 
@@ -616,6 +672,7 @@ impl World {
         &mut self,
         host: HostId,
         to: HostId,
+        card: Option<usize>,
         remote: Option<SocketAddr>,
         datagram: &[u8],
         multicast: bool,
@@ -624,8 +681,15 @@ impl World {
         let here = &self.hosts[host];
         let wanted = |card: &(SocketAddr, usize)| remote.is_none_or(|remote| remote == card.0);
         let there: Vec<_> = self.hosts[to].cards().filter(wanted).collect();
-        let shared = there.into_iter().find_map(|(addr, segment)| Some((here.addr_in(segment)?, addr)));
-        let cut = self.cut.contains(&(host, to));
+        let shared = there.into_iter().find_map(|(addr, segment)| Some((here.addr_in(segment, card)?, addr)));
+        let cut = self.cut.contains(&(host, to))
+            || self.narrow.get(&(host, to)).is_some_and(|most| datagram.len() > *most)
+            || shared.is_some_and(|(from, addr)| {
+                let (from, to) = ((host, here.card_at(from)), (to, self.hosts[to].card_at(addr)));
+                self.mute.contains(&from)
+                    || self.deaf.contains(&to)
+                    || [from, to].iter().any(|end| self.pulled.contains(end))
+            });
         let lost = self.chance(weather.loss) || multicast && self.chance(weather.multicast_loss);
         let copies = if self.chance(weather.duplicate) { 2 } else { 1 };
         let Some((from, addr)) = shared.filter(|_| !cut && !lost) else { return };
@@ -740,9 +804,11 @@ impl World {
             return;
         }
         let (now, local) = (self.now, Some(addr.ip()));
+        let interface = NonZeroU32::new(self.hosts[to].card_at(addr) as u32 + 2);
         let Some(port) = self.hosts[to].port_at(addr) else { return };
         self.with(to, |node| {
-            let _ = node.handle_datagram(Route { local, port, ..Route::to(from) }, &mut bytes, now);
+            let _ =
+                node.handle_datagram(Route { local, interface, port, ..Route::to(from) }, &mut bytes, now);
         });
     }
 

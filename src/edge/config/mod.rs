@@ -76,8 +76,8 @@ pub struct Options {
     /// Use only interfaces that match; may be repeated
     #[arg(long, env = "ATONCE_INTERFACE", value_name = "GLOB", value_delimiter = ',')]
     pub interface: Option<Vec<String>>,
-    /// Use no interfaces that match; may be repeated [default: docker*, br-*, veth*, virbr*, vmnet*, tun*, tap*, wg*,
-    /// tailscale*, zt*]
+    /// Use no interfaces that match; may be repeated [default: those of containers, virtual machines, tunnels and
+    /// mobile carriers, as docker0, virbr0, wg0, wwan0]
     #[arg(long, env = "ATONCE_IGNORE_INTERFACE", value_name = "GLOB", value_delimiter = ',')]
     pub ignore_interface: Option<Vec<String>>,
     /// Neither advertise nor browse by multicast DNS
