@@ -56,6 +56,7 @@ pub mod crypto;
 pub mod edge;
 pub mod id;
 pub mod limits;
+mod places;
 #[cfg(feature = "daemon")]
 pub mod route;
 #[cfg(feature = "daemon")]

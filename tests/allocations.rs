@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use allocation_counter::measure;
-use atonce::core::{Config, Destination, Event, InterfaceAddr, Node, Route};
+use atonce::core::{Config, Destination, Event, InterfaceAddr, Node, Owner, Route};
 use atonce::crypto::identity::Identity;
 use atonce::crypto::network::NetworkKeys;
 use atonce::id::{AppChannel, ClientId};
@@ -159,7 +159,7 @@ impl Pair {
                 mtu: None,
             };
             node.handle_interfaces(&[eth0], now);
-            node.handle_connect(APP, true, now).unwrap();
+            node.handle_connect(APP, Owner { uid: 0, admin: true }, now).unwrap();
             node
         });
         let (flying, spare, buffer) = (VecDeque::new(), Vec::new(), Vec::new());

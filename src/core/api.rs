@@ -138,6 +138,15 @@ pub struct Advert {
     pub txt: Txt,
 }
 
+/// Whose an app is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The user, as the kernel says.
+    pub uid: u32,
+    /// It may administer the daemon.
+    pub admin: bool,
+}
+
 /// What the edge has to do, beside sending datagrams.
 #[derive(Debug)]
 pub enum Event {

@@ -49,6 +49,13 @@ pub(crate) enum Message {
     Published { sent: u64, publication: Option<u64> },
 }
 
+impl Asks {
+    /// Whether a request with `token` waits for a reply of `node`.
+    pub(crate) fn awaits(&self, token: ReplyToken, node: NodeId) -> bool {
+        self.by_token.get(&token).is_some_and(|ask| ask.asked.binary_search(&node).is_ok())
+    }
+}
+
 impl Node {
     /// A token that no request has.
     pub(crate) fn draw_token(&mut self) -> ReplyToken {
@@ -107,19 +114,22 @@ impl Node {
         if ask.asked.binary_search(&from).is_err() {
             return Fate::NoListener;
         }
-        let Some(known) = self.clients.get_mut(ask.client) else { return Fate::NoListener };
+        let client = ask.client;
+        if self.clients.get(client).is_none() {
+            return Fate::NoListener;
+        }
         let name = self.peers.get(&from).map_or(&self.config.name, |peer| &peer.name);
         let at = self.clock.since_1970(self.now);
         let incoming = Incoming { from, name, subject: Subject::ReplyTo(ask.id), path, at, payload };
-        let event = known.speaks_lines().then(|| incoming.event(&mut self.words));
-        if !known.tell_message(&incoming, event.as_ref()) {
-            if !tracked {
+        let Some(known) = self.clients.with_room(client) else {
+            if let Some(known) = self.clients.get_mut(client).filter(|_| !tracked) {
                 known.lose(payload.len());
             }
             return Fate::Busy;
-        }
+        };
+        let event = known.speaks_lines().then(|| incoming.event(&mut self.words));
+        known.tell_message(&incoming, event.as_ref());
         ask.came += 1;
-        let client = ask.client;
         if ask.came >= ask.wanted.get() {
             self.end_ask(token);
         }

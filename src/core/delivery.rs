@@ -218,8 +218,9 @@ impl Node {
         }
         let address = address.keep()?;
         let parcel = Parcel { sender, payload: self.copy_of(payload), accepted: now, deadline };
+        let app = (self.clients.uid_of(sender.client), sender.client);
         let peer = self.peers.get_mut(&id)?;
-        peer.delivery.turns.push(sender.client, Item::Whole { parcel, address, tracked }, heading.is_none());
+        peer.delivery.turns.push(app, Item::Whole { parcel, address, tracked }, heading.is_none());
         self.timers.set_sooner(Timer::Delivery(id), deadline);
         if !ready {
             self.seek(id, None, None);
@@ -490,6 +491,7 @@ impl Node {
         if peer.delivery.turns.has_aside() && !asked_lately {
             peer.delivery.topics_asked = Some(now);
             self.timers.set_sooner(Timer::Delivery(id), now + ASK_AGAIN);
+            self.follow_cut_topics(id);
             self.ask_topics(id);
         }
     }
@@ -507,8 +509,10 @@ impl Node {
                 (None, _) => Review::Wait,
             }
         });
+        // Of a list that is cut nobody knows what else is in it.
+        let outcome = if topics.is_cut() { Outcome::Busy } else { Outcome::NoListener };
         for parcel in over.into_iter().filter_map(Item::into_parcel) {
-            self.conclude(id, parcel, Outcome::NoListener, false);
+            self.conclude(id, parcel, outcome, false);
         }
         self.resume_delivery(id);
     }

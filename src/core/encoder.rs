@@ -31,6 +31,16 @@ pub(crate) struct Channels {
     sources: Sources,
 }
 
+impl Channels {
+    /// Bytes that they take, about.
+    pub(crate) fn memory(&self) -> usize {
+        (self.destinations.len() + self.sources.by_number.len()) * CHANNEL_BYTES
+    }
+}
+
+/// Bytes of one channel, with its names: each way a quarter of a kilobyte.
+const CHANNEL_BYTES: usize = 256;
+
 /// Where a channel goes.
 #[derive(Debug)]
 pub(crate) struct Destination {

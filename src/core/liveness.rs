@@ -58,8 +58,9 @@ const WARM_TURN: Duration = Duration::from_secs(2);
 const KEPT_WARM: usize = 16;
 /// After this much silence the way to others of them may be forgotten.
 const GROWN_COLD: Duration = Duration::from_secs(20);
-/// Questions remembered: those of a suspicion on all addresses.
-const OUTSTANDING: usize = 64;
+/// Questions remembered: the last three rounds of a suspicion on all addresses. What is older than that was not answered
+/// in half a second by ways that answer at all.
+const OUTSTANDING: usize = 24;
 /// Who was heard this recently is there, whatever the network says: that is of who had the address before.
 const REFUSAL_IS_LATE: Duration = Duration::from_millis(100);
 /// Nodes that hear a verdict look for themselves after a random part of this, times the number of peers.

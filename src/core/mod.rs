@@ -20,6 +20,7 @@ mod api;
 mod arrivals;
 mod asks;
 mod birthday;
+mod budget;
 mod clients;
 mod clock_text;
 mod congestion;
@@ -51,6 +52,7 @@ mod path_mtu;
 mod paths;
 mod peers;
 mod pings;
+mod presence;
 mod prospects;
 mod queue;
 mod reassembly;
@@ -82,6 +84,7 @@ use rand_core::CryptoRng;
 pub use self::api::*;
 use self::asks::Asks;
 use self::birthday::Birthday;
+use self::budget::Budgets;
 use self::clients::Clients;
 pub use self::clients::TooManyClients;
 use self::clock_text::ClockText;
@@ -95,9 +98,11 @@ use self::introductions::Introductions;
 use self::lan::Lan;
 use self::mapping_life::MappingLife;
 use self::outbox::Outbox;
+use self::pace::Pace;
 use self::paths::Links;
 use self::peers::Peers;
 use self::pings::Pings;
+use self::presence::Presence;
 use self::prospects::Prospects;
 use self::relaying::Relaying;
 use self::relays::{Relays, is_relayed};
@@ -112,6 +117,10 @@ use crate::wire::local::frame::Frame;
 use crate::wire::local::{BadLine, Health, Request};
 use crate::wire::packet::Packet;
 use crate::wire::rendezvous::is_rendezvous;
+
+/// Unfinished messages that are dropped for others at once, and a second: each is a look at all peers.
+const PARTS_DROPPED_AT_ONCE: u32 = 64;
+const PARTS_DROPPED_A_SECOND: u32 = 64;
 
 /// One node: see the module's description.
 pub struct Node {
@@ -154,9 +163,17 @@ pub struct Node {
     odd_records: u64,
     /// Messages without acknowledgement that found nobody or no room.
     unheard: u64,
-    /// Bytes of messages of all peers that have come in part.
-    reassembled: usize,
-    /// Of those, messages that were dropped, and pieces that found no room.
+    /// What all peers together make us keep.
+    budgets: Budgets,
+    /// Records that a peer sent too many of, and that were not read: it sends them again.
+    paced_records: u64,
+    /// What apps that watch are told.
+    presence: Presence,
+    /// Messages that found no room to wait for one before them.
+    unheld: u64,
+    /// Looks for the peer with most of the unfinished messages.
+    parts_pace: Pace,
+    /// Unfinished messages that were dropped, and pieces that found no room.
     parts_dropped: u64,
     parts_refused: u64,
     health: Vec<Health<'static>>,
@@ -215,7 +232,11 @@ impl Node {
             dropped: BTreeMap::new(),
             odd_records: 0,
             unheard: 0,
-            reassembled: 0,
+            budgets: Budgets::default(),
+            paced_records: 0,
+            presence: Presence::default(),
+            unheld: 0,
+            parts_pace: Pace::new(PARTS_DROPPED_AT_ONCE, PARTS_DROPPED_A_SECOND),
             parts_dropped: 0,
             parts_refused: 0,
             health: Vec::new(),
@@ -317,19 +338,19 @@ impl Node {
         self.on_sighting(hint);
     }
 
-    /// An app connected; `admin`: it may change the network.
+    /// An app of `owner` connected.
     ///
     /// # Errors
     ///
-    /// There are as many apps as there may be.
+    /// There are as many apps as there may be, of this user or of all.
     pub fn handle_connect(
         &mut self,
         client: ClientId,
-        admin: bool,
+        owner: Owner,
         now: Instant,
     ) -> Result<(), TooManyClients> {
         self.advance(now);
-        self.clients.connect(client, admin)
+        self.clients.connect(client, owner)
     }
 
     /// A line of an app. All answers go into its output.
@@ -357,7 +378,7 @@ impl Node {
 
     /// Whether more may be read from this app: not while too much of what it asked is unanswered, or unread by it.
     pub fn accepts(&self, client: ClientId) -> bool {
-        self.clients.get(client).is_some_and(clients::Client::accepts)
+        self.clients.accepts(client)
     }
 
     /// Whether nothing that this app asked is unanswered and it has read all.
@@ -414,6 +435,7 @@ impl Node {
                 Timer::Reassembly(peer) => self.on_reassembly_timer(peer),
                 Timer::Lost(peer) => self.on_lost_timer(peer),
                 Timer::Topics(peer) => self.on_topics_timer(peer),
+                Timer::Presence(peer) => self.on_presence_timer(peer),
                 Timer::Contest(peer) => self.on_contest_timer(peer),
                 Timer::Copy => self.on_copy_timer(),
                 Timer::Whois(addr) => self.on_whois_timer(addr),

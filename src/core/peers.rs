@@ -8,14 +8,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::api::{KnownPeer, Route};
+use crate::core::budget::Holdings;
 use crate::core::delivery::Delivery;
 use crate::core::flight::Flight;
 use crate::core::inbox::Inbox;
 use crate::core::lan::Comparison;
 use crate::core::liveness::Liveness;
 use crate::core::outbox::Train;
+use crate::core::pace::Pace;
 use crate::core::path_mtu::PathMtu;
 use crate::core::paths::{Candidates, RoundTrip, Source};
+use crate::core::presence;
 use crate::core::reassembly::Reassembly;
 use crate::core::receipts::Receipts;
 use crate::core::relays::is_relayed;
@@ -67,6 +70,10 @@ pub(crate) struct Peer {
     pub(crate) topics: RemoteTopics,
     pub(crate) delivery: Delivery,
     pub(crate) inbox: Inbox,
+    /// What it holds of the budgets of all peers.
+    pub(crate) held: Holdings,
+    /// Of what apps that watch are told of it.
+    pub(crate) presence_pace: Pace,
     pub(crate) reassembly: Reassembly,
     pub(crate) flight: Flight,
     pub(crate) receipts: Receipts,
@@ -120,6 +127,8 @@ impl Peer {
             topics: RemoteTopics::default(),
             delivery: Delivery::default(),
             inbox: Inbox::default(),
+            held: Holdings::default(),
+            presence_pace: presence::pace(),
             reassembly: Reassembly::default(),
             flight: Flight::default(),
             receipts: Receipts::default(),

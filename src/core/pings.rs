@@ -131,7 +131,7 @@ impl Node {
             return self.end_ping(client, number);
         }
         // Who does not read the answers is not asked more questions.
-        let reads = self.clients.get(client).is_some_and(crate::core::clients::Client::has_room_for_state);
+        let reads = self.clients.has_room_for_state(client);
         if now < series.next || !reads {
             let next = series.next.max(if reads { now } else { now + AGAIN });
             return self.timers.set(Timer::Ping(client, number), next);

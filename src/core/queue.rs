@@ -1,4 +1,6 @@
 //! What waits to be read by one app: one buffer of finished lines or frames, from which the edge writes.
+//!
+//! Its memory grows by quarters and is given back when all is read, so that it costs about what waits in it.
 
 use std::collections::VecDeque;
 
@@ -27,10 +29,20 @@ pub(crate) enum Kind {
     State,
 }
 
+/// Bytes of an empty buffer that are kept for what comes next: a burst of small messages, or one large.
+const KEPT: usize = 16 * 1024;
+/// Bytes by which a larger buffer grows at least: the largest line.
+const SPARE: usize = 96 * 1024;
+
 impl Queue {
     /// What is to be written.
     pub(crate) fn output(&self) -> &[u8] {
         &self.bytes[self.written..]
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<(usize, Kind)>()
     }
 
     /// How many bytes wait.
@@ -51,6 +63,10 @@ impl Queue {
     /// Appends an entry, which `write` writes.
     pub(crate) fn append(&mut self, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
+        if self.bytes.capacity() - start < SPARE && self.bytes.capacity() > KEPT {
+            // A buffer that doubles would take twice what waits.
+            self.bytes.reserve_exact(SPARE.max(start / 4));
+        }
         write(&mut self.bytes);
         self.entries.push_back((self.bytes.len() - start, kind));
         self.messages += usize::from(kind == Kind::Message);
@@ -73,6 +89,9 @@ impl Queue {
             self.bytes.drain(..self.first);
             self.written -= self.first;
             self.first = 0;
+            if self.bytes.is_empty() && self.bytes.capacity() > KEPT {
+                *self = Self::default();
+            }
         }
     }
 }

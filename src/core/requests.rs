@@ -21,8 +21,8 @@ use crate::wire::message::{DISCARD, Fate, Heading};
 /// Outcomes that one `result` of a publication names; with longer lists it would not be a legal line. The failures come
 /// first, and the count of what was sent is always whole.
 const OUTCOMES_NAMED: usize = 256;
-/// Bytes of one of them, about: they count among what an app has no answer to.
-const OUTCOME_BYTES: usize = 128;
+/// Bytes of a copy on its way to one peer, and of its outcome: they count among what an app has no answer to.
+const COPY_BYTES: usize = 256;
 
 /// A publication whose outcomes are awaited.
 #[derive(Debug)]
@@ -55,6 +55,12 @@ impl Node {
     }
 
     fn on_op(&mut self, client: ClientId, id: Option<RequestId>, op: Op<'_>) {
+        let only_administers = self.clients.get(client).is_some_and(|known| known.only_administers);
+        if only_administers && is_of_an_app(&op) {
+            let message = "all places for apps are taken: this connection may only administer the daemon";
+            let hint = "end some of this user's apps, and connect again";
+            return self.refuse(client, id, ErrorCode::Limit, message.into(), hint);
+        }
         match op {
             Op::Hello => self.answer_hello(client, id),
             Op::Listen { topic } => self.listen(client, id, topic),
@@ -64,10 +70,7 @@ impl Node {
             Op::Reply { reply_to, message } => self.reply(client, id, reply_to, &message),
             Op::Watch { own } => {
                 self.ok(client, id);
-                let online = self.peers.online();
-                if let Some(known) = self.clients.get_mut(client) {
-                    known.watch(online.into_iter(), own.then_some(self.id));
-                }
+                self.watch(client, own);
                 self.refill(client);
             }
             Op::Peers => {
@@ -118,13 +121,20 @@ impl Node {
         }
         let Some(known) = self.clients.get_mut(client) else { return };
         let full = known.topics.len() >= limits::TOPICS_PER_CLIENT && !known.topics.contains(&topic);
-        if full || !self.topics.has_room(&topic) {
-            let (count, whose) =
-                if full { (limits::TOPICS_PER_CLIENT, "app") } else { (limits::TOPICS_PER_NODE, "node") };
-            let message = format!("one {whose} listens to at most {count} topics");
+        let uid = known.owner.uid;
+        if full || !self.topics.has_room(&topic, self.clients.topics_of(uid)) {
+            let message = if full {
+                format!("one app listens to at most {} topics", limits::TOPICS_PER_CLIENT)
+            } else {
+                let (all, few) = (limits::TOPICS_PER_NODE, limits::TOPIC_PLACES.few);
+                format!(
+                    "the apps of this node listen to {all} topics, and those of this user to {few} or more"
+                )
+            };
             self.refuse(client, id, ErrorCode::Limit, message.into(), "unlisten to some first");
             return;
         }
+        let Some(known) = self.clients.get_mut(client) else { return };
         known.topics.insert(topic.clone());
         if self.topics.listen(&topic, client) {
             self.topics_changed();
@@ -204,7 +214,7 @@ impl Node {
         to.extend(self.peers.iter().filter(|(_, peer)| listening(peer)).map(|(id, _)| *id));
         let sent = to.len() as u64;
         let mut sender = Sender { client, id: None, publication: None, ask: None };
-        let outcomes_bytes = if message.ack { to.len().min(OUTCOMES_NAMED) * OUTCOME_BYTES } else { 0 };
+        let outcomes_bytes = if message.ack { to.len() * COPY_BYTES } else { 0 };
         let bytes = payload.len() + outcomes_bytes;
         if let (Some(wanted), Some(token), Some(id)) = (subject.replies, token, id) {
             let own = (here == Fate::Delivered).then_some(self.id);
@@ -278,6 +288,7 @@ impl Node {
         if let Some(known) = self.clients.get_mut(client) {
             known.owe(bytes);
         }
+        self.clients.settle(client);
     }
 
     /// What became of a message that took its time.
@@ -296,6 +307,7 @@ impl Node {
             if let Some(known) = self.clients.get_mut(sender.client) {
                 known.paid(bytes);
             }
+            self.clients.settle(sender.client);
         }
         match sender.ask {
             Some(token) => self.ask_reported(token, peer, outcome, took),
@@ -433,7 +445,7 @@ impl Node {
 
     /// Whether this app may do such a thing; tells it if not.
     pub(crate) fn may_administer(&mut self, client: ClientId, id: Option<RequestId>, what: &str) -> bool {
-        let admin = self.clients.get(client).is_some_and(|known| known.admin);
+        let admin = self.clients.get(client).is_some_and(|known| known.owner.admin);
         if !admin {
             let message = format!("{what} needs root or the daemon's own user");
             self.refuse(client, id, ErrorCode::Denied, message.into(), "try again with sudo");
@@ -526,11 +538,12 @@ impl Node {
         let event = in_lines.then(|| incoming.event(&mut self.words));
         let mut full = 0;
         for client in others() {
-            let Some(known) = clients.get_mut(*client) else { continue };
-            if known.tell_message(&incoming, event.as_ref()) {
-                self.touched.push(*client);
-            } else {
-                full += 1;
+            match clients.with_room(*client) {
+                Some(known) => {
+                    known.tell_message(&incoming, event.as_ref());
+                    self.touched.push(*client);
+                }
+                None => full += 1,
             }
         }
         let taken = !self.touched.is_empty();
@@ -550,6 +563,24 @@ impl Node {
             (false, 0) => Fate::NoListener,
             (false, _) => Fate::Busy,
         }
+    }
+}
+
+/// Whether only apps ask this: it takes part in what apps share, for as long as they like.
+const fn is_of_an_app(op: &Op<'_>) -> bool {
+    match op {
+        Op::Listen { .. } | Op::Send { .. } | Op::Publish { .. } | Op::Reply { .. } | Op::Watch { .. } => {
+            true
+        }
+        Op::Hello
+        | Op::Unlisten { .. }
+        | Op::Peers
+        | Op::Status
+        | Op::Ping { .. }
+        | Op::Forget { .. }
+        | Op::Network(_)
+        | Op::Invite
+        | Op::Reload => false,
     }
 }
 

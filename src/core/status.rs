@@ -18,10 +18,11 @@ impl Node {
     /// Writes as much of the lists that an app asked for as it has room for.
     pub(crate) fn refill_listing(&mut self, client: ClientId) {
         loop {
-            let Some(known) = self.clients.get_mut(client) else { return };
-            if !known.has_room_for_state() {
+            self.clients.settle(client);
+            if !self.clients.has_room_for_state(client) {
                 return;
             }
+            let Some(known) = self.clients.get_mut(client) else { return };
             let Some(listing) = known.listing() else { return };
             let (id, after) = (listing.id, listing.after);
             let met = self.peers.known_after(after).next();
@@ -177,7 +178,12 @@ impl Node {
             ("sessions".into(), sessions as u64),
             ("odd-records".into(), self.odd_records),
             ("unheard-messages".into(), self.unheard),
-            ("partial-message-bytes".into(), self.reassembled as u64),
+            ("partial-message-bytes".into(), self.budgets.parts.held() as u64),
+            ("held-message-bytes".into(), self.budgets.held.held() as u64),
+            ("unheld-messages".into(), self.unheld),
+            ("remote-topic-bytes".into(), self.budgets.topics.held() as u64),
+            ("paced-records".into(), self.paced_records),
+            ("app-bytes".into(), self.clients.held() as u64),
             ("dropped-partial-messages".into(), self.parts_dropped),
             ("refused-message-pieces".into(), self.parts_refused),
             ("overflowed-trains".into(), self.outbox.overflowed),

@@ -29,6 +29,8 @@ pub(crate) enum Timer {
     Lost(NodeId),
     /// Tell this peer our topics again.
     Topics(NodeId),
+    /// Tell apps of this peer what was not told because it changes all the time.
+    Presence(NodeId),
     /// Ask again whether the machine lives whose place another one claims, or give it away.
     Contest(NodeId),
     /// Look whether another machine has our key.
@@ -82,6 +84,7 @@ impl Timer {
             Self::Reassembly(_) => "reassembly",
             Self::Lost(_) => "lost",
             Self::Topics(_) => "topics",
+            Self::Presence(_) => "presence",
             Self::Contest(_) => "contest",
             Self::Copy => "copy",
             Self::Whois(_) => "whois",

@@ -3,11 +3,17 @@
 //! A list has a version that counts its changes. A topic's number is the version at which it came, so it is never used
 //! for another topic in this life of the node, and it is what messages carry. Who follows a list names the version that
 //! it has and is sent what changed since; a lost update is sent again until it is confirmed.
+//!
+//! The names that peers make us remember share one budget. Of a list for which there was no room it is known that it is
+//! cut, so that nobody is told that a topic has no listener there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::Node;
+use crate::core::budget::Budget;
+use crate::core::pace::Pace;
+use crate::core::presence::Stamp;
 use crate::core::timers::Timer;
 use crate::id::{ClientId, NodeId, Topic, TopicNumber};
 use crate::limits;
@@ -23,6 +29,14 @@ const RETRY: [Duration; 5] = [
 ];
 /// With this telling a handshake is begun.
 const HANDSHAKE_WITH: usize = 4;
+/// Records of one peer's topics that are read at once, and a second: a list of all topics takes twenty, and what is not
+/// read is told again until it is confirmed.
+const RECORDS_AT_ONCE: u32 = 64;
+const RECORDS_A_SECOND: u32 = 20;
+/// Names that went and that somebody still has to be told of; beyond, they are told that the peer went and came.
+const GONE: usize = 256;
+/// See [`name_bytes`].
+const NAME_OVERHEAD: usize = 80;
 /// Bytes of names in one record: with the numbers it stays well within a datagram.
 const CHUNK_BYTES: usize = 900;
 
@@ -44,9 +58,9 @@ struct LocalTopic {
 }
 
 impl LocalTopics {
-    /// Whether one more app may listen to `topic`.
-    pub(crate) fn has_room(&self, topic: &Topic) -> bool {
-        self.listeners(topic).is_some() || self.listened().count() < limits::TOPICS_PER_NODE
+    /// Whether an app may listen to `topic`, whose user has `own` of all topics.
+    pub(crate) fn has_room(&self, topic: &Topic, own: usize) -> bool {
+        self.listeners(topic).is_some() || limits::TOPIC_PLACES.has_one(self.listened().count(), own)
     }
 
     /// Adds a listener; says whether the list that others see changed.
@@ -82,7 +96,7 @@ impl LocalTopics {
     /// Topics without listeners are remembered so that others can be told, but not for ever.
     fn forget_oldest(&mut self) {
         let unheard = self.by_name.iter().filter(|(_, entry)| entry.listeners.is_empty());
-        if unheard.clone().count() <= limits::TOPICS_PER_NODE {
+        if unheard.clone().count() <= limits::TOPICS_OF_A_PEER {
             return;
         }
         let oldest = unheard.min_by_key(|(_, entry)| entry.changed).map(|(topic, _)| topic.clone());
@@ -140,9 +154,19 @@ impl LocalTopics {
 }
 
 /// What the apps of a peer listen to, and how far it follows our list.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RemoteTopics {
-    numbers: BTreeMap<Topic, TopicNumber>,
+    by_name: BTreeMap<Topic, RemoteTopic>,
+    /// What nobody listens to any more, as long as an app that watches was told that somebody does.
+    gone: Vec<GoneTopic>,
+    /// Who was told of less than this cannot be told what changed since: it is forgotten.
+    floor: Stamp,
+    /// Bytes of names, with what keeping them costs.
+    bytes: usize,
+    /// There was no room for all names.
+    is_cut: bool,
+    /// Of the peer's records.
+    pace: Pace,
     have: u64,
     /// Our version that it confirmed.
     confirmed: u64,
@@ -151,16 +175,120 @@ pub(crate) struct RemoteTopics {
     retries: usize,
 }
 
+#[derive(Debug)]
+struct RemoteTopic {
+    number: TopicNumber,
+    since: Stamp,
+}
+
+#[derive(Debug)]
+struct GoneTopic {
+    topic: Topic,
+    since: Stamp,
+    until: Stamp,
+}
+
+impl Default for RemoteTopics {
+    fn default() -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            gone: Vec::new(),
+            floor: Stamp::default(),
+            bytes: 0,
+            is_cut: false,
+            pace: Pace::new(RECORDS_AT_ONCE, RECORDS_A_SECOND),
+            have: 0,
+            confirmed: 0,
+            cleared: 0,
+            retries: 0,
+        }
+    }
+}
+
 impl RemoteTopics {
     /// What the peer calls `topic`, if somebody there listens.
     pub(crate) fn number(&self, topic: &str) -> Option<TopicNumber> {
-        if topic == Topic::DISCARD { Some(DISCARD) } else { self.numbers.get(topic).copied() }
+        if topic == Topic::DISCARD { Some(DISCARD) } else { self.by_name.get(topic).map(|it| it.number) }
     }
 
     /// The names with a listener there.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Topic> {
-        self.numbers.keys()
+        self.by_name.keys()
     }
+
+    /// Whether there are more than we have room for.
+    pub(crate) const fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// The names that had a listener there at `stamp`, as far as that is remembered.
+    pub(crate) fn names_at(&self, stamp: Stamp) -> impl Iterator<Item = &Topic> {
+        let there = self.by_name.iter().filter(move |(_, topic)| topic.since <= stamp);
+        let gone = self.gone.iter().filter(move |gone| gone.was_there(stamp));
+        there.map(|(name, _)| name).chain(gone.map(|gone| &gone.topic))
+    }
+
+    /// The names whose last listener went between two moments, and those that got one. None: too much has changed since.
+    pub(crate) fn changes(&self, from: Stamp, upto: Stamp) -> Option<(Vec<&Topic>, Vec<&Topic>)> {
+        if from < self.floor {
+            return None;
+        }
+        let is_between = |since: Stamp| from < since && since <= upto;
+        let left = self.gone.iter().filter(|gone| gone.was_there(from) && gone.until <= upto);
+        let came = self.by_name.iter().filter(|(_, topic)| is_between(topic.since)).map(|(name, _)| name);
+        let stayed = self.gone.iter().filter(|gone| is_between(gone.since) && gone.until > upto);
+        let came: Vec<_> = came.chain(stayed.map(|gone| &gone.topic)).collect();
+        let left: Vec<_> = left.map(|gone| &gone.topic).collect();
+        // What went and came back is what it was.
+        let went = left.iter().filter(|name| !came.contains(name)).copied().collect();
+        let new = came.iter().filter(|name| !left.contains(name)).copied().collect();
+        Some((went, new))
+    }
+
+    /// Nobody has to be told any more of what went before `stamp`.
+    pub(crate) fn forget_gone(&mut self, stamp: Stamp, budget: &mut Budget) {
+        self.floor = stamp;
+        let before = self.bytes;
+        self.bytes -= self.gone.drain(..).map(|gone| name_bytes(&gone.topic)).sum::<usize>();
+        budget.changed(before, self.bytes);
+    }
+
+    /// Takes away those of which `which` says so; `stamp` is the time of that.
+    fn remove(&mut self, stamp: Stamp, mut which: impl FnMut(TopicNumber) -> bool) -> bool {
+        let before = self.by_name.len();
+        for (topic, was) in self.by_name.extract_if(.., |_, topic| which(topic.number)) {
+            self.gone.push(GoneTopic { topic, since: was.since, until: stamp });
+        }
+        self.by_name.len() != before
+    }
+
+    /// Adds a name, if there is room for it.
+    fn add(&mut self, topic: Topic, number: TopicNumber, stamp: Stamp, budget: &mut Budget) -> bool {
+        if let Some(known) = self.by_name.get_mut(&topic) {
+            known.number = number;
+            return false;
+        }
+        let more = name_bytes(&topic);
+        let has_room = self.by_name.len() < limits::TOPICS_OF_A_PEER && budget.has_room(self.bytes, more);
+        self.is_cut |= !has_room;
+        if has_room {
+            budget.changed(self.bytes, self.bytes + more);
+            self.bytes += more;
+            self.by_name.insert(topic, RemoteTopic { number, since: stamp });
+        }
+        has_room
+    }
+}
+
+impl GoneTopic {
+    fn was_there(&self, stamp: Stamp) -> bool {
+        self.since <= stamp && stamp < self.until
+    }
+}
+
+/// Bytes that keeping a name costs: its text, its place in the tree, and what the allocator adds.
+fn name_bytes(topic: &Topic) -> usize {
+    topic.as_str().len() + NAME_OVERHEAD
 }
 
 impl Node {
@@ -267,24 +395,34 @@ impl Node {
         added: &[(TopicNumber, &str)],
         removed: &[TopicNumber],
     ) {
+        let now = self.now;
+        let stamp = self.presence.next_stamp();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let topics = &mut peer.topics;
+        if added.len() + removed.len() > limits::TOPICS_OF_A_PEER {
+            // No list has so many, and each is a look at all.
+            self.odd_records += 1;
+            return;
+        }
+        if !topics.pace.take(now) {
+            self.paced_records += 1;
+            return;
+        }
         let begins_anew = since == 0 && upto == 0;
         if begins_anew || since <= topics.have && upto > topics.have {
-            let before: BTreeSet<Topic> = topics.numbers.keys().cloned().collect();
-            if begins_anew {
-                topics.numbers.clear();
-            }
-            topics.numbers.retain(|_, number| !removed.contains(number));
+            let budget = &mut self.budgets.topics;
+            topics.is_cut &= !begins_anew;
+            let mut changed = topics.remove(stamp, |number| begins_anew || removed.contains(&number));
             for (number, name) in added {
-                if let Ok(topic) = name.parse::<Topic>()
-                    && (topics.numbers.len() < limits::TOPICS_PER_NODE || topics.numbers.contains_key(&topic))
-                {
-                    topics.numbers.insert(topic, *number);
+                if let Ok(topic) = name.parse::<Topic>() {
+                    changed |= topics.add(topic, *number, stamp, budget);
                 }
             }
             topics.have = upto;
-            if !topics.numbers.keys().eq(before.iter()) {
+            if topics.gone.len() > GONE {
+                topics.forget_gone(stamp, budget);
+            }
+            if changed {
                 self.presence_changed(id);
             }
         }
@@ -296,9 +434,22 @@ impl Node {
 
     /// The peer is gone or has a new life: what it listened to is not known any more.
     pub(crate) fn forget_remote_topics(&mut self, id: NodeId) {
+        let stamp = self.presence.next_stamp();
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.topics = RemoteTopics::default();
+        self.budgets.topics.changed(peer.topics.bytes, 0);
+        // A peer that comes and goes has no more records than one that stays.
+        let pace = std::mem::replace(&mut peer.topics.pace, Pace::new(0, 0));
+        peer.topics = RemoteTopics { floor: stamp, pace, ..RemoteTopics::default() };
         peer.delivery.topics_forgotten();
+    }
+
+    /// There was no room for all that the peer listens to: it tells all again.
+    pub(crate) fn follow_cut_topics(&mut self, id: NodeId) {
+        let stamp = self.presence.next_stamp();
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.topics.is_cut) else { return };
+        // It names what is there, and not what went before.
+        peer.topics.remove(stamp, |_| true);
+        (peer.topics.have, peer.topics.is_cut) = (0, false);
     }
 }
 
@@ -325,7 +476,7 @@ mod tests {
     #[test]
     fn who_follows_in_pieces_ends_with_the_whole_list() {
         let mut topics = LocalTopics::default();
-        let names: Vec<_> = (0..limits::TOPICS_PER_NODE).map(|n| topic(&format!("{n:063}"))).collect();
+        let names: Vec<_> = (0..limits::TOPICS_OF_A_PEER).map(|n| topic(&format!("{n:063}"))).collect();
         for name in &names {
             topics.listen(name, ClientId(1));
         }
@@ -349,7 +500,7 @@ mod tests {
             topics.listen(&name, ClientId(1));
             topics.unlisten(&name, ClientId(1));
         }
-        assert!(topics.by_name.len() <= limits::TOPICS_PER_NODE + 1);
+        assert!(topics.by_name.len() <= limits::TOPICS_OF_A_PEER + 1);
         assert_eq!(topics.by_name.len(), topics.by_number.len());
         assert!(topics.floor > 9_000, "who is further behind begins with nothing");
     }

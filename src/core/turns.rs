@@ -1,6 +1,8 @@
-//! Messages that wait for their turn to one peer: each app has a queue of its own, and they take turns by bytes.
+//! Messages that wait for their turn to one peer: each app has a queue of its own. Users take turns by bytes, and in the
+//! turns of a user its apps.
 //!
-//! So a burst of one app does not hold up the single message of another. What names a topic of which the peer has not
+//! So a burst of one app does not hold up the single message of another, nor a user with many apps one who has a single
+//! one. What names a topic of which the peer has not
 //! said whether anybody listens stands aside, and what the same app sends after it, so that its order stays.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,13 +13,16 @@ use crate::id::ClientId;
 #[derive(Debug)]
 pub(crate) struct Turns<T> {
     by_app: BTreeMap<ClientId, VecDeque<T>>,
-    /// Whose turn it is, and who comes then; all who have something.
-    turns: VecDeque<ClientId>,
+    /// Whose turn it is, and who comes then: the users, and the apps of each; all who have something.
+    turns: VecDeque<(u32, VecDeque<ClientId>)>,
     /// Bytes that the first of them has sent in this turn.
     spent: usize,
-    aside: VecDeque<(ClientId, T)>,
+    aside: VecDeque<(App, T)>,
     len: usize,
 }
+
+/// An app, and the user whose it is.
+pub(crate) type App = (u32, ClientId);
 
 /// What one app may send before another one has its turn.
 const TURN_BYTES: usize = 1200;
@@ -40,7 +45,7 @@ impl<T> Turns<T> {
     }
 
     /// Appends what an app sends; `aside`: it cannot have its turn yet.
-    pub(crate) fn push(&mut self, app: ClientId, item: T, aside: bool) {
+    pub(crate) fn push(&mut self, app: App, item: T, aside: bool) {
         self.len += 1;
         if aside || self.aside.iter().any(|(of, _)| *of == app) {
             self.aside.push_back((app, item));
@@ -49,30 +54,49 @@ impl<T> Turns<T> {
         }
     }
 
-    fn line_up(&mut self, app: ClientId, item: T) {
+    fn line_up(&mut self, (user, app): App, item: T) {
         let queue = self.by_app.entry(app).or_default();
         if queue.is_empty() {
-            self.turns.push_back(app);
+            match self.turns.iter_mut().find(|(of, _)| *of == user) {
+                Some((_, apps)) => apps.push_back(app),
+                None => self.turns.push_back((user, [app].into())),
+            }
         }
         queue.push_back(item);
     }
 
+    /// Whose turn it is.
+    fn turn(&self) -> Option<App> {
+        let (user, apps) = self.turns.front()?;
+        apps.front().map(|app| (*user, *app))
+    }
+
+    /// The app whose turn it is has nothing more.
+    fn end_turns(&mut self) {
+        self.spent = 0;
+        if let Some((user, mut apps)) = self.turns.pop_front() {
+            apps.pop_front();
+            if !apps.is_empty() {
+                self.turns.push_back((user, apps));
+            }
+        }
+    }
+
     /// The first one of the app whose turn it is.
     pub(crate) fn first(&mut self) -> Option<(ClientId, &mut T)> {
-        let app = *self.turns.front()?;
+        let (_, app) = self.turn()?;
         self.by_app.get_mut(&app)?.front_mut().map(|item| (app, item))
     }
 
     /// Takes that one, for which so many bytes of its turn are spent.
     pub(crate) fn take_first(&mut self, bytes: usize) -> Option<T> {
-        let app = *self.turns.front()?;
+        let (_, app) = self.turn()?;
         let queue = self.by_app.get_mut(&app)?;
         let item = queue.pop_front()?;
         self.len -= 1;
         if queue.is_empty() {
             self.by_app.remove(&app);
-            self.turns.pop_front();
-            self.spent = 0;
+            self.end_turns();
         } else {
             self.spend(bytes);
         }
@@ -81,9 +105,9 @@ impl<T> Turns<T> {
 
     /// Puts the app whose turn it is aside: nobody is known to listen to what it sends first.
     pub(crate) fn set_aside(&mut self) {
-        let Some(app) = self.turns.pop_front() else { return };
-        self.spent = 0;
-        let queue = self.by_app.remove(&app).unwrap_or_default();
+        let Some(app) = self.turn() else { return };
+        self.end_turns();
+        let queue = self.by_app.remove(&app.1).unwrap_or_default();
         self.aside.extend(queue.into_iter().map(|item| (app, item)));
     }
 
@@ -98,12 +122,15 @@ impl<T> Turns<T> {
     /// The next one has its turn.
     pub(crate) fn next_turn(&mut self) {
         self.spent = 0;
-        self.turns.rotate_left(usize::from(!self.turns.is_empty()));
+        if let Some((user, mut apps)) = self.turns.pop_front() {
+            apps.rotate_left(1);
+            self.turns.push_back((user, apps));
+        }
     }
 
     /// How many apps have something to send.
     pub(crate) fn apps(&self) -> usize {
-        self.turns.len()
+        self.by_app.len()
     }
 
     /// Lets those that stand aside line up for which `judge` says so; removes those that it says are over.
@@ -153,8 +180,7 @@ impl<T> Turns<T> {
         for (app, item) in aside {
             if which(&item) { taken.push(item) } else { self.aside.push_back((app, item)) }
         }
-        let by_app = &self.by_app;
-        self.turns.retain(|app| by_app.contains_key(app));
+        self.forget_idle();
         self.len -= taken.len();
         taken
     }
@@ -162,7 +188,7 @@ impl<T> Turns<T> {
     /// Forgets what an app has in it, but for what it must `keep`.
     pub(crate) fn forget(&mut self, app: ClientId, keep: impl Fn(&T) -> bool) {
         let before = self.aside.len();
-        self.aside.retain(|(of, _)| *of != app);
+        self.aside.retain(|((_, of), _)| *of != app);
         self.len -= before - self.aside.len();
         let Some(queue) = self.by_app.get_mut(&app) else { return };
         let before = queue.len();
@@ -170,8 +196,17 @@ impl<T> Turns<T> {
         self.len -= before - queue.len();
         if queue.is_empty() {
             self.by_app.remove(&app);
-            self.turns.retain(|of| *of != app);
+            self.forget_idle();
         }
+    }
+
+    /// Who has nothing to send has no turn.
+    fn forget_idle(&mut self) {
+        let by_app = &self.by_app;
+        self.turns.retain_mut(|(_, apps)| {
+            apps.retain(|app| by_app.contains_key(app));
+            !apps.is_empty()
+        });
     }
 }
 

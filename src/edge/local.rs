@@ -14,17 +14,20 @@ use rustix::process::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
 
-use crate::core::Node;
+use crate::core::{Node, Owner};
 use crate::edge::frames::{Cut, Frames};
 use crate::edge::lines::{Line, Lines};
 use crate::edge::listener::Listener;
 use crate::id::ClientId;
+use crate::limits;
 use crate::time::Instant;
-use crate::wire::local::frame::{Frame, PREFACE};
+use crate::wire::local::frame::{Frame, Header, PREFACE};
 use crate::wire::local::{BadLine, ErrorCode, Event, Request};
 
 /// Bytes read from one connection before the others get their turn.
 const READ_BYTES: usize = 64 * 1024;
+/// Bytes of the longest line or frame that is kept until it is whole, its header included.
+const KEPT_BYTES: usize = limits::LINE_BYTES + Header::BYTES;
 /// Connections taken before the others get their turn.
 const ACCEPTS_IN_A_ROW: usize = 16;
 /// After a failed accept, mostly for want of descriptors, so long nothing is accepted: the failure comes at once again.
@@ -140,8 +143,9 @@ impl Local {
     fn welcome(&mut self, stream: UnixStream, node: &mut Node, now: Instant) {
         let Ok(owner) = stream.peer_cred() else { return };
         let client = ClientId(self.next);
-        let admin = owner.uid() == 0 || owner.uid() == self.euid;
-        if let Err(error) = node.handle_connect(client, admin, now) {
+        let uid = owner.uid();
+        let owner = Owner { uid, admin: uid == 0 || uid == self.euid };
+        if let Err(error) = node.handle_connect(client, owner, now) {
             let _ = stream.try_write(&refusal(&error.to_string()));
             return;
         }
@@ -236,10 +240,16 @@ impl Connection {
         let shared = self.kept.is_empty();
         let mut data = std::mem::take(if shared { memory } else { &mut self.kept });
         data.drain(..std::mem::take(&mut self.used));
-        data.reserve(READ_BYTES);
+        // Beyond what is kept no more is read than the longest line needs: what many connections keep adds up.
+        data.reserve_exact(if shared {
+            READ_BYTES
+        } else {
+            READ_BYTES.min(KEPT_BYTES.saturating_sub(data.len())).max(1)
+        });
         let outcome = self.stream.try_read_buf(&mut data);
         let used = if matches!(outcome, Ok(1..)) { self.hand_over(&data, 0, app) } else { 0 };
         if shared {
+            self.kept.reserve_exact(data.len() - used);
             self.kept.extend_from_slice(&data[used..]);
             data.clear();
             *memory = data;
@@ -357,7 +367,7 @@ fn refusal(reason: &str) -> Vec<u8> {
         id: None,
         code: ErrorCode::Limit,
         message: reason.into(),
-        hint: "close another app's connection first".into(),
+        hint: "end some of this user's apps first".into(),
     };
     let mut line = serde_json::to_vec(&event).unwrap_or_default();
     line.push(b'\n');

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use atonce::core::Owner;
 use atonce::id::ClientId;
 use atonce::wire::local::frame::kind;
 use serde_json::Value;
@@ -290,7 +291,7 @@ fn forgetting_is_for_administrators_and_never_this_node() {
     let now = world.now;
     let anybody = atonce::id::ClientId(99);
     world.hosts[0].apps.insert(anybody, Default::default());
-    world.with(0, |node| node.handle_connect(anybody, false, now).unwrap());
+    world.with(0, |node| node.handle_connect(anybody, Owner { uid: 1000, admin: false }, now).unwrap());
     forget(&mut world, anybody, "pi");
     let codes: Vec<_> = world.heard(0, admin, "error").iter().map(|line| line["code"].clone()).collect();
     assert_eq!(codes, ["bad-request", "no-peer"]);

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use atonce::core::{
-    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, OwnPort,
+    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, OwnPort, Owner,
     RendezvousServer, Route, Sighting, Transmit,
 };
 use atonce::crypto::identity::Identity;
@@ -358,7 +358,7 @@ impl World {
         self.hosts[host].next_client += 1;
         self.hosts[host].apps.insert(client, App::default());
         let now = self.now;
-        self.with(host, |node| node.handle_connect(client, true, now).unwrap());
+        self.with(host, |node| node.handle_connect(client, Owner { uid: 0, admin: true }, now).unwrap());
         client
     }
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use atonce::core::{Config, Destination, Event, InterfaceAddr, KnownPeer, Node, OwnPort, Route};
+use atonce::core::{Config, Destination, Event, InterfaceAddr, KnownPeer, Node, OwnPort, Owner, Route};
 use atonce::crypto::identity::Identity;
 use atonce::crypto::network::NetworkKeys;
 use atonce::id::ClientId;
@@ -104,7 +104,7 @@ impl Rig {
     }
 
     pub fn connect(&mut self, client: ClientId) {
-        self.node.handle_connect(client, true, self.now).unwrap();
+        self.node.handle_connect(client, Owner { uid: 0, admin: true }, self.now).unwrap();
         self.apps.insert(client, Vec::new());
     }
 
