@@ -213,3 +213,96 @@ fn apps_that_watch_hear_of_a_member_that_changes_all_the_time_at_a_pace_and_in_t
     siege.tell(&mut members, 1, &[Record::Topics { since: 0, upto: 1, added, removed: vec![] }]);
     assert_eq!(siege.events(app, "listen").len(), before + 1);
 }
+
+/// Unfinished messages of 30,000 bytes, until all together have no more room.
+fn fill_with_parts(siege: &mut Siege, members: &mut [Member]) {
+    for n in 0..members.len() {
+        let place = Place::Tracked { number: MessageNumber(1), after: 0, open: 0 };
+        let heading = Heading::Topic(TopicNumber(1));
+        siege.tell(members, n, &[Record::Piece { place, heading, size: 30_000, at: 0, bytes: b"x" }]);
+    }
+}
+
+#[test]
+fn a_large_message_for_which_members_leave_no_room_ends_as_busy_and_not_in_silence() {
+    let mut members = members(301);
+    let mut siege = Siege::new(&members);
+    join_all(&mut siege, &mut members);
+    let app = siege.connect(1, 1000, true);
+    siege.say(&mut members, app, r#"{"op":"listen","topic":"t"}"#);
+    let (honest, hostile) = (300, 300);
+    fill_with_parts(&mut siege, &mut members[..hostile]);
+    assert!(siege.counter(&mut members, "partial-message-bytes") <= limits::REASSEMBLED_BYTES_IN_ALL as u64);
+    assert!(siege.counter(&mut members, "refused-message-pieces") > 0, "there is no room");
+    siege.heard = Some(Vec::new());
+    let place = Place::Tracked { number: MessageNumber(1), after: 0, open: 0 };
+    let heading = Heading::Topic(TopicNumber(1));
+    let first = [7; 1000];
+    siege.tell(&mut members, honest, &[Record::Piece { place, heading, size: 60_000, at: 0, bytes: &first }]);
+    let heard = siege.heard.take().unwrap();
+    let busy = |record: &String| record.starts_with("300 Outcome") && record.contains("Busy");
+    assert!(heard.iter().any(busy), "{heard:?}");
+}
+
+#[test]
+fn a_message_that_finds_no_room_to_wait_is_delivered_once_the_one_before_it_has_come() {
+    let mut members = members(200);
+    let mut siege = Siege::new(&members);
+    join_all(&mut siege, &mut members);
+    let app = siege.connect(1, 1000, true);
+    siege.say(&mut members, app, r#"{"op":"listen","topic":"t"}"#);
+    for n in 1..members.len() {
+        tell_early(&mut siege, &mut members, n, 1, 30, &[7; 8000]);
+    }
+    let held = siege.counter(&mut members, "held-message-bytes") as usize;
+    assert!((limits::HELD_BYTES_IN_ALL / 2..=limits::HELD_BYTES_IN_ALL).contains(&held), "{held}");
+    siege.heard = Some(Vec::new());
+    let tracked = |number: u64, payload| Record::Tracked {
+        number: MessageNumber(number),
+        after: number - 1,
+        open: number - 1,
+        topic: TopicNumber(1),
+        payload,
+    };
+    // The first one is lost on the way; it is larger than what is left to each.
+    let large = [b'x'; 8000];
+    for number in 2..12 {
+        siege.tell(&mut members, 0, &[tracked(number, &large)]);
+    }
+    assert!(siege.counter(&mut members, "unheld-messages") > 0);
+    for number in 1..12 {
+        siege.tell(&mut members, 0, &[tracked(number, &large)]);
+    }
+    let heard = siege.heard.take().unwrap();
+    for number in 1..12 {
+        let delivered = format!("0 Outcome {{ number: MessageNumber({number}), fate: Delivered }}");
+        assert!(heard.contains(&delivered), "{delivered}");
+    }
+    assert_eq!(siege.events(app, "message").len(), 11);
+}
+
+#[test]
+fn sixty_apps_of_a_user_that_do_not_read_leave_the_app_of_another_user_its_whole_queue() {
+    let mut members = members(1);
+    let mut siege = Siege::new(&members);
+    join_all(&mut siege, &mut members);
+    for app in 1..=61 {
+        let uid = if app == 61 { 2000 } else { 1000 };
+        let client = siege.connect(app, uid, false);
+        let topic = if app == 61 { "other" } else { "t" };
+        siege.say(&mut members, client, &format!(r#"{{"op":"listen","topic":"{topic}"}}"#));
+    }
+    for topic in [1, 2] {
+        for _ in 0..200 {
+            let topic = TopicNumber(topic);
+            siege.tell(&mut members, 0, &[Record::Message { topic, payload: &[b'x'; 8000] }]);
+        }
+    }
+    let all = siege.counter(&mut members, "app-bytes") as usize;
+    let each: Vec<_> = (1..=61).map(|app| siege.node.output(atonce::id::ClientId(app)).len()).collect();
+    println!("{all} bytes in all, {each:?}");
+    assert!(all <= limits::APP_BYTES_IN_ALL, "{all}");
+    assert!(each[60] >= limits::CLIENT_QUEUE_BYTES, "{}", each[60]);
+    let (least, most) = (each[..60].iter().min().unwrap(), each[..60].iter().max().unwrap());
+    assert!(most - least < 200_000 && *least > 100_000, "{least} to {most}");
+}

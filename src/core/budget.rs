@@ -116,7 +116,7 @@ mod tests {
             let held = fill(&mut budget, count);
             let (least, most) = (held.iter().min().unwrap(), held.iter().max().unwrap());
             assert!(most - least <= 100, "{held:?}");
-            assert_eq!(budget.held(), held.iter().sum());
+            assert_eq!(budget.held(), held.iter().sum::<usize>());
             assert!(budget.held() <= 1_000_000);
         }
     }

@@ -425,6 +425,7 @@ mod tests {
     use super::*;
     use crate::core::encoder::{Subject, Words};
     use crate::id::TopicNumber;
+    use crate::wire::local::PathKind;
 
     fn tell(client: &mut Client, text: &str) -> bool {
         let name = "pi".parse().unwrap();

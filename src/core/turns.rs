@@ -217,3 +217,42 @@ pub(crate) enum Review {
     Wait,
     Over,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_take_turns_however_many_apps_one_of_them_has() {
+        let mut turns = Turns::default();
+        for n in 0..20 {
+            for app in 1..=9 {
+                turns.push((1000, ClientId(app)), n, false);
+            }
+            turns.push((2000, ClientId(10)), n, false);
+        }
+        let mut sent = BTreeMap::<u64, usize>::new();
+        for _ in 0..36 {
+            let (app, _) = turns.first().unwrap();
+            turns.take_first(TURN_BYTES);
+            *sent.entry(app.0).or_default() += 1;
+        }
+        assert_eq!(sent[&10], 18, "{sent:?}");
+        assert!((1..=9).all(|app| sent[&app] == 2), "{sent:?}");
+    }
+
+    #[test]
+    fn what_waits_of_each_app_leaves_in_its_order_and_nothing_stays() {
+        let mut turns = Turns::default();
+        for n in 0..10 {
+            turns.push(((n % 5 % 2) as u32, ClientId(n % 5)), n, false);
+        }
+        turns.forget(ClientId(4), |_| false);
+        let mut left = BTreeMap::<u64, Vec<u64>>::new();
+        while let Some((app, _)) = turns.first() {
+            left.entry(app.0).or_default().extend(turns.take_first(500));
+        }
+        assert!(turns.is_empty() && turns.is_idle());
+        assert_eq!(left, [(0, vec![0, 5]), (1, vec![1, 6]), (2, vec![2, 7]), (3, vec![3, 8])].into());
+    }
+}

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::geteuid;
+use rustix::process::{Resource, geteuid, getrlimit};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
 
@@ -26,6 +27,10 @@ use crate::wire::local::{BadLine, ErrorCode, Event, Request};
 
 /// Bytes read from one connection before the others get their turn.
 const READ_BYTES: usize = 64 * 1024;
+/// Descriptors that apps leave to files of the state, to sockets of other ports, and to the watch of the network.
+const DESCRIPTORS_OF_FILES: u64 = 4;
+/// Beside these, to whoever administers the daemon.
+const DESCRIPTORS_OF_ADMINS: u64 = 4;
 /// Bytes of the longest line or frame that is kept until it is whole, its header included.
 const KEPT_BYTES: usize = limits::LINE_BYTES + Header::BYTES;
 /// Connections taken before the others get their turn.
@@ -43,6 +48,8 @@ pub struct Local {
     clients: BTreeMap<ClientId, Connection>,
     next: u64,
     euid: u32,
+    /// How many descriptors this process may have.
+    descriptors: u64,
     memory: Vec<u8>,
 }
 
@@ -62,6 +69,7 @@ impl Local {
             clients: BTreeMap::new(),
             next: 1,
             euid: geteuid().as_raw(),
+            descriptors: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             memory: Vec::with_capacity(READ_BYTES),
         })
     }
@@ -145,8 +153,18 @@ impl Local {
         let client = ClientId(self.next);
         let uid = owner.uid();
         let owner = Owner { uid, admin: uid == 0 || uid == self.euid };
-        if let Err(error) = node.handle_connect(client, owner, now) {
-            let _ = stream.try_write(&refusal(&error.to_string()));
+        let kept =
+            if owner.admin { DESCRIPTORS_OF_FILES } else { DESCRIPTORS_OF_FILES + DESCRIPTORS_OF_ADMINS };
+        // The kernel gives the lowest number that is free: so many are taken.
+        let has_descriptors = u64::try_from(stream.as_raw_fd()).is_ok_and(|fd| fd + kept < self.descriptors);
+        let taken = if has_descriptors {
+            node.handle_connect(client, owner, now).map_err(|error| error.to_string())
+        } else {
+            Err("the daemon may not open more files".to_owned())
+        };
+        if let Err(reason) = taken {
+            tracing::debug!(uid, reason, "an app was refused");
+            let _ = stream.try_write(&refusal(&reason));
             return;
         }
         self.next += 1;

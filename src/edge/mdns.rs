@@ -2,7 +2,8 @@
 //!
 //! One type around the mdns-sd crate, which runs a thread of its own. Its events cross into our loop through a bounded
 //! channel and a small thread per browse; when either overflows, or the crate ends a subscription, we browse again,
-//! which tells all that is known anew. What was asked for is kept as a wish and asked again when the crate is busy. While
+//! which tells all that is known anew. The crate keeps all records that come while it browses: when that is more than the
+//! largest network has, somebody makes them up, and the crate starts anew without them. What was asked for is kept as a wish and asked again when the crate is busy. While
 //! nothing is left to do, nothing here wakes.
 
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use mdns_sd::{
-    DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
-    ServiceInfo, UnregisterStatus,
+    DaemonEvent, IfKind, IfPredicate, Metrics, Receiver, ResolvedService, ScopedIp, ServiceDaemon,
+    ServiceEvent, ServiceInfo, UnregisterStatus,
 };
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -37,6 +38,9 @@ const LOOKS_OFTEN: u32 = 1;
 const LOOKS_SELDOM: u32 = 60;
 /// After a change the crate looks often for so many of our own looks.
 const TENDS_AFTER_CHANGE: u32 = 10;
+/// Records that the crate may keep while we browse: five each of a thousand nodes and more. What comes beyond that between
+/// two looks, at the full rate of a wired link, is thirty megabytes.
+const RECORDS_KEPT: i64 = 6144;
 /// How long the end may take: two goodbyes are 120 ms apart.
 const GOODBYE: Duration = Duration::from_millis(300);
 const SECOND_GOODBYE: Duration = Duration::from_millis(150);
@@ -59,6 +63,8 @@ pub struct Mdns {
     /// The number of the browse that runs; an older one's end means nothing.
     browsing: Option<u64>,
     browses: u64,
+    /// Answers with how many records the crate keeps.
+    counted: Option<Receiver<Metrics>>,
     sender: mpsc::Sender<Heard>,
     receiver: mpsc::Receiver<Heard>,
     tend: Interval,
@@ -126,6 +132,7 @@ impl Mdns {
             browse: false,
             browsing: None,
             browses: 0,
+            counted: None,
             sender,
             receiver,
             tend,
@@ -173,6 +180,7 @@ impl Mdns {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MdnsEvent> {
         while self.is_unsettled() && self.tend.poll_tick(cx).is_ready() {
             let health = self.look_for_port();
+            self.look_at_records();
             self.attend();
             self.calm_down();
             if let Some(health) = health.or_else(|| self.listen_for_ourselves()) {
@@ -218,6 +226,8 @@ impl Mdns {
     fn is_unsettled(&self) -> bool {
         self.alert > 0
             || self.obstacle.is_some()
+            || self.browsing.is_some()
+            || self.counted.is_some()
             || self.browse != self.browsing.is_some()
             || !self.is_registered()
             || self.is_listening_for_ourselves()
@@ -310,15 +320,41 @@ impl Mdns {
         if obstacle == self.obstacle {
             return None;
         }
-        match responder(&self.filter, &self.sender) {
-            Ok(daemon) => drop(std::mem::replace(&mut self.daemon, daemon).shutdown()),
-            Err(error) => return Some(failing(&error.to_string())),
+        if let Err(error) = self.start_anew() {
+            return Some(failing(&error.to_string()));
         }
-        self.registered = None;
-        self.browsing = None;
-        self.hearing = Hearing::Unknown(0);
         self.obstacle = obstacle;
         self.obstacle.clone().inspect(warn)
+    }
+
+    /// Starts the crate anew; what is wished is asked again.
+    fn start_anew(&mut self) -> mdns_sd::Result<()> {
+        let daemon = responder(&self.filter, &self.sender)?;
+        drop(std::mem::replace(&mut self.daemon, daemon).shutdown());
+        self.registered = None;
+        self.browsing = None;
+        self.counted = None;
+        self.hearing = Hearing::Unknown(0);
+        Ok(())
+    }
+
+    /// Bounds what the crate keeps. Browsing ends then until it is wished again: who made up so much goes on.
+    fn look_at_records(&mut self) {
+        let kept = self.counted.as_ref().and_then(|counted| counted.try_recv().ok());
+        if let Some(kept) = &kept {
+            self.counted = None;
+            if records(kept) > RECORDS_KEPT {
+                tracing::warn!("somebody floods multicast DNS: it starts anew, and browses later");
+                self.browse = false;
+                if let Err(error) = self.start_anew() {
+                    tracing::debug!(reason = %error, "multicast DNS keeps what it has");
+                }
+                return;
+            }
+        }
+        if self.browsing.is_some() && self.counted.is_none() {
+            self.counted = self.daemon.get_metrics().ok();
+        }
     }
 
     fn is_ours(&self, sighting: &Sighting) -> bool {
@@ -344,6 +380,11 @@ impl Mdns {
             && self.registered.is_some()
             && self.browsing.is_some()
     }
+}
+
+/// How many records the crate keeps.
+fn records(metrics: &Metrics) -> i64 {
+    metrics.iter().filter(|(name, _)| name.starts_with("cached-")).map(|(_, count)| *count).sum()
 }
 
 /// The crate's responder, on the interfaces that we use.
