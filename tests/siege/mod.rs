@@ -91,8 +91,14 @@ impl Siege {
         };
         let rng = Box::new(ChaCha20Rng::seed_from_u64(7));
         let mut node = Node::new(config, Identity::from_secret([1; 32]), rng, now);
-        let link =
-            InterfaceAddr { name: "eth0".into(), index: 2, addr: NODE.into(), prefix: 8, wireless: false };
+        let link = InterfaceAddr {
+            name: "eth0".into(),
+            index: 2,
+            addr: NODE.into(),
+            prefix: 8,
+            wireless: false,
+            mtu: 1500,
+        };
         node.handle_interfaces(&[link], now);
         let by_addr = members.iter().enumerate().map(|(n, member)| (member.addr, n)).collect();
         Self {
