@@ -306,3 +306,31 @@ fn sixty_apps_of_a_user_that_do_not_read_leave_the_app_of_another_user_its_whole
     let (least, most) = (each[..60].iter().min().unwrap(), each[..60].iter().max().unwrap());
     assert!(most - least < 200_000 && *least > 100_000, "{least} to {most}");
 }
+
+#[test]
+fn names_and_verdicts_of_a_member_are_taken_at_a_pace_and_a_parted_network_may_be_told_of_at_once() {
+    let mut members = members(3);
+    let mut siege = Siege::new(&members);
+    join_all(&mut siege, &mut members);
+    for n in 0..1000 {
+        let name = format!("name-{n}");
+        siege.tell(&mut members, 0, &[Record::About { name: &name, peers: 0, topics: 0 }]);
+    }
+    let paced = siege.counter(&mut members, "paced-records");
+    assert!((980..=992).contains(&paced), "{paced}");
+    siege.wait(&mut members, Duration::from_secs(9));
+    siege.tell(&mut members, 0, &[Record::About { name: "last", peers: 0, topics: 0 }]);
+    let app = siege.connect(1, 1000, true);
+    siege.say(&mut members, app, r#"{"op":"watch"}"#);
+    let named = |event: &serde_json::Value| event["peer"]["name"] == "last";
+    assert!(siege.events(app, "enter").iter().any(named), "the name that stays is taken");
+
+    let peer = members[2].id();
+    let before = siege.counter(&mut members, "paced-records");
+    for _ in 0..limits::PEERS / 64 {
+        siege.tell(&mut members, 1, &vec![Record::Suspect { peer }; 64]);
+    }
+    assert_eq!(siege.counter(&mut members, "paced-records"), before, "all may be lost at once");
+    siege.tell(&mut members, 1, &vec![Record::Suspect { peer }; 200]);
+    assert!(siege.counter(&mut members, "paced-records") >= before + 190);
+}

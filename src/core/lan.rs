@@ -372,6 +372,10 @@ impl Node {
 
     fn introduce_others(&mut self, id: NodeId) {
         let Some(to) = self.peers.get(&id).and_then(|peer| peer.path) else { return };
+        if self.lan.introductions.room(self.now) == 0 {
+            // Who is to be told is a look at all peers.
+            return;
+        }
         let mut entries = Vec::new();
         for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {
             if let Some(path) = peer.path.filter(|_| peer.is_near())

@@ -341,7 +341,13 @@ impl Node {
 
     /// Somebody else lost `id`: that only starts our own questions.
     pub(crate) fn on_verdict(&mut self, from: NodeId, id: NodeId) {
+        let now = self.now;
         if from == id {
+            return;
+        }
+        // Each is a question to somebody else.
+        if !self.peers.get_mut(&from).is_some_and(|peer| peer.verdicts.take(now)) {
+            self.paced_records += 1;
             return;
         }
         self.suspect(id);

@@ -33,6 +33,13 @@ use crate::wire::local::PathKind;
 /// Who has been here for this long is not forgotten for somebody who was not.
 const FRIENDSHIP: Duration = Duration::from_secs(10);
 
+/// Names that a peer takes at once, and a second: a host is renamed now and then.
+const RENAMES_AT_ONCE: u32 = 8;
+const RENAMES_A_SECOND: u32 = 1;
+/// Peers that another one says it lost, at once and a second: all of them when a network is parted.
+const VERDICTS_AT_ONCE: u32 = limits::PEERS as u32;
+const VERDICTS_A_SECOND: u32 = 64;
+
 /// Another node of our network, as this node knows it.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -74,6 +81,9 @@ pub(crate) struct Peer {
     pub(crate) held: Holdings,
     /// Of what apps that watch are told of it.
     pub(crate) presence_pace: Pace,
+    /// Of its own names, and of what it says of others that it lost.
+    pub(crate) renames: Pace,
+    pub(crate) verdicts: Pace,
     pub(crate) reassembly: Reassembly,
     pub(crate) flight: Flight,
     pub(crate) receipts: Receipts,
@@ -129,6 +139,8 @@ impl Peer {
             inbox: Inbox::default(),
             held: Holdings::default(),
             presence_pace: presence::pace(),
+            renames: Pace::new(RENAMES_AT_ONCE, RENAMES_A_SECOND),
+            verdicts: Pace::new(VERDICTS_AT_ONCE, VERDICTS_A_SECOND),
             reassembly: Reassembly::default(),
             flight: Flight::default(),
             receipts: Receipts::default(),

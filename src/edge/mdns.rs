@@ -2,9 +2,11 @@
 //!
 //! One type around the mdns-sd crate, which runs a thread of its own. Its events cross into our loop through a bounded
 //! channel and a small thread per browse; when either overflows, or the crate ends a subscription, we browse again,
-//! which tells all that is known anew. The crate keeps all records that come while it browses: when that is more than the
-//! largest network has, somebody makes them up, and the crate starts anew without them. What was asked for is kept as a wish and asked again when the crate is busy. While
-//! nothing is left to do, nothing here wakes.
+//! which tells all that is known anew. What was asked for is kept as a wish and asked again when the crate is busy.
+//!
+//! The crate keeps all records that come while it browses: when that is more than the largest network has, somebody makes
+//! them up, and the crate starts anew without them. While nothing is left to do, nothing here wakes, but for the look at
+//! the records while we browse.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -68,6 +70,7 @@ pub struct Mdns {
     sender: mpsc::Sender<Heard>,
     receiver: mpsc::Receiver<Heard>,
     tend: Interval,
+    count: Interval,
     /// So many looks until the crate looks seldom again; none if it does.
     alert: u32,
     hearing: Hearing,
@@ -120,6 +123,8 @@ impl Mdns {
         }
         let mut tend = interval(TEND_INTERVAL);
         tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count = interval(TEND_INTERVAL);
+        count.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             daemon,
             obstacle,
@@ -136,6 +141,7 @@ impl Mdns {
             sender,
             receiver,
             tend,
+            count,
             alert: 0,
             hearing: Hearing::Unknown(0),
         })
@@ -178,9 +184,11 @@ impl Mdns {
 
     /// The next hint or state.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MdnsEvent> {
+        while (self.browsing.is_some() || self.counted.is_some()) && self.count.poll_tick(cx).is_ready() {
+            self.look_at_records();
+        }
         while self.is_unsettled() && self.tend.poll_tick(cx).is_ready() {
             let health = self.look_for_port();
-            self.look_at_records();
             self.attend();
             self.calm_down();
             if let Some(health) = health.or_else(|| self.listen_for_ourselves()) {
@@ -226,8 +234,6 @@ impl Mdns {
     fn is_unsettled(&self) -> bool {
         self.alert > 0
             || self.obstacle.is_some()
-            || self.browsing.is_some()
-            || self.counted.is_some()
             || self.browse != self.browsing.is_some()
             || !self.is_registered()
             || self.is_listening_for_ourselves()
@@ -340,10 +346,9 @@ impl Mdns {
 
     /// Bounds what the crate keeps. Browsing ends then until it is wished again: who made up so much goes on.
     fn look_at_records(&mut self) {
-        let kept = self.counted.as_ref().and_then(|counted| counted.try_recv().ok());
-        if let Some(kept) = &kept {
-            self.counted = None;
-            if records(kept) > RECORDS_KEPT {
+        if let Some(counted) = self.counted.take() {
+            // An answer that has not come by now is asked for again.
+            if counted.try_recv().is_ok_and(|kept| records(&kept) > RECORDS_KEPT) {
                 tracing::warn!("somebody floods multicast DNS: it starts anew, and browses later");
                 self.browse = false;
                 if let Err(error) = self.start_anew() {
@@ -352,7 +357,7 @@ impl Mdns {
                 return;
             }
         }
-        if self.browsing.is_some() && self.counted.is_none() {
+        if self.browsing.is_some() {
             self.counted = self.daemon.get_metrics().ok();
         }
     }

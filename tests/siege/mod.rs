@@ -97,7 +97,7 @@ impl Siege {
             addr: NODE.into(),
             prefix: 8,
             wireless: false,
-            mtu: 1500,
+            mtu: None,
         };
         node.handle_interfaces(&[link], now);
         let by_addr = members.iter().enumerate().map(|(n, member)| (member.addr, n)).collect();
