@@ -100,6 +100,12 @@ pub const REASSEMBLED_RUNS: usize = 128;
 pub const REASSEMBLY_LIFE: Duration = Duration::from_secs(30);
 /// Runs of packets that a receipt tells of.
 pub const RECEIPT_RUNS: usize = 32;
+/// How long nobody is told that nobody listens, or that nobody has a name, after a daemon has started, a peer has come,
+/// or an app that listened has gone: an app whose daemon was restarted tries to connect again every 2 s at the latest, and
+/// then has to be greeted and to listen.
+pub const LISTENER_GRACE: Duration = Duration::from_millis(2500);
+/// Topics without a listener that are remembered of one peer for that time, by their digests: those of one app.
+pub const RECENT_TOPICS: usize = TOPICS_PER_CLIENT;
 /// A message's deadline when its app names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest deadline an app may name: a queue is not a store.

@@ -48,6 +48,8 @@ impl Node {
         payload: &[u8],
     ) {
         match self.judge(from, place) {
+            // Without a fate its sender repeats it.
+            Some(Judgement::Due) if self.awaits_listener(heading) => {}
             Some(Judgement::Due) => self.accept(from, via, place.number.0, heading, payload),
             Some(Judgement::Early) => {
                 if let Some(peer) = self.peers.get_mut(&from) {
@@ -187,11 +189,16 @@ impl Node {
     fn release(&mut self, from: NodeId, via: Route) {
         while let Some(peer) = self.peers.get_mut(&from) {
             if let Some((number, held)) = peer.inbox.take_due() {
-                self.accept(from, via, number, held.heading, &held.payload);
+                if !self.awaits_listener(held.heading) {
+                    self.accept(from, via, number, held.heading, &held.payload);
+                }
                 continue;
             }
-            let due = |(number, after): &(u64, u64)| !peer.inbox.is_awaited(*number, *after);
-            let Some((number, _)) = peer.reassembly.whole_tracked().find(due) else { return };
+            let Some(peer) = self.peers.get(&from) else { return };
+            let due = |(number, after, heading): &(u64, u64, Heading)| {
+                !peer.inbox.is_awaited(*number, *after) && !self.awaits_listener(*heading)
+            };
+            let Some((number, ..)) = peer.reassembly.whole_tracked().find(due) else { return };
             let Some((heading, payload)) = self.take_part(from, Part::Tracked(number)) else { return };
             self.accept(from, via, number, heading, &payload);
         }

@@ -306,7 +306,7 @@ impl Node {
         let Some(known) = self.clients.get_mut(client) else { return };
         let mut changed = false;
         for topic in std::mem::take(&mut known.topics) {
-            changed |= self.topics.unlisten(&topic, client);
+            changed |= self.topics.unlisten(&topic, client, self.now);
         }
         if changed {
             self.topics_changed();
@@ -318,12 +318,14 @@ impl Node {
         self.timers.clear(Timer::SlowConsumer(client));
         self.told_output.remove(&client);
         self.forget_waiting_of(client);
+        self.waiting.forget(client);
+        self.open_publications.forget(client);
         self.forget_pings_of(client);
         self.forget_asks_of(client);
         self.publications.retain(|_, publication| publication.client != client);
         let mut changed = false;
         for topic in &gone.topics {
-            changed |= self.topics.unlisten(topic, client);
+            changed |= self.topics.unlisten(topic, client, self.now);
         }
         if changed {
             self.topics_changed();

@@ -140,6 +140,7 @@ impl Node {
                     self.peers.admit(from, Some(&name));
                     self.events.push_back(crate::core::api::Event::Remember);
                     self.presence_changed(from);
+                    self.names_changed();
                 } else {
                     self.peers.admit(from, Some(&name));
                 }

@@ -39,6 +39,7 @@ mod introductions;
 mod lan;
 mod leases;
 mod letters;
+mod listeners;
 mod liveness;
 mod mapping_life;
 mod members;
@@ -52,6 +53,7 @@ mod paths;
 mod peers;
 mod pings;
 mod prospects;
+mod publications;
 mod queue;
 mod reassembly;
 mod receipts;
@@ -68,6 +70,7 @@ mod timers;
 mod topics;
 mod transport;
 mod turns;
+mod waiting;
 mod wake;
 mod whois;
 
@@ -99,12 +102,14 @@ use self::paths::Links;
 use self::peers::Peers;
 use self::pings::Pings;
 use self::prospects::Prospects;
+use self::publications::OpenPublications;
 use self::relaying::Relaying;
 use self::relays::{Relays, is_relayed};
 use self::rendezvous::Rendezvous;
 use self::requests::Publication;
 use self::timers::{Timer, Timers};
 use self::topics::LocalTopics;
+use self::waiting::Waiting;
 use crate::crypto::identity::Identity;
 use crate::id::{BootId, ClientId, NodeId, NodeName};
 use crate::time::Instant;
@@ -163,6 +168,10 @@ pub struct Node {
     /// Publications whose outcomes are awaited.
     publications: BTreeMap<u64, Publication>,
     next_publication: u64,
+    /// Of these and of others, those that may get further copies.
+    open_publications: OpenPublications,
+    /// What waits for somebody who may come yet.
+    waiting: Waiting,
     /// Buffers of messages that have their fate, for the next ones.
     payloads: Vec<Arc<Vec<u8>>>,
     /// While something is published: its payload, once the first copy had to be kept.
@@ -221,6 +230,8 @@ impl Node {
             health: Vec::new(),
             publications: BTreeMap::new(),
             next_publication: 0,
+            open_publications: OpenPublications::default(),
+            waiting: Waiting::default(),
             payloads: Vec::new(),
             published: None,
             recipients: Vec::new(),
@@ -432,6 +443,7 @@ impl Node {
                 Timer::Punch => self.on_punch_timer(),
                 Timer::Whereabouts => self.tell_whereabouts(),
                 Timer::MappingLife => self.on_mapping_life_timer(),
+                Timer::Waiting => self.on_waiting_timer(),
                 Timer::Ask(token) => self.on_ask_timer(token),
             }
         }

@@ -14,7 +14,7 @@ impl Node {
         if !self.may_administer(client, id, "forgetting a peer") {
             return;
         }
-        let Some(peer) = self.resolve(client, id, to) else { return };
+        let Some(peer) = self.find(to) else { return self.refuse_unknown(client, id, to) };
         if peer == self.id {
             let hint = "atonce peers --all lists those that can be forgotten";
             return self.refuse(

@@ -131,6 +131,11 @@ impl Prospects {
         self.by_id.get(peer).is_some_and(|prospect| prospect.candidates.iter().any(hint))
     }
 
+    /// Whether we seek somebody because of something that was heard who is not `known`.
+    pub(crate) fn has_newcomer(&self, known: impl Fn(&NodeId) -> bool) -> bool {
+        self.by_id.keys().any(|id| !known(id) && self.has_hint_of(id))
+    }
+
     /// How we try to meet `peer`, if it tries as well.
     pub(super) fn meeting(&self, peer: &NodeId) -> Option<&Meeting> {
         self.by_id.get(peer)?.meeting.as_ref()

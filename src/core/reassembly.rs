@@ -148,10 +148,10 @@ impl Reassembly {
         self.partial.get(&part).is_some_and(Partial::is_whole)
     }
 
-    /// The tracked messages that are whole, and the one that each waits for.
-    pub(crate) fn whole_tracked(&self) -> impl Iterator<Item = (u64, u64)> {
+    /// The tracked messages that are whole, the one that each waits for, and to whom it is.
+    pub(crate) fn whole_tracked(&self) -> impl Iterator<Item = (u64, u64, Heading)> {
         self.partial.iter().filter_map(|(part, partial)| match part {
-            Part::Tracked(number) if partial.is_whole() => Some((*number, partial.after)),
+            Part::Tracked(number) if partial.is_whole() => Some((*number, partial.after, partial.heading)),
             Part::Tracked(_) | Part::Untracked(_) => None,
         })
     }

@@ -112,6 +112,7 @@ impl Node {
         if self.peers.get(&id).is_some_and(|peer| peer.is_near()) {
             self.met(id);
         }
+        self.names_changed();
         self.resume_delivery(id);
         true
     }
@@ -187,6 +188,9 @@ impl Node {
 
     fn entered(&mut self, id: NodeId) {
         self.peers.recount(id);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.topics.begin(self.now);
+        }
         info!(peer = %id.short(), "enter");
         if let Some(peer) = self.peers.get(&id) {
             debug!(peer = %id.short(), name = %peer.name, path = ?peer.path, "enter");

@@ -15,6 +15,14 @@ use crate::wire::local::{
 };
 
 impl Node {
+    /// Lists the peers for an app.
+    pub(crate) fn list_peers(&mut self, client: ClientId, id: Option<RequestId>) {
+        if let Some(known) = self.clients.get_mut(client) {
+            known.list(id);
+        }
+        self.refill(client);
+    }
+
     /// Writes as much of the lists that an app asked for as it has room for.
     pub(crate) fn refill_listing(&mut self, client: ClientId) {
         loop {
@@ -171,7 +179,8 @@ impl Node {
             .iter()
             .map(|(reason, count)| (Cow::Owned(format!("dropped-{reason}")), *count))
             .collect();
-        let waiting: usize = self.peers.iter().map(|(_, peer)| peer.delivery.len()).sum();
+        let to_peers: usize = self.peers.iter().map(|(_, peer)| peer.delivery.len()).sum();
+        let waiting = to_peers + self.waiting.len() + self.open_publications.len();
         let sessions = self.peers.iter().filter(|(_, peer)| peer.current.is_some()).count();
         counters.extend([
             ("sessions".into(), sessions as u64),

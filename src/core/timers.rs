@@ -65,6 +65,8 @@ pub(crate) enum Timer {
     Whereabouts,
     /// Measure how long a mapping lives, or take an echo for lost.
     MappingLife,
+    /// End what has waited long enough for somebody to come.
+    Waiting,
     /// End this request, which waits for replies.
     Ask(ReplyToken),
 }
@@ -100,6 +102,7 @@ impl Timer {
             Self::Punch => "punch",
             Self::Whereabouts => "whereabouts",
             Self::MappingLife => "mapping-life",
+            Self::Waiting => "waiting",
             Self::Ask(_) => "ask",
         }
     }

@@ -4,14 +4,16 @@
 //! for another topic in this life of the node, and it is what messages carry. Who follows a list names the version that
 //! it has and is sent what changed since; a lost update is sent again until it is confirmed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use crate::core::Node;
 use crate::core::timers::Timer;
 use crate::id::{ClientId, NodeId, Topic, TopicNumber};
-use crate::limits;
-use crate::wire::message::{DISCARD, Record};
+use crate::limits::{self, LISTENER_GRACE};
+use crate::time::Instant;
+use crate::wire::message::{DISCARD, Heading, Record};
 
 /// From one telling to the next, while it is not confirmed.
 const RETRY: [Duration; 5] = [
@@ -41,6 +43,8 @@ struct LocalTopic {
     number: TopicNumber,
     changed: u64,
     listeners: BTreeSet<ClientId>,
+    /// When the last of them went.
+    left: Option<Instant>,
 }
 
 impl LocalTopics {
@@ -56,7 +60,9 @@ impl LocalTopics {
             number: TopicNumber(next),
             changed: next,
             listeners: BTreeSet::new(),
+            left: None,
         });
+        entry.left = None;
         let first = entry.listeners.is_empty();
         entry.listeners.insert(client);
         if first {
@@ -68,12 +74,13 @@ impl LocalTopics {
     }
 
     /// Takes a listener away; says whether the list that others see changed.
-    pub(crate) fn unlisten(&mut self, topic: &Topic, client: ClientId) -> bool {
+    pub(crate) fn unlisten(&mut self, topic: &Topic, client: ClientId, now: Instant) -> bool {
         let Some(entry) = self.by_name.get_mut(topic) else { return false };
         let last = entry.listeners.remove(&client) && entry.listeners.is_empty();
         if last {
             self.version += 1;
             entry.changed = self.version;
+            entry.left = Some(now);
             self.forget_oldest();
         }
         last
@@ -113,6 +120,16 @@ impl LocalTopics {
         Some((topic, self.listeners(topic)?))
     }
 
+    /// When the last app that listened to `topic` went, if none does now.
+    fn left(&self, topic: &str) -> Option<Instant> {
+        self.by_name.get(topic)?.left
+    }
+
+    /// The same of the topic that others call `number`.
+    fn left_number(&self, number: TopicNumber) -> Option<Instant> {
+        self.left(self.by_number.get(&number)?.as_str())
+    }
+
     pub(crate) const fn version(&self) -> u64 {
         self.version
     }
@@ -149,12 +166,64 @@ pub(crate) struct RemoteTopics {
     /// Removals up to this version of ours cannot matter to it: it began with nothing when they were forgotten.
     cleared: u64,
     retries: usize,
+    /// When the peer came, and how far its list went then, as it says.
+    met: Instant,
+    told: Option<u64>,
+    /// Digests of topics whose last listener went a moment ago, and when.
+    left: VecDeque<(u64, Instant)>,
+}
+
+/// What stands for a topic's name. That another one has the same only makes us wait a little for it.
+fn digest(topic: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    topic.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl RemoteTopics {
     /// What the peer calls `topic`, if somebody there listens.
     pub(crate) fn number(&self, topic: &str) -> Option<TopicNumber> {
         if topic == Topic::DISCARD { Some(DISCARD) } else { self.numbers.get(topic).copied() }
+    }
+
+    /// Whether the list that the peer had when it came is here.
+    pub(crate) fn is_known(&self) -> bool {
+        self.told.is_some_and(|told| self.have >= told)
+    }
+
+    /// From when on it is true that nobody listens to `topic` there, if its list says so then: before, an app may just be
+    /// restarting, alone or with its daemon.
+    pub(crate) fn settles(&self, topic: &str) -> Instant {
+        self.left(topic).map_or(self.met, |left| left.max(self.met)) + LISTENER_GRACE
+    }
+
+    /// Until when somebody may be expected who listens to `topic` there, though nobody is known to: the list is not here
+    /// yet, or somebody has just gone.
+    pub(crate) fn expected_until(&self, topic: &str, is_online: bool) -> Option<Instant> {
+        let unknown = (is_online && !self.is_known()).then_some(self.met);
+        unknown.max(self.left(topic)).map(|since| since + LISTENER_GRACE)
+    }
+
+    fn left(&self, topic: &str) -> Option<Instant> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let digest = digest(topic);
+        self.left.iter().rev().find(|(of, _)| *of == digest).map(|(_, left)| *left)
+    }
+
+    fn note_left(left: &mut VecDeque<(u64, Instant)>, topic: &Topic, now: Instant) {
+        let digest = digest(topic.as_str());
+        left.retain(|(of, at)| *of != digest && now.since(*at) < LISTENER_GRACE);
+        if left.len() >= limits::RECENT_TOPICS {
+            left.pop_front();
+        }
+        left.push_back((digest, now));
+    }
+
+    /// The peer is there, and its list is not known yet.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        (self.met, self.told) = (now, None);
     }
 
     /// The names with a listener there.
@@ -227,7 +296,8 @@ impl Node {
 
     /// The peer's list is at `version`: asks for what we lack.
     pub(crate) fn follow_topics(&mut self, id: NodeId, version: u64) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.topics.told.get_or_insert(version);
         let upto = peer.topics.have;
         if upto != version {
             self.tell(id, &Record::TopicsHave { upto, ask: true });
@@ -267,15 +337,22 @@ impl Node {
         added: &[(TopicNumber, &str)],
         removed: &[TopicNumber],
     ) {
+        let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let topics = &mut peer.topics;
         let begins_anew = since == 0 && upto == 0;
+        // An answer to what we have now; one to what we had before says nothing of what came since.
+        let is_current = since == topics.have && upto == topics.have;
         if begins_anew || since <= topics.have && upto > topics.have {
             let before: BTreeSet<Topic> = topics.numbers.keys().cloned().collect();
-            if begins_anew {
-                topics.numbers.clear();
-            }
-            topics.numbers.retain(|_, number| !removed.contains(number));
+            let left = &mut topics.left;
+            topics.numbers.retain(|topic, number| {
+                let stays = !begins_anew && !removed.contains(number);
+                if !stays {
+                    RemoteTopics::note_left(left, topic, now);
+                }
+                stays
+            });
             for (number, name) in added {
                 if let Ok(topic) = name.parse::<Topic>()
                     && (topics.numbers.len() < limits::TOPICS_PER_NODE || topics.numbers.contains_key(&topic))
@@ -291,14 +368,40 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let have = peer.topics.have;
         self.tell(id, &Record::TopicsHave { upto: have, ask: false });
-        self.topics_answered(id);
+        self.publish_late(id);
+        self.topics_answered(id, is_current);
     }
 
     /// The peer is gone or has a new life: what it listened to is not known any more.
     pub(crate) fn forget_remote_topics(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.topics = RemoteTopics::default();
-        peer.delivery.topics_forgotten();
+        let RemoteTopics { numbers, mut left, .. } = std::mem::take(&mut peer.topics);
+        for topic in numbers.keys() {
+            RemoteTopics::note_left(&mut left, topic, self.now);
+        }
+        peer.topics.left = left;
+        peer.delivery.topics_forgotten(self.now);
+    }
+}
+
+/// Our own apps.
+impl Node {
+    /// From when on it is true that nobody here listens to `topic`, if nobody does then.
+    pub(crate) fn own_settles(&self, topic: &str) -> Instant {
+        self.topics.left(topic).map_or(self.started, |left| left.max(self.started)) + LISTENER_GRACE
+    }
+
+    /// Until when somebody may be expected here who listens to `topic`, though nobody does.
+    pub(crate) fn own_expected_until(&self, topic: &str) -> Option<Instant> {
+        self.topics.left(topic).map(|left| left + LISTENER_GRACE)
+    }
+
+    /// Whether the app that a message is for has just gone, and may come back: its fate is open so long, and its sender
+    /// repeats it.
+    pub(crate) fn awaits_listener(&self, heading: Heading) -> bool {
+        let (Heading::Topic(number) | Heading::Request { topic: number, .. }) = heading else { return false };
+        let left = self.topics.left_number(number);
+        left.is_some_and(|left| self.now < left + LISTENER_GRACE)
     }
 }
 
@@ -315,8 +418,8 @@ mod tests {
         let mut topics = LocalTopics::default();
         assert!(topics.listen(&topic("a"), ClientId(1)));
         assert!(!topics.listen(&topic("a"), ClientId(2)));
-        assert!(!topics.unlisten(&topic("a"), ClientId(1)));
-        assert!(topics.unlisten(&topic("a"), ClientId(2)));
+        assert!(!topics.unlisten(&topic("a"), ClientId(1), Instant::default()));
+        assert!(topics.unlisten(&topic("a"), ClientId(2), Instant::default()));
         assert!(topics.numbered(TopicNumber(1)).is_none());
         assert!(topics.listen(&topic("a"), ClientId(1)));
         assert_eq!(topics.numbered(TopicNumber(1)).unwrap().0, &topic("a"));
@@ -347,7 +450,7 @@ mod tests {
         for n in 0..10_000 {
             let name = topic(&format!("t{n}"));
             topics.listen(&name, ClientId(1));
-            topics.unlisten(&name, ClientId(1));
+            topics.unlisten(&name, ClientId(1), Instant::default());
         }
         assert!(topics.by_name.len() <= limits::TOPICS_PER_NODE + 1);
         assert_eq!(topics.by_name.len(), topics.by_number.len());

@@ -87,6 +87,38 @@ impl<T> Turns<T> {
         self.aside.extend(queue.into_iter().map(|item| (app, item)));
     }
 
+    /// Puts one aside again that had its turn before, behind those of its app that stand `before` it. What `began` to leave
+    /// goes on.
+    pub(crate) fn put_back(
+        &mut self,
+        app: ClientId,
+        item: T,
+        before: impl Fn(&T) -> bool,
+        began: impl Fn(&T) -> bool,
+    ) {
+        self.len += 1;
+        let mut mine = VecDeque::new();
+        if let Some(queue) = self.by_app.remove(&app) {
+            let (stay, go): (VecDeque<T>, VecDeque<T>) = queue.into_iter().partition(began);
+            mine = go;
+            if stay.is_empty() {
+                if self.turns.front() == Some(&app) {
+                    self.spent = 0;
+                }
+                self.turns.retain(|of| *of != app);
+            } else {
+                self.by_app.insert(app, stay);
+            }
+        }
+        let (of_app, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.aside).into_iter().partition(|(of, _)| *of == app);
+        mine.extend(of_app.into_iter().map(|(_, item)| item));
+        let at = mine.iter().position(|other| !before(other)).unwrap_or(mine.len());
+        mine.insert(at, item);
+        self.aside = others;
+        self.aside.extend(mine.into_iter().map(|item| (app, item)));
+    }
+
     /// The app whose turn it is has sent so much.
     pub(crate) fn spend(&mut self, bytes: usize) {
         self.spent += bytes;

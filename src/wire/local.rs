@@ -18,7 +18,9 @@ pub use event::{
     RoundTrips, SecretLine,
 };
 pub use reply_to::{BadReplyTo, ReplyTo};
-pub use request::{BadLine, NetworkOp, Op, Opening, Outgoing, Payload, Request, Subject, Text, WhenFull};
+pub use request::{
+    BadLine, NetworkOp, Op, Opening, Outgoing, Payload, Request, Subject, Text, WhenFull, WhenNoListener,
+};
 pub use status::{
     Health, HealthState, Hello, InterfaceInfo, NetworkInfo, PeerCounts, Reloaded, RendezvousInfo, Status,
 };

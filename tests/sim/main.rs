@@ -29,6 +29,7 @@ mod presence;
 mod pressure;
 mod relay;
 mod replies;
+mod restarts;
 mod roaming;
 mod second_port;
 mod secrets;

@@ -338,6 +338,11 @@ impl World {
         self.hosts[host].advert = None;
     }
 
+    /// The file in which a host that is off remembers its peers is lost.
+    pub fn forget_known(&mut self, host: HostId) {
+        self.hosts[host].known.clear();
+    }
+
     /// The lid is closed, for that long, and opened again.
     pub fn suspend(&mut self, host: HostId, duration: Duration) {
         self.hosts[host].asleep = true;
