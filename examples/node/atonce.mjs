@@ -37,7 +37,9 @@
  * @typedef {{sent: number, outcomes: {peer: Peer, outcome: string}[] | null}} Published
  * @typedef {{outcome: string, peer: Peer | null, reply: Reply | null}} Answer What became of a request itself, and the
  *   reply if one came in time.
- * @typedef {{ack?: boolean, timeout?: number, whenFull?: "wait" | "drop", check?: boolean}} SendOptions
+ * @typedef {{ack?: boolean, timeout?: number, whenFull?: "wait" | "drop", whenNoListener?: "end" | "wait",
+ *   check?: boolean}} SendOptions `whenNoListener: "wait"`: while nobody listens it waits until `timeout`, and not only
+ *   while an app may just be restarting.
  */
 
 import { lstatSync, statSync } from "node:fs";
@@ -207,8 +209,9 @@ class Client {
    * @param {SendOptions} [options]
    * @returns {Promise<Sent>}
    */
-  async send(to, topic, payload = "", { ack = true, timeout = 5000, whenFull, check = false } = {}) {
-    const request = { op: "send", to: to.id ?? to, topic, ack, when_full: whenFull };
+  async send(to, topic, payload = "", { ack = true, timeout = 5000, whenFull, whenNoListener, check = false } = {}) {
+    const when = { when_full: whenFull, when_no_listener: whenNoListener };
+    const request = { op: "send", to: to.id ?? to, topic, ack, ...when };
     return checked(sentOf((await this.#ask(request, { payload, timeout })).answer), check);
   }
 
@@ -219,8 +222,9 @@ class Client {
    * @param {SendOptions} [options]
    * @returns {Promise<Published>}
    */
-  async publish(topic, payload = "", { ack = false, timeout = 5000, whenFull, check = false } = {}) {
-    const request = { op: "publish", topic, ack: ack || check, when_full: whenFull };
+  async publish(topic, payload = "", { ack = false, timeout = 5000, whenFull, whenNoListener, check = false } = {}) {
+    const when = { when_full: whenFull, when_no_listener: whenNoListener };
+    const request = { op: "publish", topic, ack: ack || check, ...when };
     const { answer } = await this.#ask(request, { payload, timeout });
     const each = (one) => ({ peer: peerOf(one, "peer"), outcome: get(one, "outcome", "string") });
     const outcomes = Array.isArray(answer.outcomes) ? answer.outcomes.map(each) : null;
@@ -239,11 +243,11 @@ class Client {
    * @param {string | Peer} to
    * @param {string} topic
    * @param {Payload} [payload]
-   * @param {{timeout?: number, check?: boolean}} [options]
+   * @param {{timeout?: number, whenNoListener?: "end" | "wait", check?: boolean}} [options]
    * @returns {Promise<Answer>}
    */
-  async request(to, topic, payload = "", { timeout = 5000, check = false } = {}) {
-    const request = { op: "send", to: to.id ?? to, topic, ack: true, replies: 1 };
+  async request(to, topic, payload = "", { timeout = 5000, whenNoListener, check = false } = {}) {
+    const request = { op: "send", to: to.id ?? to, topic, ack: true, when_no_listener: whenNoListener, replies: 1 };
     const { answer, parts } = await this.#ask(request, { payload, timeout });
     const { outcome, peer } = sentOf(answer);
     const result = { outcome, peer, reply: parts[0]?.[0] ?? null };

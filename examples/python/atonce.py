@@ -407,11 +407,13 @@ def _message(
     ack: bool,
     timeout: float,
     when_full: Optional[str],
+    when_no_listener: Optional[str],
     read: Callable[[Dict[str, Any], List[Any]], T],
     **more: Any,
 ) -> _Op[T]:
     to = target.id if isinstance(target, Peer) else target
-    given = {"op": op, "to": to, "topic": topic, "ack": ack, "when_full": when_full, **more}
+    when = {"when_full": when_full, "when_no_listener": when_no_listener}
+    given = {"op": op, "to": to, "topic": topic, "ack": ack, **when, **more}
     fields = {name: value for name, value in given.items() if value is not None}
     bytes_ = payload.encode() if isinstance(payload, str) else memoryview(payload).tobytes()
     return _Op(fields, read, timeout, bytes_, deadline_is_the_daemons=True)
@@ -424,13 +426,21 @@ def _send(
     ack: bool,
     timeout: float,
     when_full: Optional[str],
+    when_no_listener: Optional[str],
     check: bool,
 ) -> _Op[Sent]:
-    return _message("send", to, topic, payload, ack, timeout, when_full, lambda end, _: _sent(end, check))
+    read: Callable[[Dict[str, Any], List[Any]], Sent] = lambda end, _: _sent(end, check)
+    return _message("send", to, topic, payload, ack, timeout, when_full, when_no_listener, read)
 
 
 def _publish(
-    topic: str, payload: Union[str, bytes], ack: bool, timeout: float, when_full: Optional[str], check: bool
+    topic: str,
+    payload: Union[str, bytes],
+    ack: bool,
+    timeout: float,
+    when_full: Optional[str],
+    when_no_listener: Optional[str],
+    check: bool,
 ) -> _Op[Published]:
     def read(end: Dict[str, Any], _: List[Any]) -> Published:
         outcomes = _optional(end, "outcomes", list)
@@ -440,10 +450,17 @@ def _publish(
             raise NotDelivered(published)
         return published
 
-    return _message("publish", None, topic, payload, ack or check, timeout, when_full, read)
+    return _message("publish", None, topic, payload, ack or check, timeout, when_full, when_no_listener, read)
 
 
-def _request(to: Union[str, Peer], topic: str, payload: Union[str, bytes], timeout: float, check: bool) -> _Op[Answer]:
+def _request(
+    to: Union[str, Peer],
+    topic: str,
+    payload: Union[str, bytes],
+    timeout: float,
+    when_no_listener: Optional[str],
+    check: bool,
+) -> _Op[Answer]:
     def read(end: Dict[str, Any], replies: List[Any]) -> Answer:
         sent = _sent(end, False)
         answer = Answer(sent.outcome, sent.peer, next(iter(replies), None))
@@ -451,18 +468,18 @@ def _request(to: Union[str, Peer], topic: str, payload: Union[str, bytes], timeo
             answer.expect()
         return answer
 
-    return _message("send", to, topic, payload, True, timeout, None, read, replies=1)
+    return _message("send", to, topic, payload, True, timeout, None, when_no_listener, read, replies=1)
 
 
 def _request_all(topic: str, payload: Union[str, bytes], count: int, timeout: float) -> _Op[None]:
-    return _message("publish", None, topic, payload, False, timeout, None, lambda end, parts: None, replies=count)
+    return _message("publish", None, topic, payload, False, timeout, None, None, lambda end, parts: None, replies=count)
 
 
 def _reply(message: Message, payload: Union[str, bytes], ack: bool, timeout: float, check: bool) -> _Op[Sent]:
     if message.reply_to is None:
         raise ValueError("the sender of this message does not wait for a reply")
     read: Callable[[Dict[str, Any], List[Any]], Sent] = lambda end, _: _sent(end, check)
-    return _message("reply", None, None, payload, ack, timeout, None, read, reply_to=message.reply_to)
+    return _message("reply", None, None, payload, ack, timeout, None, None, read, reply_to=message.reply_to)
 
 
 def _ping(to: Union[str, Peer], count: int, interval: float, timeout: float) -> _Op[Pinged]:
@@ -973,10 +990,14 @@ class Client:
         ack: bool = True,
         timeout: float = 5.0,
         when_full: Optional[str] = None,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Sent:
-        """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it."""
-        return await self._do(_send(to, topic, payload, ack, timeout, when_full, check))
+        """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it.
+
+        `when_no_listener="wait"`: while nobody listens it waits until `timeout`, and not only while an app may just be
+        restarting."""
+        return await self._do(_send(to, topic, payload, ack, timeout, when_full, when_no_listener, check))
 
     async def publish(
         self,
@@ -986,10 +1007,11 @@ class Client:
         ack: bool = False,
         timeout: float = 5.0,
         when_full: Optional[str] = None,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Published:
         """Sends to the listeners of a topic everywhere. `check` asks for acknowledgements, as `ack` does."""
-        return await self._do(_publish(topic, payload, ack, timeout, when_full, check))
+        return await self._do(_publish(topic, payload, ack, timeout, when_full, when_no_listener, check))
 
     async def request(
         self,
@@ -998,10 +1020,11 @@ class Client:
         payload: Union[str, bytes] = b"",
         *,
         timeout: float = 5.0,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Answer:
         """Sends to the listeners of a topic on one peer, and waits for the first reply, until `timeout`."""
-        return await self._do(_request(to, topic, payload, timeout, check))
+        return await self._do(_request(to, topic, payload, timeout, when_no_listener, check))
 
     async def request_all(
         self, topic: str, payload: Union[str, bytes] = b"", *, count: int = 1024, timeout: float = 5.0
@@ -1276,10 +1299,14 @@ class BlockingClient:
         ack: bool = True,
         timeout: float = 5.0,
         when_full: Optional[str] = None,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Sent:
-        """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it."""
-        return self._do(_send(to, topic, payload, ack, timeout, when_full, check))
+        """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it.
+
+        `when_no_listener="wait"`: while nobody listens it waits until `timeout`, and not only while an app may just be
+        restarting."""
+        return self._do(_send(to, topic, payload, ack, timeout, when_full, when_no_listener, check))
 
     def send_many(
         self,
@@ -1317,10 +1344,11 @@ class BlockingClient:
         ack: bool = False,
         timeout: float = 5.0,
         when_full: Optional[str] = None,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Published:
         """Sends to the listeners of a topic everywhere. `check` asks for acknowledgements, as `ack` does."""
-        return self._do(_publish(topic, payload, ack, timeout, when_full, check))
+        return self._do(_publish(topic, payload, ack, timeout, when_full, when_no_listener, check))
 
     def request(
         self,
@@ -1329,10 +1357,11 @@ class BlockingClient:
         payload: Union[str, bytes] = b"",
         *,
         timeout: float = 5.0,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Answer:
         """Sends to the listeners of a topic on one peer, and waits for the first reply, until `timeout`."""
-        return self._do(_request(to, topic, payload, timeout, check))
+        return self._do(_request(to, topic, payload, timeout, when_no_listener, check))
 
     def request_all(
         self, topic: str, payload: Union[str, bytes] = b"", *, count: int = 1024, timeout: float = 5.0

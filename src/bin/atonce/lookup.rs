@@ -38,16 +38,34 @@ impl Found {
     }
 }
 
-/// Asks the daemon for its peers and finds the one that `text` means, this node included.
+/// Asks the daemon for its peers and finds the one that `text` means, this node included. A daemon that has just started
+/// may meet it yet, and is given the time for that.
 pub(crate) async fn find(client: &mut Client, text: &str) -> Result<Found, Failure> {
+    match find_now(client, text).await {
+        Err(failure) if failure.code == Some(ErrorCode::NoPeer) => {
+            let peers = client.peers_settled().await?;
+            found(client, text, &peers)
+        }
+        found => found,
+    }
+}
+
+/// The same among those who are known now.
+pub(crate) async fn find_now(client: &mut Client, text: &str) -> Result<Found, Failure> {
     let peers = client.peers().await?;
-    let all: Vec<Candidate> = std::iter::once(Candidate::own(&client.hello().node))
-        .chain(peers.iter().map(|peer| Candidate { peer: reference(peer), pretender: peer.conflict }))
-        .collect();
-    let peer = choose(text, &all)?;
+    found(client, text, &peers)
+}
+
+fn found(client: &Client, text: &str, peers: &[PeerInfo<'_>]) -> Result<Found, Failure> {
+    let peer = choose(text, &candidates(client, peers))?;
     let info = peers.iter().find(|info| info.id == peer.id);
-    let namesake = info.filter(|info| !info.conflict).and_then(|info| namesake(info, &peers));
+    let namesake = info.filter(|info| !info.conflict).and_then(|info| namesake(info, peers));
     Ok(Found { peer, absence: info.and_then(absence), namesake })
+}
+
+fn candidates(client: &Client, peers: &[PeerInfo<'_>]) -> Vec<Candidate> {
+    let peer = |peer: &PeerInfo<'_>| Candidate { peer: reference(peer), pretender: peer.conflict };
+    std::iter::once(Candidate::own(&client.hello().node)).chain(peers.iter().map(peer)).collect()
 }
 
 /// Whether `text` may mean this peer: its name or id, or the beginning of one.
