@@ -149,7 +149,7 @@ impl Node {
             return (young > self.now).then_some(young);
         }
         let silent = |peer: &&crate::core::peers::Peer| {
-            !peer.forgotten && !(peer.is_online() && peer.topics.number(topic).is_some())
+            !(peer.forgotten || peer.is_online() && peer.topics.number(topic).is_some())
         };
         let peers = self.peers.iter().map(|(_, peer)| peer).filter(silent);
         let peers = peers.filter_map(|peer| peer.topics.expected_until(topic, peer.is_online()));
