@@ -110,6 +110,68 @@ fn the_environment_counts_where_no_flag_is_given() {
 }
 
 #[test]
+fn a_variable_that_is_empty_counts_as_unset_and_what_is_around_a_value_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("a.toml");
+    std::fs::write(&config, "port = 7\n").unwrap();
+    let used = |program: &str, set: &[(&str, &str)]| {
+        let mut command = Command::new(program);
+        command.env_clear().arg("--check").arg("--config").arg(&config).env("HOME", dir.path());
+        let ended = command.envs(set.iter().copied()).output().unwrap();
+        assert!(ended.status.success(), "{set:?} {}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stdout).unwrap()
+    };
+    let help = Command::new(env!("CARGO_BIN_EXE_atonced")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let mut variables: Vec<&str> =
+        help.split("[env: ").skip(1).filter_map(|rest| rest.split('=').next()).collect();
+    assert_eq!(variables.len(), 19, "{variables:?}");
+    variables.extend(["STATE_DIRECTORY", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "CONFIGURATION_DIRECTORY"]);
+    variables.extend(["XDG_RUNTIME_DIR", "CREDENTIALS_DIRECTORY", "ATONCE_PROT"]);
+    let plain = used(env!("CARGO_BIN_EXE_atonced"), &[]);
+    for blank in ["", " ", "\r", "\"\""] {
+        for variable in &variables {
+            assert_eq!(
+                used(env!("CARGO_BIN_EXE_atonced"), &[(variable, blank)]),
+                plain,
+                "{variable}={blank:?}"
+            );
+        }
+    }
+    let all: Vec<_> = variables.iter().map(|variable| (*variable, "")).collect();
+    assert_eq!(used(env!("CARGO_BIN_EXE_atonced"), &all), plain);
+
+    let told = used(
+        env!("CARGO_BIN_EXE_atonced"),
+        &[
+            ("ATONCE_PEER", " a:1 , b:2,\r"),
+            ("ATONCE_PORT", "9\r"),
+            ("ATONCE_NAME", "\"pi\""),
+            ("ATONCE_BIND", "127.0.0.1, ::1"),
+            ("ATONCE_NO_MDNS", " true "),
+        ],
+    );
+    for line in [
+        "peer = [\"a:1\",\"b:2\"]  # $ATONCE_PEER",
+        "port = 9  # $ATONCE_PORT",
+        "name = \"pi\"  # $ATONCE_NAME",
+        "bind = [\"127.0.0.1\",\"::1\"]  # $ATONCE_BIND",
+        "no_mdns = true  # $ATONCE_NO_MDNS",
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line}\n{told}");
+    }
+
+    std::fs::write(&config, "").unwrap();
+    let server = env!("CARGO_BIN_EXE_atonce-rendezvous");
+    let plain = used(server, &[]);
+    for variable in ["BIND", "STATE_DIR", "METRICS", "LOG", "CONFIG"] {
+        assert_eq!(used(server, &[(&format!("ATONCE_RENDEZVOUS_{variable}"), "")]), plain, "{variable}");
+    }
+    let told = used(server, &[("ATONCE_RENDEZVOUS_BIND", " 127.0.0.1:5 , [::1]:5, ")]);
+    assert!(told.starts_with("# ") && told.contains("bind = [\"127.0.0.1:5\",\"[::1]:5\"]  # $"), "{told}");
+}
+
+#[test]
 fn a_flag_goes_before_the_environment_the_credential_the_drop_ins_and_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let (conf, file) = (dir.path().join("conf.d"), dir.path().join("atonce.toml"));
@@ -150,8 +212,10 @@ fn a_variable_is_complained_of_by_its_name_and_a_misspelt_one_is_told() {
         let ended = command.envs(set.iter().copied()).output().unwrap();
         (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
     };
-    let (code, text) = told(&[("ATONCE_NAME", "")], &[]);
-    assert!(code == Some(2) && text.contains("'$ATONCE_NAME'") && !text.contains("'--name"), "{text}");
+    for wrong in ["eth0", " eth0 ,"] {
+        let (code, text) = told(&[("ATONCE_BIND", wrong)], &[]);
+        assert!(code == Some(2) && text.contains("'$ATONCE_BIND'") && !text.contains("'--bind"), "{text}");
+    }
     let (code, text) = told(&[("ATONCE_PORT", "x")], &["--name", "a"]);
     assert!(code == Some(2) && text.contains("'$ATONCE_PORT'"), "{text}");
     // What was given by the flag is the flag's.

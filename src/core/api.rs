@@ -10,7 +10,7 @@ use crate::crypto::membership::Membership;
 use crate::id::{ClientId, NodeId, NodeName, RequestId};
 pub use crate::route::{OwnPort, Route};
 use crate::wire::packet::BadPacket;
-pub use crate::wire::rendezvous::{BadServer, RendezvousServer, is_host_port};
+pub use crate::wire::rendezvous::{BadHostPort, BadServer, RendezvousServer, check_host_port};
 use crate::wire::txt::Txt;
 
 /// What a node is told when it is made.

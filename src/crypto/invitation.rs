@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::crypto::hash;
 use crate::crypto::network::{BadSecret, NetworkSecret, PREFIX};
 use crate::limits;
+use crate::pasted;
 use crate::wire::rendezvous::RendezvousServer;
 
 /// What an invitation begins with.
@@ -72,7 +73,7 @@ impl FromStr for Invitation {
     fn from_str(text: &str) -> Result<Self, BadSecret> {
         // As long as the text from the start: growing would leave a copy behind that is not wiped.
         let mut line = Zeroizing::new(String::with_capacity(text.len()));
-        line.extend(text.chars().filter(|char| !char.is_whitespace()));
+        line.extend(pasted::squeezed(text));
         let is_invitation = line
             .split_at_checked(INVITATION.len())
             .is_some_and(|(start, _)| start.eq_ignore_ascii_case(INVITATION));

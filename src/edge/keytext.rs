@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::edge::hardware::Binding;
 use crate::id::{base32, base32_32};
+use crate::pasted;
 
 const VERSION: &str = "atonce-identity-2";
 const VERSION_1: &str = "atonce-identity-1";
@@ -48,6 +49,7 @@ impl StoredKey {
 
     /// What such a file holds; none if it is cut, edited or foreign.
     pub fn parse(text: &str) -> Option<Self> {
+        let text = Zeroizing::new(pasted::lines(text).into_owned());
         let mut lines: Vec<&str> = text.lines().collect();
         let sum = lines.pop()?;
         let (version, key) = (*lines.first()?, *lines.get(1)?);
@@ -97,6 +99,8 @@ mod tests {
             assert_eq!(String::from_utf8(bytes).ok().and_then(|text| StoredKey::parse(&text)), None, "{at}");
         }
         assert_eq!(format!("{:?}", StoredKey::parse(&text)), "Some(StoredKey { .. })");
+        let copied = format!("\u{feff}{}\r\n", text.replace('\n', " \r\n"));
+        assert_eq!(StoredKey::parse(&copied), StoredKey::parse(&text), "an editor may have saved it");
     }
 
     #[test]

@@ -132,8 +132,12 @@ impl Daemon {
             tracing::warn!("{mistake}");
         }
         let config_health = reload::health(&settings.warnings, &[] as &[&str]);
-        for health in
-            identity_health.into_iter().chain(peers_health).chain(pins_health).chain([config_health])
+        for health in identity_health
+            .into_iter()
+            .chain(state.health())
+            .chain(peers_health)
+            .chain(pins_health)
+            .chain([config_health])
         {
             node.handle_health(health);
         }

@@ -22,7 +22,7 @@ use toml::Value;
 pub use self::given::{Files, Given, OptionSet, Said};
 use self::given::{log_filter, state_dir, variable};
 pub use self::mistake::{Mistake, Mistakes, Origin};
-use crate::core::{RendezvousServer, is_host_port};
+use crate::core::{BadHostPort, RendezvousServer, check_host_port};
 use crate::edge::interfaces::InterfaceFilter;
 use crate::edge::keyfile;
 use crate::id::{NodeName, unprintable};
@@ -200,10 +200,14 @@ impl Given {
         };
         let everywhere = || vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let bind = options.bind.filter(|addrs| !addrs.is_empty()).unwrap_or_else(everywhere);
+        for addr in bind.iter().filter(|addr| addr.is_multicast()) {
+            wrong("bind", format!("{addr} is an address of no machine"), "an address of this machine");
+        }
         let peers = options.peer.unwrap_or_default();
-        for peer in peers.iter().filter(|peer| !is_host_port(peer)) {
+        for (peer, bad) in peers.iter().filter_map(|peer| Some((peer, check_host_port(peer).err()?))) {
             let tries = "HOST:PORT, such as pi.example.org:28282, 192.168.1.7:28282 or [fd00::7]:28282";
-            wrong("peer", format!("`{}` is no address of a peer", peer.escape_debug()), tries);
+            let why = if bad == BadHostPort::Form { String::new() } else { format!(": {bad}") };
+            wrong("peer", format!("`{}` is no address of a peer{why}", peer.escape_debug()), tries);
         }
         let mut rendezvous: Vec<RendezvousServer> = Vec::new();
         for text in options.rendezvous.unwrap_or_default() {
@@ -414,8 +418,36 @@ mod tests {
         for (line, what) in [(1, "`` cannot be"), (2, ""), (4, "`pi` is no"), (5, "`a=b=c` is no"), (6, "")] {
             assert!(error.contains(&format!("a.toml:{line}: {what}")), "{line}: {error}");
         }
+        for (peer, why) in
+            [("a b:1", "its host"), ("0.0.0.0:1", "no single host"), ("[fe80::1]:1", "a link-local")]
+        {
+            let error = settled(&[], &format!("\npeers = [{peer:?}]")).unwrap_err().to_string();
+            assert!(error.contains(&format!("a.toml:2: `{peer}` is no address of a peer: {why}")), "{error}");
+        }
+        let error = settled(&[], "socket = \"\"\nbind = [\"224.0.0.1\"]").unwrap_err().to_string();
+        assert!(
+            error.contains("a.toml:1: `socket` is empty") && error.contains("a.toml:2: 224.0.0.1 is"),
+            "{error}"
+        );
         assert!(Given::<Options>::from_args(["atonced", "--name", ""]).is_err());
         assert!(Given::<Options>::from_args(["atonced", "--bind", "eth0"]).is_err());
+    }
+
+    #[test]
+    fn lists_and_texts_are_what_stands_between_blanks_and_commas_wherever_they_were_said() {
+        let text =
+            "peers = [\" a:1 \", \"\", \"b:2\\r\"]\nbind = [\" ::1 \"]\nname = \" pi \"\ninterface = []\n";
+        let from_file = settled(&[], text).unwrap();
+        assert_eq!(
+            (from_file.peers, from_file.name.as_str()),
+            (vec!["a:1".to_owned(), "b:2".to_owned()], "pi")
+        );
+        assert_eq!(from_file.bind, [IpAddr::V6(Ipv6Addr::LOCALHOST)]);
+        let args = ["--peer", " a:1 , b:2,", "--peer= c:3", "--bind= 127.0.0.1, ::1 ,", "--name", "\tpi\r"];
+        let from_flags = settled(&args, "").unwrap();
+        assert_eq!(from_flags.peers, ["a:1", "b:2", "c:3"]);
+        assert_eq!((from_flags.bind.len(), from_flags.name.as_str()), (2, "pi"));
+        assert_eq!(settled(&[], "\u{feff}port = 7\r\n").unwrap().port, Some(7));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use self::from_node::{Bye, FromNode, Intro, Keep, List, Probe, Register};
 pub use self::from_server::{
     Echo, Event, FromServer, Here, Kept, Knock, Nope, Page, Refusal, Retry, Welcome,
 };
-pub use self::named::{BadServer, RendezvousServer, is_host_port};
+pub use self::named::{BadHostPort, BadServer, RendezvousServer, check_host_port};
 
 /// What every message begins with; no packet between nodes does.
 pub const MAGIC: [u8; 2] = [0x40, 0x31];
