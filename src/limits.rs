@@ -61,6 +61,8 @@ pub const PAST_BOOTS: usize = 8;
 /// Sources whose copy of one first message gets the stored answer: one per interface of a usual host.
 pub const ANSWER_COPIES: usize = 4;
 
+/// Bytes of the path of a Unix socket: `sun_path` has 108, the last one a zero (unix(7)).
+pub const SOCKET_PATH_BYTES: usize = 107;
 /// Messages between one app and the daemon, each way.
 pub const CLIENT_QUEUE_MESSAGES: usize = 1024;
 /// Bytes between one app and the daemon, each way.

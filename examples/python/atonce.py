@@ -43,6 +43,7 @@ import os
 import random
 import select
 import socket
+import stat
 import threading
 import time
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ T = TypeVar("T")
 
 # Bytes of a line of the daemon, with its newline.
 LINE_BYTES = 96 * 1024
+_SOCKET_PATH_BYTES = 107
 # Bytes of unread events after which nothing more is read.
 UNREAD_BYTES = 1024 * 1024
 # Changes of presence that are kept at most: the whole state of a network of 4096 peers with 15 topics each.
@@ -359,7 +361,7 @@ class Pinged:
 
 def default_socket() -> str:
     """Where the daemon of this host listens if nothing else was said, as the atonce command finds it."""
-    if path := os.environ.get("ATONCE_SOCKET"):
+    if path := _variable("ATONCE_SOCKET"):
         return path
     system = "/run/atonce/atonced.sock"
     try:
@@ -369,7 +371,7 @@ def default_socket() -> str:
         pass
     except OSError:
         return system
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+    if runtime := _variable("XDG_RUNTIME_DIR"):
         return f"{runtime}/atonce/atonced.sock"
     return f"/tmp/atonce-{os.getuid()}/atonced.sock"
 
@@ -870,11 +872,55 @@ def _refused(event: Dict[str, Any]) -> Refused:
     return Refused(code, message, hint)
 
 
-def _check_owner(path: str) -> None:
-    # Anybody may create a directory in /tmp: what another user put there is not our daemon.
-    directory = f"/tmp/atonce-{os.getuid()}"
-    if os.path.dirname(path) == directory and os.path.lexists(directory) and os.lstat(directory).st_uid != os.getuid():
-        raise Unreachable(f"cannot reach the daemon at {path}: {directory} belongs to another user")
+def _check_path(path: str) -> None:
+    """Refuses a socket that nobody can serve at, and one that may be somebody else's (socket.md, 1)."""
+    if (length := len(os.fsencode(path))) > _SOCKET_PATH_BYTES:
+        why = f"its path has {length} bytes, and the system takes at most {_SOCKET_PATH_BYTES}"
+        raise Unreachable(f"cannot reach the daemon at {path}: {why}")
+    runtime = _variable("XDG_RUNTIME_DIR")
+    usual = [f"/tmp/atonce-{os.getuid()}/"] + ([f"{runtime}/atonce/"] if runtime else [])
+    if why := _strangers_part(path, path.startswith(tuple(usual))):
+        raise Unreachable(f"cannot reach the daemon at {path}: {why}")
+
+
+def _strangers_part(path: str, is_usual: bool) -> Optional[str]:
+    """Follows the way to the socket part by part, as the system would, and tells what another user could have put there."""
+    trusted = (os.getuid(), 0)
+    at = "/" if path.startswith("/") else os.getcwd()
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    links = 0
+    while parts:
+        part = parts.pop(0)
+        if part == "..":
+            at = os.path.dirname(at)
+            continue
+        found_at = os.path.join(at, part)
+        try:
+            directory, found = os.lstat(at), os.lstat(found_at)
+        except OSError:
+            return None  # The connection fails for it, and tells.
+        if is_usual and directory.st_mode & 0o022:
+            if not directory.st_mode & stat.S_ISVTX:
+                return f"others may write to {at}"
+            if found.st_uid not in trusted:
+                return f"{found_at} belongs to another user"
+        if not stat.S_ISLNK(found.st_mode):
+            at = found_at
+            continue
+        if directory.st_mode & 0o002 and found.st_uid not in (*trusted, directory.st_uid):
+            return f"{found_at} is a link that belongs to another user"
+        links += 1
+        if links > 40:
+            return None
+        target = os.readlink(found_at)
+        at = "/" if target.startswith("/") else at
+        parts = [part for part in target.split("/") if part not in ("", ".")] + parts
+    return None
+
+
+def _variable(name: str) -> Optional[str]:
+    """What is in a variable; nothing counts as unset."""
+    return os.environ.get(name, "").strip() or None
 
 
 def _unreachable(path: str, error: OSError) -> Unreachable:
@@ -1110,7 +1156,7 @@ class Client:
                 return
 
     async def _dial(self) -> _Link:
-        _check_owner(self._path)
+        _check_path(self._path)
         deadline = time.monotonic() + self._timeout
         loop = asyncio.get_running_loop()
         try:
@@ -1504,7 +1550,7 @@ class BlockingClient:
             self._core.output.clear()
 
     def _dial(self) -> None:
-        _check_owner(self._path)
+        _check_path(self._path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         try:

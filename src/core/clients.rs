@@ -241,7 +241,10 @@ impl Client {
             None if now.path != PathKind::Local => {
                 self.tell(&Event::Enter { peer: peer(), path: now.path, snapshot });
             }
-            Some(before) if before.path != now.path => {
+            // It has another way or another name: of the second there is no event of its own.
+            Some(before)
+                if now.path != PathKind::Local && (before.path, &before.name) != (now.path, &now.name) =>
+            {
                 self.tell(&Event::Path { peer: peer(), path: now.path });
             }
             _ => {}
@@ -253,6 +256,11 @@ impl Client {
         for topic in now.topics.difference(&before) {
             self.tell(&Event::Listen { peer: peer(), topic: topic.as_str().into(), snapshot });
         }
+    }
+
+    /// What waits for it has a secret in it.
+    pub(crate) const fn keep_secret(&mut self) {
+        self.queue.keep_secret();
     }
 
     /// Nothing more is accepted or told.

@@ -18,7 +18,7 @@ use crate::core::paths::Source;
 use crate::core::relays::is_relayed;
 use crate::core::timers::Timer;
 use crate::crypto::network::{NetworkKeys, NetworkKind, NetworkTag};
-use crate::id::NodeId;
+use crate::id::{NodeId, NodeName};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::message::Record;
@@ -338,6 +338,27 @@ impl Node {
         // Whoever commits first must be heard at once: the other side only believes us then.
         self.flush(id);
         self.tell_topics(id);
+    }
+
+    /// We are called otherwise from now on: everybody is told, those online and who looks by mDNS.
+    pub(crate) fn rename(&mut self, name: NodeName) {
+        if name == self.config.name {
+            return;
+        }
+        self.config.name = name;
+        // In a private network nothing that is announced has the name in it.
+        if self.config.mdns && self.config.network.current().kind() == NetworkKind::Open {
+            let advert = self.advert();
+            self.events.push_back(Event::Announce(advert));
+        }
+        let (peers, topics) = (self.acquaintances(), self.topics.version());
+        let name = self.config.name.clone();
+        for id in self.peers.online() {
+            if self.peers.get(&id).is_some_and(|peer| peer.current.is_some()) {
+                self.tell(id, &Record::About { name: name.as_str(), peers, topics });
+            }
+        }
+        self.presence_changed(self.id);
     }
 
     /// A digest of who is online, ourselves included: equal on two members of a full mesh.

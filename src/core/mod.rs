@@ -311,6 +311,12 @@ impl Node {
         self.ask_static(addrs);
     }
 
+    /// What people call this node from now on.
+    pub fn handle_name(&mut self, name: NodeName, now: Instant) {
+        self.advance(now);
+        self.rename(name);
+    }
+
     /// mDNS saw or lost something: a hint, never the truth.
     pub fn handle_sighting(&mut self, hint: Sighting, now: Instant) {
         self.advance(now);

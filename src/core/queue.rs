@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use zeroize::Zeroize;
+
 /// The buffer, and where in it each entry ends.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -14,6 +16,8 @@ pub(crate) struct Queue {
     entries: VecDeque<(usize, Kind)>,
     messages: usize,
     answers: usize,
+    /// There is a secret in it, or was: what has been written is overwritten.
+    is_secret: bool,
 }
 
 /// What an entry is, as far as it is counted.
@@ -57,6 +61,11 @@ impl Queue {
         self.answers += usize::from(kind == Kind::Answer);
     }
 
+    /// From now on, until it is empty, what was written is overwritten, too.
+    pub(crate) const fn keep_secret(&mut self) {
+        self.is_secret = true;
+    }
+
     /// The first `bytes` of the output were written.
     pub(crate) fn wrote(&mut self, bytes: usize) {
         self.written += bytes.min(self.len());
@@ -67,6 +76,11 @@ impl Queue {
             self.messages -= usize::from(kind == Kind::Message);
             self.answers -= usize::from(kind == Kind::Answer);
             self.entries.pop_front();
+        }
+        if self.is_secret && self.len() == 0 {
+            // All of its memory: an older copy may lie behind what is in use.
+            self.bytes.zeroize();
+            (self.written, self.first, self.is_secret) = (0, 0, false);
         }
         // Moving the rest to the front costs no more than what was written since the last time.
         if self.first >= self.bytes.len() / 2 {
@@ -80,6 +94,25 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_left_of_a_secret_that_was_written() {
+        let mut queue = Queue::default();
+        queue.append(Kind::State, |out| out.extend_from_slice(b"before"));
+        queue.append(Kind::Answer, |out| out.extend_from_slice(b"secret"));
+        queue.keep_secret();
+        queue.wrote(8);
+        queue.wrote(4);
+        assert_eq!((queue.len(), queue.answers(), queue.bytes.len()), (0, 0, 0));
+        // What is appended next lies on memory that is all zeros.
+        let capacity = queue.bytes.capacity();
+        assert!(capacity >= 12);
+        queue.append(Kind::State, |out| out.extend_from_slice(b"next"));
+        assert_eq!(
+            (queue.output(), queue.bytes.capacity(), queue.is_secret),
+            (&b"next"[..], capacity, false)
+        );
+    }
 
     #[test]
     fn entries_are_counted_right_however_they_are_written() {

@@ -245,7 +245,9 @@ mod tests {
     #[test]
     fn the_longest_line_is_written_into_memory_that_does_not_move() {
         let key = "c".repeat(51) + "a";
-        let servers = (0..limits::RENDEZVOUS_SERVERS).map(|n| format!("{n}{}:28283#{key}", "a".repeat(252)));
+        // 253 characters: four labels of at most 63, with dots between.
+        let labels = [62, 63, 63, 61].map(|bytes| "a".repeat(bytes)).join(".");
+        let servers = (0..limits::RENDEZVOUS_SERVERS).map(|n| format!("{n}{labels}:28283#{key}"));
         let line = line(&servers.collect::<Vec<_>>().join(","));
         let written = line.parse::<Invitation>().unwrap().to_line();
         assert_eq!((written.as_str(), written.capacity()), (line.as_str(), LINE_BYTES));

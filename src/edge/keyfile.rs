@@ -118,7 +118,7 @@ impl StateDir {
         if !statefile::is_ours_alone(path).map_err(failed("read", path))? {
             return Err(StateError::Unsafe(path.to_owned()));
         }
-        let mut unwritable = statefile::is_writable(path).err();
+        let mut unwritable = statefile::probe(path).err();
         let lock_path = path.join(LOCK_FILE);
         let mut locks = Vec::new();
         // The file may be missing where it cannot be made, so the directory is locked too; but not one that others may
@@ -520,6 +520,7 @@ mod tests {
     fn two_daemons_are_kept_apart_whether_or_not_there_is_a_lock_file() {
         for is_there in [true, false] {
             let dir = tempfile::tempdir().unwrap();
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
             let state = StateDir::open(dir.path()).unwrap();
             if !is_there {
                 fs::remove_file(dir.path().join(LOCK_FILE)).unwrap();

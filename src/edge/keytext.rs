@@ -5,6 +5,7 @@
 //! 52 characters of base32: the secret key
 //! serial 26 characters                        any number of parts of the machine, see `hardware`
 //! card 26 characters
+//! adapter 26 characters
 //! 16 characters: the checksum
 //! ```
 //!
@@ -35,8 +36,9 @@ impl StoredKey {
     pub fn to_text(&self) -> Zeroizing<String> {
         let key = Zeroizing::new(base32(&self.secret));
         // As long as it will be from the start: growing would leave a copy behind that is not wiped.
-        let mut text = Zeroizing::new(String::with_capacity(1024));
         let parts = self.binding.lines();
+        let bytes = 128 + parts.iter().map(|line| line.len() + 1).sum::<usize>();
+        let mut text = Zeroizing::new(String::with_capacity(bytes));
         for line in [VERSION, &key].into_iter().chain(parts.iter().map(String::as_str)) {
             text.push_str(line);
             text.push('\n');

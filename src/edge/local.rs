@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
+use zeroize::Zeroize;
 
 use crate::core::Node;
 use crate::edge::frames::{Cut, Frames};
@@ -20,8 +21,9 @@ use crate::edge::lines::{Line, Lines};
 use crate::edge::listener::Listener;
 use crate::id::ClientId;
 use crate::time::Instant;
+use crate::wire::complaint;
 use crate::wire::local::frame::{Frame, PREFACE};
-use crate::wire::local::{BadLine, ErrorCode, Event, Request};
+use crate::wire::local::{BadLine, ErrorCode, Event, Health, HealthState, Request};
 
 /// Bytes read from one connection before the others get their turn.
 const READ_BYTES: usize = 64 * 1024;
@@ -41,6 +43,8 @@ pub struct Local {
     next: u64,
     euid: u32,
     memory: Vec<u8>,
+    /// Why the socket, which somebody removed, cannot be made again.
+    missing: Option<String>,
 }
 
 impl Local {
@@ -50,11 +54,10 @@ impl Local {
     ///
     /// The socket cannot be waited for.
     pub fn new(listener: Listener) -> io::Result<Self> {
-        let socket = listener.socket.try_clone()?;
-        socket.set_nonblocking(true)?;
         Ok(Self {
-            socket: UnixListener::from_std(socket)?,
+            socket: serving(listener.socket.try_clone()?)?,
             listener,
+            missing: None,
             pause: None,
             clients: BTreeMap::new(),
             next: 1,
@@ -66,6 +69,38 @@ impl Local {
     /// Where apps find us.
     pub fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    /// Looks whether apps still find the socket, and makes it again if they do not. Tells how that went, when there is
+    /// something new to tell.
+    pub fn look(&mut self) -> Option<Health<'static>> {
+        let outcome = match self.listener.renew() {
+            None if self.missing.is_none() => return None,
+            // Whatever was in its place is gone, and it is ours again.
+            None => Ok(()),
+            Some(Ok(())) => self.listener.socket.try_clone().and_then(serving).map_or_else(
+                |error| Err(error.to_string()),
+                |socket| {
+                    self.socket = socket;
+                    tracing::warn!(socket = %self.listener.path().display(), "the socket was removed, and made again");
+                    Ok(())
+                },
+            ),
+            Some(Err(error)) => Err(error.to_string()),
+        };
+        let missing = outcome.err();
+        let is_news = missing != self.missing || missing.is_none();
+        self.missing = missing;
+        if !is_news {
+            return None;
+        }
+        if let Some(reason) = &self.missing {
+            tracing::error!(
+                reason = complaint::one_line(reason),
+                "the socket was removed, and cannot be made again"
+            );
+        }
+        Some(socket_health(self.missing.as_deref()))
     }
 
     /// How many apps are connected.
@@ -150,6 +185,27 @@ impl Local {
     }
 }
 
+fn serving(socket: std::os::unix::net::UnixListener) -> io::Result<UnixListener> {
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket)
+}
+
+/// Whether apps find the socket.
+fn socket_health(missing: Option<&str>) -> Health<'static> {
+    let (state, why, fix) = match missing {
+        None => (HealthState::Ok, "apps find the socket".to_owned(), ""),
+        Some(reason) => (
+            HealthState::Fail,
+            format!(
+                "somebody removed the socket, and it cannot be made again: {}",
+                complaint::one_line(reason)
+            ),
+            "free its place: it is tried again within seconds, and at once by a signal HUP",
+        ),
+    };
+    Health { check: "socket".into(), state, why: why.into(), fix: fix.into() }
+}
+
 /// One app's connection.
 struct Connection {
     stream: UnixStream,
@@ -160,6 +216,8 @@ struct Connection {
     used: usize,
     /// There may be whole lines or frames in `kept`.
     held: bool,
+    /// A network secret was in what was handed over: it is overwritten.
+    had_secret: bool,
     /// The app has said all; it may still read.
     finished: bool,
     /// It does not even read any more.
@@ -193,6 +251,7 @@ impl Connection {
             kept: Vec::new(),
             used: 0,
             held: false,
+            had_secret: false,
             finished: false,
             unheard: false,
             writing: false,
@@ -224,8 +283,12 @@ impl Connection {
             return Ok(false);
         }
         if self.held {
-            let data = std::mem::take(&mut self.kept);
-            let used = self.hand_over(&data, self.used, app);
+            let mut data = std::mem::take(&mut self.kept);
+            let from = self.used;
+            let used = self.hand_over(&data, from, app);
+            if std::mem::take(&mut self.had_secret) {
+                data[from..used].zeroize();
+            }
             self.keep(data, used);
             return Ok(true);
         }
@@ -239,6 +302,9 @@ impl Connection {
         data.reserve(READ_BYTES);
         let outcome = self.stream.try_read_buf(&mut data);
         let used = if matches!(outcome, Ok(1..)) { self.hand_over(&data, 0, app) } else { 0 };
+        if std::mem::take(&mut self.had_secret) {
+            data[..used].zeroize();
+        }
         if shared {
             self.kept.extend_from_slice(&data[used..]);
             data.clear();
@@ -247,7 +313,10 @@ impl Connection {
             self.keep(data, used);
         }
         match outcome {
-            Ok(0) => self.finished = true,
+            Ok(0) => {
+                self.finished = true;
+                self.tell_unfinished(app);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // Registers for the next time.
                 return Ok(self.stream.poll_read_ready(cx).is_ready());
@@ -256,6 +325,22 @@ impl Connection {
             Ok(_) => {}
         }
         Ok(true)
+    }
+
+    /// The app ends in the middle of a line or frame: it may have been cut, so it is not done, and that is told.
+    fn tell_unfinished(&mut self, app: &mut App<'_>) {
+        let rest = &self.kept[self.used.min(self.kept.len())..];
+        let told = match &self.mode {
+            Mode::Unknown if rest.is_empty() => return,
+            Mode::Unknown => BadLine::other_preface(),
+            Mode::Lines(lines) if lines.is_blank(rest) => return,
+            Mode::Lines(_) => BadLine::unfinished(),
+            Mode::Frames(_) if rest.is_empty() => return,
+            Mode::Frames(_) => BadLine::unfinished_frame(),
+        };
+        app.node.handle_request(app.client, Err(told), app.now);
+        self.kept = Vec::new();
+        self.used = 0;
     }
 
     /// Keeps what is left. It moves to the front only when more is read, not for each message that the node takes.
@@ -284,6 +369,7 @@ impl Connection {
                         Some(Line::TooLong) => Err(BadLine::too_long()),
                         None => return at,
                     };
+                    self.had_secret |= request.as_ref().is_ok_and(Request::has_secret);
                     app.node.handle_request(app.client, request, app.now);
                 }
                 Mode::Frames(frames) => {
@@ -292,6 +378,7 @@ impl Connection {
                         Some(Cut::TooLong(header)) => Err(BadLine::long_body(header)),
                         None => return at,
                     };
+                    self.had_secret |= frame.as_ref().is_ok_and(Frame::has_secret);
                     app.node.handle_frame(app.client, frame, app.now);
                 }
             }

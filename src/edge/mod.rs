@@ -24,6 +24,7 @@ mod network;
 pub mod peerfile;
 mod portmap;
 mod power;
+pub mod process;
 mod reload;
 mod remember;
 pub mod rendezvous;

@@ -16,7 +16,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::core::{Config, Event, NetworkChange, Node, Transmit};
 use crate::edge::alarm::Alarm;
@@ -46,6 +46,9 @@ use crate::wire::local::Reloaded;
 const ROUNDS: usize = 32;
 /// Hints of multicast DNS taken in one round.
 const HINTS_IN_A_ROW: usize = 32;
+/// How often we look at what changes without a word: the socket, which somebody may remove, and the host's name. Six
+/// wakeups a minute, and two system calls each.
+const LOOK: Duration = Duration::from_secs(10);
 /// How long the goodbyes may wait for room in a socket.
 const GOODBYES: Duration = Duration::from_millis(200);
 
@@ -69,6 +72,7 @@ pub struct Daemon {
     endings: [Signal; 2],
     hangup: Signal,
     alarm: Alarm,
+    look: Interval,
     sending: Option<Transmit>,
     buffer: Vec<u8>,
 }
@@ -176,6 +180,7 @@ impl Daemon {
             endings,
             hangup,
             alarm: Alarm::new()?,
+            look: looks(),
             sending: None,
             buffer: Vec::new(),
         })
@@ -239,6 +244,11 @@ impl Daemon {
             busy |= self.poll_hints(cx, now);
             busy |= self.local.poll(cx, &mut self.node, now);
             busy |= self.poll_files(cx);
+            // Until it is pending: only then it wakes us again.
+            while self.look.poll_tick(cx).is_ready() {
+                self.look(now);
+                busy = true;
+            }
             if self.endings.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
                 return Poll::Ready(());
             }
@@ -316,6 +326,26 @@ impl Daemon {
             }
         }
         busy
+    }
+
+    /// Looks at what changes without a word.
+    fn look(&mut self, now: Instant) {
+        if let Some(health) = self.local.look() {
+            self.node.handle_health(health);
+        }
+        self.follow_name(now);
+    }
+
+    /// Takes the host's name if it is ours and has changed; tells whether it has.
+    fn follow_name(&mut self, now: Instant) -> bool {
+        let Some(name) = self.configuration.current().followed_name() else { return false };
+        let changed = name != *self.node.name();
+        if changed {
+            tracing::info!("the host has another name, and this node with it");
+            tracing::debug!(before = %self.node.name(), now = %name, "another name");
+            self.node.handle_name(name, now);
+        }
+        changed
     }
 
     fn poll_files(&mut self, cx: &mut Context<'_>) -> bool {
@@ -408,6 +438,13 @@ impl Daemon {
     }
 }
 
+fn looks() -> Interval {
+    let mut look = interval(LOOK);
+    // What was missed while the machine slept is not made up for.
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look
+}
+
 impl Daemon {
     /// Reads the configuration again and follows it. With any mistake in it nothing changes.
     fn reload(&mut self, now: Instant) -> Result<Reloaded<'static>, String> {
@@ -427,6 +464,10 @@ impl Daemon {
     }
 
     fn try_reload(&mut self, now: Instant) -> Result<Reloaded<'static>, String> {
+        // Whatever the files say: it is asked for where apps find no socket.
+        if let Some(health) = self.local.look() {
+            self.node.handle_health(health);
+        }
         let settings = self.configuration.read().map_err(|mistakes| mistakes.to_string())?;
         let network = Network::read(&settings, &self.state).map_err(|error| error.to_string())?;
         for mistake in &settings.warnings {
@@ -447,6 +488,9 @@ impl Daemon {
         if (other_secret || other_servers) && !reloaded.changed.iter().any(|changed| changed == key) {
             // Its path is the same, what is in it is not.
             reloaded.changed.push(key.into());
+        }
+        if self.follow_name(now) {
+            reloaded.changed.push("name".into());
         }
         for key in &reloaded.restart {
             tracing::warn!("{key} has changed: the daemon must be restarted for it");

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
+use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
@@ -101,9 +101,14 @@ pub(super) fn is_ours_alone(dir: &Path) -> io::Result<bool> {
     Ok(metadata.is_dir() && is_trusted && metadata.mode() & 0o022 == 0)
 }
 
-/// Whether files can be made in this directory, as far as permissions and the mount say.
-pub(super) fn is_writable(dir: &Path) -> io::Result<()> {
-    Ok(accessat(CWD, dir, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+/// Whether files can be made and filled in this directory now.
+pub(super) fn probe(dir: &Path) -> io::Result<()> {
+    let path = dir.join(".probe");
+    remove(&path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let written = file.write_all(b"\n");
+    remove(&path)?;
+    written
 }
 
 /// Takes away what others may do with the file; tells whether there was anything to take.

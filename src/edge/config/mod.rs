@@ -19,8 +19,9 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
+pub(super) use self::given::variable;
 pub use self::given::{Files, Given, OptionSet, Said};
-use self::given::{log_filter, state_dir, variable};
+use self::given::{log_filter, state_dir};
 pub use self::mistake::{Mistake, Mistakes, Origin};
 use crate::core::{BadHostPort, RendezvousServer, check_host_port};
 use crate::edge::interfaces::InterfaceFilter;
@@ -234,6 +235,16 @@ impl Given {
                 host_name()
             })
         });
+        if let Some(bytes) = options.socket.as_ref().map(|path| path.as_os_str().len())
+            && bytes > limits::SOCKET_PATH_BYTES
+        {
+            let most = limits::SOCKET_PATH_BYTES;
+            wrong(
+                "socket",
+                format!("the path has {bytes} bytes, and the system takes at most {most}"),
+                "a shorter one",
+            );
+        }
         let log = log_filter(options.log, &mut wrong);
         let state_dir = state_dir(options.state_dir, "atonce", &mut wrong);
         Ok(Settings {
@@ -279,6 +290,11 @@ impl Settings {
             return Err(Mistakes(self.warnings));
         }
         Ok(self.given.describe(|key| self.default_of(key)))
+    }
+
+    /// The name that the host has now, if this node is called like it.
+    pub fn followed_name(&self) -> Option<NodeName> {
+        (self.given.origin("name") == Origin::Default).then(host_name)
     }
 
     /// Whether the service manager passed the network secret: its file is a copy that nobody can change.

@@ -134,6 +134,13 @@ pub enum Frame<'a> {
     },
 }
 
+impl Frame<'_> {
+    /// Whether the frame has a network secret in it, which is not to stay in memory.
+    pub const fn has_secret(&self) -> bool {
+        matches!(self, Self::Request(request) if request.has_secret())
+    }
+}
+
 impl<'a> Frame<'a> {
     /// Reads a frame whose body is whole.
     pub fn parse(header: Header, body: &'a [u8]) -> Result<Self, BadLine> {

@@ -200,10 +200,29 @@ impl BadLine {
         Self { id: None, code: ErrorCode::TooLong, message }
     }
 
+    /// The writing side was closed behind the beginning of a line.
+    pub fn unfinished() -> Self {
+        let message = "the last line has no newline, so it may be cut and was not read";
+        Self { id: None, code: ErrorCode::BadJson, message: message.to_owned() }
+    }
+
+    /// The writing side was closed behind the beginning of a frame.
+    pub fn unfinished_frame() -> Self {
+        let message = "the last frame is not whole, so it was not read";
+        Self { id: None, code: ErrorCode::BadRequest, message: message.to_owned() }
+    }
+
     /// A preface of the binary mode that is not ours.
     pub fn other_preface() -> Self {
         let message = "this daemon speaks version 1 of the binary mode: its preface is @ONCE\\0\\0\\1";
         Self { id: None, code: ErrorCode::BadRequest, message: message.to_owned() }
+    }
+}
+
+impl Request<'_> {
+    /// Whether the line has a network secret in it, which is not to stay in memory.
+    pub const fn has_secret(&self) -> bool {
+        matches!(self.op, Op::Network(NetworkOp::Join { .. }))
     }
 }
 
