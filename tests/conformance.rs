@@ -67,7 +67,11 @@ fn what_another_user_put_there_is_not_taken_for_the_daemons() {
     let cases = [
         ("mkdir /tmp/atonce-0 && chown 1234 /tmp/atonce-0", "", "/tmp/atonce-0 belongs to another user"),
         ("ln -s . /tmp/atonce-0 && chown -h 1234 /tmp/atonce-0", "", "/tmp/atonce-0 belongs to another user"),
-        ("mkdir -m 777 /tmp/atonce-0", "", "others may write to /tmp/atonce-0"),
+        (
+            "mkdir -m 777 /tmp/atonce-0 && touch /tmp/atonce-0/atonced.sock",
+            "",
+            "others may write to /tmp/atonce-0",
+        ),
         (
             "mkdir -m 700 /tmp/own && mkdir /tmp/other && ln -s /tmp/own /tmp/link && chown -h 1234 /tmp/link",
             "/tmp/link/s",

@@ -61,7 +61,7 @@ fn a_node_that_is_called_otherwise_is_so_for_all_at_once_and_its_old_name_is_fre
     let told: Vec<_> =
         world.lines(0, watcher).iter().filter(|line| line["peer"]["name"] == "attic").collect();
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((&told[0]["ev"], &told[0]["path"]), (&"path".into(), &"direct".into()));
+    assert_eq!((&told[0]["ev"], &told[0]["path"]), (&"path".into(), &"lan".into()));
     let listener = world.listener(1, "t");
     let app = world.connect(0);
     world.run(seconds(1));
@@ -85,7 +85,8 @@ fn a_node_that_is_called_otherwise_is_so_for_all_at_once_and_its_old_name_is_fre
     let now = world.now;
     world.with(1, |node| node.handle_name("attic".parse().unwrap(), now));
     world.run(seconds(1));
-    assert_eq!(world.lines(0, watcher).iter().filter(|line| line["ev"] == "path").count(), 1);
+    let is_news = |line: &&Value| line["ev"] == "path" && line["peer"]["name"] == "attic";
+    assert_eq!(world.lines(0, watcher).iter().filter(is_news).count(), 1);
 }
 
 /// Who is there, how it is reached, and what it listens to: as an app believes from what it was told.
