@@ -28,6 +28,12 @@ fn main() {
         write("packet", &format!("kind-{kind}"), &[&[kind][..], &vec![0; length - 1]].concat());
     }
     write("packet", "long", &[4; 1201]);
+    for network in 0..5 {
+        // Everything that may happen, once, with a pause behind it.
+        let steps = (0..24).flat_map(|step| [step, step, 1, 2, 3, 4]);
+        let scenario: Vec<u8> = [1, network, 2, 1].into_iter().chain(steps).collect();
+        write("promises", &format!("one-of-each-{network}"), &scenario);
+    }
     let pings = [2, 0, 0, 1].repeat(290);
     write("records", "aside-full-of-pings", &inside(4, &pings));
     let long = message_of(&vec![1; 1160]);

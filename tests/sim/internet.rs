@@ -163,6 +163,8 @@ impl World {
             parcels.push(Parcel { from, to: route.remote, hops: 64, bytes: buffer.clone() });
         }
         for parcel in parcels {
+            let to = atonce::core::Destination::One(atonce::core::Route::to(parcel.to));
+            self.note_sent(parcel.from, to, &parcel.bytes);
             self.across(parcel);
         }
         self.plan_server(server);

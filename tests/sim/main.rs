@@ -30,6 +30,8 @@ mod pressure;
 mod relay;
 mod replies;
 mod roaming;
+mod scenario;
+mod scenarios;
 mod second_port;
 mod secrets;
 mod servers;

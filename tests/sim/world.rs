@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads a clock or the operating system: a run is a function of its seed, so a failure replays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -133,6 +133,18 @@ struct Flying {
     parcel: Parcel,
 }
 
+/// A datagram as it left.
+#[derive(Clone)]
+pub struct Sent {
+    pub at: Instant,
+    pub from: SocketAddr,
+    pub to: Destination,
+    pub bytes: Vec<u8>,
+}
+
+/// How many of them are remembered.
+const RECENT: usize = 400;
+
 /// Whose deadline it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Sleeper {
@@ -153,6 +165,10 @@ pub struct World {
     sequence: u64,
     boots: u64,
     trace: DefaultHasher,
+    /// The last datagrams that hosts and servers sent.
+    pub recent: VecDeque<Sent>,
+    /// Bytes that hosts sent to addresses that are watched.
+    pub watched: BTreeMap<IpAddr, u64>,
     /// Every datagram that was sent, if it is wanted.
     pub capture: Option<Vec<(SocketAddr, Destination, Vec<u8>)>>,
     /// Drive all nodes every 10 ms too, though nothing is due.
@@ -178,6 +194,8 @@ impl World {
             sequence: 0,
             boots: 0,
             trace: DefaultHasher::new(),
+            recent: VecDeque::new(),
+            watched: BTreeMap::new(),
             capture: None,
             restless: false,
             internet: Internet::default(),
@@ -568,6 +586,7 @@ impl World {
         for datagram in bytes.chunks(transmit.segment_bytes) {
             self.hosts[host].sent_packets += 1;
             self.hosts[host].sent_bytes += datagram.len() as u64;
+            self.note_sent(self.hosts[host].addr, transmit.to, datagram);
             if let Some(capture) = &mut self.capture {
                 capture.push((self.hosts[host].addr, transmit.to, datagram.to_vec()));
             }
@@ -582,6 +601,18 @@ impl World {
                 }
             }
         }
+    }
+
+    pub(crate) fn note_sent(&mut self, from: SocketAddr, to: Destination, datagram: &[u8]) {
+        if let Destination::One(route) = to
+            && let Some(bytes) = self.watched.get_mut(&route.remote.ip())
+        {
+            *bytes += datagram.len() as u64;
+        }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Sent { at: self.now, from, to, bytes: datagram.to_vec() });
     }
 
     fn transmit_one(&mut self, host: HostId, route: Route, hops: Option<u8>, datagram: &[u8]) {
