@@ -85,8 +85,9 @@ use crate::id::RequestId;
 use crate::limits;
 use crate::wire::local;
 pub use crate::wire::local::{
-    ErrorCode, Health, HealthState, Hello, InterfaceInfo, NetworkInfo, Outcome, PathInfo, PathKind,
-    PeerCounts, PeerInfo, PeerOutcome, PeerRef, PeerState, Reloaded, RoundTrips, Status, WhenFull,
+    ErrorCode, Health, HealthState, Hello, InterfaceInfo, LookingInfo, NetworkInfo, Outcome, PathInfo,
+    PathKind, PeerCounts, PeerInfo, PeerOutcome, PeerRef, PeerState, Reloaded, RoundTrips, Status, WhenFull,
+    WhenNoListener,
 };
 
 /// How long the answer to a message may take beyond the message's own deadline.

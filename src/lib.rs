@@ -13,7 +13,7 @@
 //!   [`server`] beside it is the same for the rendezvous server `atonce-rendezvous`.
 //! - [`edge`] touches the world: sockets, clocks, files, multicast DNS. It decides nothing.
 //!
-//! Nothing imports anything above it. [`id`], [`time`], [`route`] and [`limits`] are for all.
+//! Nothing imports anything above it. [`id`], [`time`], [`route`], [`pasted`] and [`limits`] are for all.
 //!
 //! # The way of a datagram
 //!
@@ -56,6 +56,8 @@ pub mod crypto;
 pub mod edge;
 pub mod id;
 pub mod limits;
+pub mod pasted;
+mod places;
 #[cfg(feature = "daemon")]
 pub mod route;
 #[cfg(feature = "daemon")]

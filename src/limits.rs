@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+pub use crate::places::Places;
+
 /// Bytes of one message's payload.
 pub const PAYLOAD_BYTES: usize = 60 * 1024;
 /// Bytes of a payload that fits one datagram that every path carries (see [`DATAGRAM_BYTES`]).
@@ -11,6 +13,9 @@ pub const SMALL_PAYLOAD_BYTES: usize = 1152;
 /// Bytes of the largest datagram we send: IPv6's minimum MTU of 1280 less its headers is 1232; 1200 leaves room for
 /// a tunnel or for a relay's four bytes.
 pub const DATAGRAM_BYTES: usize = 1200;
+/// Bytes of the smallest datagram that we go down to where a path carries no more: IPv4's hosts take packets of 576, less
+/// the headers. Nobody in a network can make them smaller by saying so.
+pub const SMALLEST_DATAGRAM_BYTES: usize = 548;
 /// Bytes of the largest datagram that we send where the path carries it: Ethernet's jumbo frames of 9000 less the headers.
 pub const LARGE_DATAGRAM_BYTES: usize = 8972;
 /// Bytes of the largest UDP datagram that can exist; the receive buffer holds one.
@@ -24,21 +29,43 @@ pub const TRAINS_QUEUED: usize = 4096;
 
 /// Bytes of a topic name and of a node name: one DNS label.
 pub const NAME_BYTES: usize = 63;
-/// Apps connected at once.
+/// Apps connected at once, of whatever users.
 pub const CLIENTS: usize = 64;
+/// Beyond these, places for users who have fewer than four apps: one who has all the others keeps nobody out.
+pub const APP_PLACES: Places = Places { open: CLIENTS, kept: 16, few: 4 };
+/// Beyond these, connections that only administer the daemon, of one user: a person at a terminal, a timer, a reload.
+pub const ADMIN_PLACES: usize = 4;
+/// All connections: those who may administer are root and the daemon's own user.
+pub const CONNECTIONS: usize = CLIENTS + APP_PLACES.kept + 2 * ADMIN_PLACES;
 /// Series of pings that one app may run at once.
 pub const PINGS_PER_CLIENT: usize = 16;
 /// Topics one app may listen to.
 pub const TOPICS_PER_CLIENT: usize = 64;
-/// Topics one node may listen to, all its apps together; also how many of a peer's we remember.
+/// Topics one node may listen to, all its apps together.
 pub const TOPICS_PER_NODE: usize = 256;
+/// Beyond these, topics for users who have fewer than sixteen: one who has all the others keeps nobody from listening.
+pub const TOPIC_PLACES: Places = Places { open: TOPICS_PER_NODE, kept: 64, few: 16 };
+/// How many of a peer's topics we remember: all that it may have.
+pub const TOPICS_OF_A_PEER: usize = TOPICS_PER_NODE + TOPIC_PLACES.kept;
+/// Bytes of the names of all peers' topics, with what keeping them costs: eighteen topics of each of 4096 peers. Beyond, a
+/// list is known to be cut.
+pub const REMOTE_TOPIC_BYTES_IN_ALL: usize = 8 << 20;
 /// Peers remembered, offline ones included.
 pub const PEERS: usize = 4096;
+/// Of these, how many that an app meant by name or id never make room for others: a fleet is addressed through topics, a
+/// person has fewer devices, and who answers every stranger by name still leaves room to newcomers.
+pub const PEERS_USED: usize = 3072;
+/// Of these, how many who have not been here for ten seconds may push others out: newcomers by the hundred at once.
+pub const PEERS_PASSING: usize = 512;
+/// Names that stay with peers which had to make room: as many again as peers, in less than a megabyte.
+pub const PINS_APART: usize = 4096;
 /// Peers online up to which a session is kept with each; above, with neighbours on the ring and peers in use only: 128
 /// sessions are 300 kB and a handshake in 4 s, which the smallest device minds no more than a larger network's part.
 pub const SESSIONS_KEPT: usize = 128;
-/// Candidate addresses of one peer that we heard from others (beside its own and the configured ones).
-pub const LEARNT_CANDIDATES: usize = 8;
+/// Candidate addresses of one peer, of each kind of source but the configuration: where it was reached, what multicast,
+/// relays, itself through a server and other peers say. Twelve are what two interfaces at both ends of one network make
+/// with an IPv4, a link-local and another IPv6 address at each.
+pub const LEARNT_CANDIDATES: usize = 12;
 /// Pairs of peers that one node relays for: two networks of thirty devices each.
 pub const RELAY_CHANNELS: usize = 1024;
 /// Of these, how many one peer may have asked for: it keeps no more sessions (see [`SESSIONS_KEPT`]).
@@ -54,13 +81,16 @@ pub const RENDEZVOUS_SERVERS: usize = 8;
 pub const MEMBERS_TOLD: usize = 256;
 /// Handshakes that we answered and that have not yet proved to be alive.
 pub const HALF_OPEN: usize = 1024;
-/// Half-open handshakes of one source address: a LAN host has a few restarts at most, a flooder has thousands.
+/// Half-open handshakes of one source address that has not proved to receive there: a LAN host has a few restarts at most, a
+/// flooder has thousands. Who proves it has a share of the work instead.
 pub const HALF_OPEN_PER_SOURCE: usize = 16;
 /// Boot ids that a peer had before and may not have again: an old recording must not revive an old life.
 pub const PAST_BOOTS: usize = 8;
 /// Sources whose copy of one first message gets the stored answer: one per interface of a usual host.
 pub const ANSWER_COPIES: usize = 4;
 
+/// Bytes of the path of a Unix socket: `sun_path` has 108, the last one a zero (unix(7)).
+pub const SOCKET_PATH_BYTES: usize = 107;
 /// Messages between one app and the daemon, each way.
 pub const CLIENT_QUEUE_MESSAGES: usize = 1024;
 /// Bytes between one app and the daemon, each way.
@@ -71,8 +101,16 @@ pub const LINE_BYTES: usize = 96 * 1024;
 pub const FRAME_BODY_BYTES: usize = LINE_BYTES;
 /// Destinations to which one app may have opened a channel: a quarter of a megabyte at most.
 pub const CHANNELS: usize = 1024;
-/// Sources of messages that one app knows by a number; an older one is announced anew when it comes again.
-pub const SOURCES: usize = 4096;
+/// Sources of messages that one app knows by a number; an older one is announced anew when it comes again. They are a
+/// quarter of a megabyte at most.
+pub const SOURCES: usize = 1024;
+/// Bytes that each app may make us keep whatever the others do: what it has to read, what it asked, its channels.
+pub const APP_BYTES: usize = 64 * 1024;
+/// Bytes that all apps may make us keep beyond that: a dozen that do not read, with a full queue each, or more with less.
+pub const APP_BYTES_IN_ALL: usize = 12 << 20;
+/// Changes of peers that are kept for apps which watch and do not read, all together: four megabytes. One app alone has
+/// not more than there are peers.
+pub const CHANGES_KEPT: usize = 64 * 1024;
 /// Replies that one request may wait for: what the queue of its app holds.
 pub const REPLIES: u32 = 1024;
 /// An app that takes no byte for this long while its queue is full is closed.
@@ -84,22 +122,32 @@ pub const TRACKED_WINDOW: u64 = 8192;
 pub const TRACKED_IN_FLIGHT: usize = 512;
 /// Messages held back for one peer until an earlier one of their stream arrives.
 pub const HELD_MESSAGES: usize = 512;
-/// Bytes held back for one peer.
+/// Bytes held back for one peer, with what keeping them costs.
 pub const HELD_BYTES: usize = 256 * 1024;
+/// Bytes held back for all peers: a dozen that lose much at the same moment, or more with less.
+pub const HELD_BYTES_IN_ALL: usize = 4 << 20;
+/// Bytes that all tables and queues of a node take together at the very most.
+pub const NODE_BYTES: usize = 80 << 20;
 /// Packets with messages under way to one peer: half of what its memory of packets holds (see [`REPLAY_WINDOW`]).
 pub const PACKETS_IN_FLIGHT: usize = 4096;
 /// Messages of several datagrams that one peer may have sent in part.
 pub const REASSEMBLED_MESSAGES: usize = 4;
 /// Bytes of these.
 pub const REASSEMBLED_BYTES: usize = 256 * 1024;
-/// Bytes of all messages that are put together for all peers.
-pub const REASSEMBLED_BYTES_IN_ALL: usize = 16 << 20;
+/// Bytes of all messages that are put together for all peers, with what keeping them costs.
+pub const REASSEMBLED_BYTES_IN_ALL: usize = 6 << 20;
 /// Runs of bytes of one such message that have come: pieces overtake each other, but not at will.
 pub const REASSEMBLED_RUNS: usize = 128;
 /// A message of which nothing came for so long is not waited for.
 pub const REASSEMBLY_LIFE: Duration = Duration::from_secs(30);
 /// Runs of packets that a receipt tells of.
 pub const RECEIPT_RUNS: usize = 32;
+/// How long nobody is told that nobody listens, or that nobody has a name, after a daemon has started, a peer has come,
+/// or an app that listened has gone: an app whose daemon was restarted tries to connect again every 2 s at the latest, and
+/// then has to be greeted and to listen.
+pub const LISTENER_GRACE: Duration = Duration::from_millis(2500);
+/// Topics without a listener that are remembered of one peer for that time, by their digests: those of one app.
+pub const RECENT_TOPICS: usize = TOPICS_PER_CLIENT;
 /// A message's deadline when its app names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest deadline an app may name: a queue is not a store.

@@ -24,6 +24,14 @@ impl Route {
         Self { remote, local: None, interface: None, port: OwnPort::USUAL }
     }
 
+    /// The interface of ours by which it leads, if it says which: a link-local address names it as well.
+    pub fn interface(&self) -> Option<NonZeroU32> {
+        match self.remote {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => NonZeroU32::new(v6.scope_id()),
+            SocketAddr::V4(_) | SocketAddr::V6(_) => self.interface,
+        }
+    }
+
     /// Whether both lead to one place by one interface and one port of ours, from whichever address.
     pub fn is_way_of(&self, other: &Self) -> bool {
         self.remote == other.remote && self.interface == other.interface && self.port == other.port

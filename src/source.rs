@@ -25,6 +25,11 @@ impl Source {
         }
     }
 
+    /// The first `bits` of an IPv6 source, at most 64; none of an IPv4 one.
+    pub(crate) const fn network(self, bits: u32) -> Option<u64> {
+        if self.is_v4() { None } else { Some(self.0 >> (64 - bits)) }
+    }
+
     /// In the order of sources.
     pub(crate) const fn bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
@@ -67,6 +72,8 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("2001:db8:1:2::1").network(48), Some(0x2001_0db8_0001));
+        assert_eq!(of("192.0.2.1").network(48), None);
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use allocation_counter::measure;
-use atonce::core::{Config, Destination, Event, InterfaceAddr, Node, Route};
+use atonce::core::{Config, Destination, Event, InterfaceAddr, Node, Owner, Route};
 use atonce::crypto::identity::Identity;
 use atonce::crypto::network::NetworkKeys;
 use atonce::id::{AppChannel, ClientId};
+use atonce::limits::LISTENER_GRACE;
 use atonce::time::Instant;
 use atonce::wire::local::Request;
 use atonce::wire::local::frame::{Frame, Header, flag, kind};
@@ -155,11 +156,12 @@ impl Pair {
                 index: 2,
                 addr: addr(which).ip(),
                 prefix: 24,
+                point_to_point: false,
                 wireless: false,
                 mtu: None,
             };
             node.handle_interfaces(&[eth0], now);
-            node.handle_connect(APP, true, now).unwrap();
+            node.handle_connect(APP, Owner { uid: 0, admin: true }, now).unwrap();
             node
         });
         let (flying, spare, buffer) = (VecDeque::new(), Vec::new(), Vec::new());
@@ -167,8 +169,10 @@ impl Pair {
         let mut pair = Self { nodes, now, buffer, flying, spare, delivered: 0, datagrams: 0, in_frames };
         let listen = Request::parse(br#"{"op":"listen","topic":"sensor"}"#);
         pair.nodes[1].handle_request(APP, listen, now);
-        // The hello repeats for 1.4 s; afterwards both know each other and their topics.
-        for _ in 0..200 {
+        // The hello repeats for 1.4 s; afterwards both know each other and their topics. And when nobody else is expected
+        // any more, no publication is kept for those who may come.
+        let settled = pair.now + LISTENER_GRACE + Duration::from_millis(500);
+        while pair.now < settled {
             pair.now = pair.now + Duration::from_millis(10);
             for node in &mut pair.nodes {
                 node.handle_timeout(pair.now);
@@ -238,7 +242,7 @@ impl Pair {
             for datagram in self.buffer.chunks(transmit.segment_bytes) {
                 let is_for_us = match transmit.to {
                     Destination::One(route) => route.remote == addr(1 - which),
-                    Destination::Everyone => true,
+                    Destination::Everyone | Destination::Groups => true,
                 };
                 if is_for_us {
                     let mut copy = self.spare.pop().unwrap_or_default();

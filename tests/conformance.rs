@@ -53,22 +53,47 @@ fn threads_may_share_the_blocking_client() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
-/// Anybody may make the directory in `/tmp` first.
+/// Anybody may make the directory in `/tmp` first, or a link to what is another one's.
 #[test]
-fn a_directory_that_another_user_made_is_not_taken_for_the_daemons() {
-    let namespace =
-        "mkdir -p /tmp/atonce-0 && mount -t tmpfs none /tmp/atonce-0 && mount -t tmpfs none /run &&
-        chown 1234 /tmp/atonce-0 && exec \"$@\"";
+fn what_another_user_put_there_is_not_taken_for_the_daemons() {
+    // A /tmp of its own, in which the build is still to be found if it lies there.
+    let mounts = "mount -t tmpfs none /run && mount --rbind /tmp /mnt && mount -t tmpfs -o mode=1777 none /tmp && \
+         for at in \"$SOURCES\" \"$BUILD\"; do \
+           case $at in /tmp/*) mkdir -p \"$at\" && mount --bind \"/mnt${at#/tmp}\" \"$at\" ;; esac; \
+         done";
+    let sources = env!("CARGO_MANIFEST_DIR");
+    let build = Path::new(env!("CARGO_BIN_EXE_atonce")).parent().unwrap();
+    let long = "x".repeat(108);
+    let cases = [
+        ("mkdir /tmp/atonce-0 && chown 1234 /tmp/atonce-0", "", "/tmp/atonce-0 belongs to another user"),
+        ("ln -s . /tmp/atonce-0 && chown -h 1234 /tmp/atonce-0", "", "/tmp/atonce-0 belongs to another user"),
+        (
+            "mkdir -m 777 /tmp/atonce-0 && touch /tmp/atonce-0/atonced.sock",
+            "",
+            "others may write to /tmp/atonce-0",
+        ),
+        (
+            "mkdir -m 700 /tmp/own && mkdir /tmp/other && ln -s /tmp/own /tmp/link && chown -h 1234 /tmp/link",
+            "/tmp/link/s",
+            "/tmp/link is a link that belongs to another user",
+        ),
+        ("true", &long, "its path has 108 bytes, and the system takes at most 107"),
+    ];
     let shell = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/shell/when-here.sh");
     let mut commands: Vec<Vec<OsString>> = Kind::ALL.into_iter().filter_map(driver::program).collect();
     commands.push(vec![env!("CARGO_BIN_EXE_atonce").into(), "status".into()]);
     commands.push(vec![shell.into(), "one".into(), "true".into()]);
-    for command in commands {
-        let mut unshare = Command::new("unshare");
-        unshare.env_remove("ATONCE_SOCKET").env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null());
-        let output = unshare.args(["--mount", "sh", "-c", namespace, "sh"]).args(&command).output().unwrap();
-        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(told.contains("/tmp/atonce-0 belongs to another user"), "{command:?}: {told}");
+    for (prepare, socket, why) in cases {
+        let script = format!("{mounts} && {prepare} && exec \"$@\"");
+        // The example in shell looks at its usual directory only.
+        for command in commands.iter().take(commands.len() - usize::from(!socket.is_empty())) {
+            let mut unshare = Command::new("unshare");
+            unshare.env("ATONCE_SOCKET", socket).env("XDG_RUNTIME_DIR", "").stdin(Stdio::null());
+            unshare.env("SOURCES", sources).env("BUILD", build);
+            let output = unshare.args(["--mount", "sh", "-c", &script, "sh"]).args(command).output().unwrap();
+            let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(told.contains(why), "{command:?}: {told}");
+        }
     }
 }
 

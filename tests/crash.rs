@@ -166,7 +166,7 @@ fn a_disk_that_takes_no_key_ends_the_start_with_a_word() {
         let told = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(1), "{told}");
         assert!(
-            told.contains("atonced: cannot write ") && told.contains(word) && told.contains("try: "),
+            told.contains("a new key cannot be written to ") && told.contains(word) && told.contains("try: "),
             "{told}"
         );
         assert_eq!(files(dir.path()), ["lock"], "{error}");

@@ -110,6 +110,68 @@ fn the_environment_counts_where_no_flag_is_given() {
 }
 
 #[test]
+fn a_variable_that_is_empty_counts_as_unset_and_what_is_around_a_value_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("a.toml");
+    std::fs::write(&config, "port = 7\n").unwrap();
+    let used = |program: &str, set: &[(&str, &str)]| {
+        let mut command = Command::new(program);
+        command.env_clear().arg("--check").arg("--config").arg(&config).env("HOME", dir.path());
+        let ended = command.envs(set.iter().copied()).output().unwrap();
+        assert!(ended.status.success(), "{set:?} {}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stdout).unwrap()
+    };
+    let help = Command::new(env!("CARGO_BIN_EXE_atonced")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let mut variables: Vec<&str> =
+        help.split("[env: ").skip(1).filter_map(|rest| rest.split('=').next()).collect();
+    assert_eq!(variables.len(), 19, "{variables:?}");
+    variables.extend(["STATE_DIRECTORY", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "CONFIGURATION_DIRECTORY"]);
+    variables.extend(["XDG_RUNTIME_DIR", "CREDENTIALS_DIRECTORY", "ATONCE_PROT"]);
+    let plain = used(env!("CARGO_BIN_EXE_atonced"), &[]);
+    for blank in ["", " ", "\r", "\"\""] {
+        for variable in &variables {
+            assert_eq!(
+                used(env!("CARGO_BIN_EXE_atonced"), &[(variable, blank)]),
+                plain,
+                "{variable}={blank:?}"
+            );
+        }
+    }
+    let all: Vec<_> = variables.iter().map(|variable| (*variable, "")).collect();
+    assert_eq!(used(env!("CARGO_BIN_EXE_atonced"), &all), plain);
+
+    let told = used(
+        env!("CARGO_BIN_EXE_atonced"),
+        &[
+            ("ATONCE_PEER", " a:1 , b:2,\r"),
+            ("ATONCE_PORT", "9\r"),
+            ("ATONCE_NAME", "\"pi\""),
+            ("ATONCE_BIND", "127.0.0.1, ::1"),
+            ("ATONCE_NO_MDNS", " true "),
+        ],
+    );
+    for line in [
+        "peer = [\"a:1\",\"b:2\"]  # $ATONCE_PEER",
+        "port = 9  # $ATONCE_PORT",
+        "name = \"pi\"  # $ATONCE_NAME",
+        "bind = [\"127.0.0.1\",\"::1\"]  # $ATONCE_BIND",
+        "no_mdns = true  # $ATONCE_NO_MDNS",
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line}\n{told}");
+    }
+
+    std::fs::write(&config, "").unwrap();
+    let server = env!("CARGO_BIN_EXE_atonce-rendezvous");
+    let plain = used(server, &[]);
+    for variable in ["BIND", "STATE_DIR", "METRICS", "LOG", "CONFIG"] {
+        assert_eq!(used(server, &[(&format!("ATONCE_RENDEZVOUS_{variable}"), "")]), plain, "{variable}");
+    }
+    let told = used(server, &[("ATONCE_RENDEZVOUS_BIND", " 127.0.0.1:5 , [::1]:5, ")]);
+    assert!(told.starts_with("# ") && told.contains("bind = [\"127.0.0.1:5\",\"[::1]:5\"]  # $"), "{told}");
+}
+
+#[test]
 fn a_flag_goes_before_the_environment_the_credential_the_drop_ins_and_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let (conf, file) = (dir.path().join("conf.d"), dir.path().join("atonce.toml"));
@@ -150,8 +212,10 @@ fn a_variable_is_complained_of_by_its_name_and_a_misspelt_one_is_told() {
         let ended = command.envs(set.iter().copied()).output().unwrap();
         (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
     };
-    let (code, text) = told(&[("ATONCE_NAME", "")], &[]);
-    assert!(code == Some(2) && text.contains("'$ATONCE_NAME'") && !text.contains("'--name"), "{text}");
+    for wrong in ["eth0", " eth0 ,"] {
+        let (code, text) = told(&[("ATONCE_BIND", wrong)], &[]);
+        assert!(code == Some(2) && text.contains("'$ATONCE_BIND'") && !text.contains("'--bind"), "{text}");
+    }
     let (code, text) = told(&[("ATONCE_PORT", "x")], &["--name", "a"]);
     assert!(code == Some(2) && text.contains("'$ATONCE_PORT'"), "{text}");
     // What was given by the flag is the flag's.
@@ -521,4 +585,142 @@ fn apps_that_asked_and_closed_leave_their_places_to_others() {
         drop((asking, answers));
         assert_eq!(line(&mut heard)["ev"], "message", "question {number}");
     }
+}
+
+#[test]
+fn a_socket_that_was_removed_is_made_again_by_itself_and_at_once_by_a_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("a.sock");
+    let daemon = Daemon::start(dir.path(), &[]);
+    let (mut app, mut answers) = connect(dir.path());
+    let wait = || {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while UnixStream::connect(&socket).is_err() {
+            assert!(std::time::Instant::now() < deadline, "the socket is not made again");
+            std::thread::yield_now();
+        }
+    };
+    std::fs::remove_file(&socket).unwrap();
+    kill_process(daemon.pid(), Signal::HUP).unwrap();
+    wait();
+    std::fs::remove_file(&socket).unwrap();
+    wait();
+    // Who was connected still is, and learns of what stands in its place.
+    std::fs::remove_file(&socket).unwrap();
+    std::fs::write(&socket, "precious").unwrap();
+    let mut check = |op: &str| {
+        writeln!(app, "{{\"op\":\"{op}\",\"id\":1}}").unwrap();
+        let answer = line(&mut answers);
+        let checks = answer["status"]["health"].as_array().cloned().unwrap_or_default();
+        checks.into_iter().find(|check| check["check"] == "socket")
+    };
+    check("reload");
+    let told = check("status").unwrap();
+    assert_eq!(told["state"], "fail");
+    assert!(told["why"].as_str().unwrap().contains("is no socket, so it was left alone"), "{told}");
+    std::fs::remove_file(&socket).unwrap();
+    check("reload");
+    assert_eq!(check("status").unwrap()["state"], "ok");
+    wait();
+}
+
+#[test]
+fn no_core_is_written_of_what_holds_keys_and_no_other_process_of_its_user_may_look_in() {
+    let dir = tempfile::tempdir().unwrap();
+    // Root without capabilities is a user like any other, who may look into whatever of its own can be dumped.
+    let plain = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", program]);
+        command
+    };
+    let may_look = |pid: u32| {
+        let output = plain("cat").arg(format!("/proc/{pid}/environ")).output().unwrap();
+        output.status.success()
+    };
+    let mut node = plain(env!("CARGO_BIN_EXE_atonced"));
+    node.args(command(dir.path(), &[]).get_args());
+    let mut server = plain(env!("CARGO_BIN_EXE_atonce-rendezvous"));
+    server.arg("--state-dir").arg(dir.path().join("server")).args(["--bind", "127.0.0.1:0"]);
+    for command in [node, server] {
+        let daemon = Daemon::spawn(command);
+        assert!(daemon.ready.contains("127.0.0.1") || daemon.ready.contains(" ready"), "{:?}", daemon.ready);
+        assert!(!may_look(daemon.child.id()));
+    }
+    // It can fail: a process that says nothing of itself can be looked into.
+    let mut other = plain("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    other.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+    other.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    assert!(may_look(other.id()));
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn the_name_of_the_host_is_followed_unless_the_node_has_one_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, socket) = (dir.path().join("state"), dir.path().join("a.sock"));
+    for (args, followed) in [(&[][..], true), (&["--name", "attic"], false)] {
+        let mut command = Command::new("unshare");
+        command.args(["--uts", "--", "/bin/sh", "-c", "hostname localhost && exec \"$@\"", "sh"]);
+        command
+            .arg(env!("CARGO_BIN_EXE_atonced"))
+            .arg("--state-dir")
+            .arg(&state)
+            .arg("--socket")
+            .arg(&socket);
+        command.args(["--bind", "127.0.0.1", "--no-mdns", "--no-hello", "--log", "warn"]).args(args);
+        let daemon = Daemon::spawn(command);
+        let name = if followed { "localhost" } else { "attic" };
+        assert!(daemon.ready.starts_with(&format!("atonced: {name} (")), "{}", daemon.ready);
+        let rename = |name: &str| {
+            let pid = daemon.child.id().to_string();
+            let renamed =
+                Command::new("nsenter").args(["--uts", "--target", &pid, "hostname", name]).status();
+            assert!(renamed.unwrap().success());
+        };
+        let (mut app, mut answers) = connect(dir.path());
+        let mut ask = |op: &str| {
+            writeln!(app, "{{\"op\":\"{op}\",\"id\":1}}").unwrap();
+            line(&mut answers)
+        };
+        rename("loft");
+        let changed = ask("reload")["reload"]["changed"].clone();
+        if !followed {
+            assert_eq!(
+                (changed, &ask("hello")["hello"]["node"]["name"]),
+                (serde_json::json!([]), &"attic".into())
+            );
+            continue;
+        }
+        assert_eq!(changed, serde_json::json!(["name"]));
+        assert_eq!(ask("hello")["hello"]["node"]["name"], "loft");
+        // And without being told.
+        rename("cellar");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while ask("hello")["hello"]["node"]["name"] != "cellar" {
+            assert!(std::time::Instant::now() < deadline, "the name is not followed");
+        }
+    }
+}
+
+#[test]
+fn a_last_line_without_its_newline_is_told_and_a_carriage_return_alone_is_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(dir.path(), &[]);
+    let told = |sent: &[u8]| {
+        let (mut app, mut answers) = connect(dir.path());
+        app.write_all(sent).unwrap();
+        app.shutdown(Shutdown::Write).unwrap();
+        let mut told = String::new();
+        answers.read_to_string(&mut told).unwrap();
+        told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let answers = told(b"\r\n\r\n{\"op\":\"hello\",\"id\":1}\r\n \t\r\n{\"op\":\"hello\",\"id\":2}");
+    assert_eq!((answers.len(), &answers[0]["id"]), (2, &1.into()), "{answers:?}");
+    assert_eq!((&answers[1]["ev"], &answers[1]["code"]), (&"error".into(), &"bad-json".into()));
+    assert!(answers[1]["message"].as_str().unwrap().contains("no newline"), "{answers:?}");
+    assert_eq!(told(b"{\"op\":\"hello\",\"id\":1}\n\r").len(), 1);
+    assert_eq!(told(b"").len(), 0);
+    let cut = told(b"@ONCE\0");
+    assert_eq!((cut.len(), &cut[0]["code"]), (1, &"bad-request".into()), "{cut:?}");
 }

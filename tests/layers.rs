@@ -5,11 +5,12 @@
 use std::path::Path;
 
 /// What only the edge may name.
-const OUTSIDE: [&str; 12] = [
+const OUTSIDE: [&str; 13] = [
     "tokio",
     "socket2",
     "mdns_sd",
     "quinn_udp",
+    "nix::",
     "std::net::UdpSocket",
     "std::fs",
     "std::thread",
@@ -135,4 +136,23 @@ fn the_client_alone_needs_no_cryptography_and_no_network() {
         assert!(!all.iter().any(|name| name == unwanted), "{unwanted} in {all:?}");
     }
     assert!(all.len() < 40, "{all:?}");
+}
+
+#[test]
+fn each_test_that_the_page_on_security_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    sources(&root.join("tests"), &mut files);
+    let is_a_test = |name: &str| files.iter().any(|(_, text)| text.contains(&format!("fn {name}(")));
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let named: Vec<&str> = rows
+        .filter_map(|row| row.split('|').nth(4))
+        .flat_map(|tests| tests.split('`').skip(1).step_by(2))
+        .filter(|name| !name.contains('='))
+        .collect();
+    assert!(named.len() > 40, "{named:?}");
+    let missing: Vec<_> = named.into_iter().filter(|name| !is_a_test(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

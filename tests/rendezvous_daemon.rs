@@ -88,7 +88,7 @@ impl Node {
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         // The day is what the server says.
         let mut hail = [0; size::HAIL];
-        hail[..4].copy_from_slice(&[0x40, 0x31, 1, 1]);
+        hail[..4].copy_from_slice(&[0x40, 0x31, 1, 2]);
         socket.send(&hail).unwrap();
         let mut answer = [0; 1500];
         let length = socket.recv(&mut answer).unwrap();
@@ -223,7 +223,7 @@ fn garbage_does_not_stop_it() {
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     for n in 0..2000_u32 {
         let bytes: Vec<u8> = (0..n % 1400).map(|at| (at * 7 + n) as u8).collect();
-        let bytes = if n % 2 == 0 { [&[0x40, 0x31, (n % 15) as u8, 1], &bytes[..]].concat() } else { bytes };
+        let bytes = if n % 2 == 0 { [&[0x40, 0x31, (n % 18) as u8, 2], &bytes[..]].concat() } else { bytes };
         let _ = stranger.send_to(&bytes, server.addr);
     }
     let keep = node.member.keep(true);

@@ -37,15 +37,19 @@
  * @typedef {{sent: number, outcomes: {peer: Peer, outcome: string}[] | null}} Published
  * @typedef {{outcome: string, peer: Peer | null, reply: Reply | null}} Answer What became of a request itself, and the
  *   reply if one came in time.
- * @typedef {{ack?: boolean, timeout?: number, whenFull?: "wait" | "drop", check?: boolean}} SendOptions
+ * @typedef {{ack?: boolean, timeout?: number, whenFull?: "wait" | "drop", whenNoListener?: "end" | "wait",
+ *   check?: boolean}} SendOptions `whenNoListener: "wait"`: while nobody listens it waits until `timeout`, and not only
+ *   while an app may just be restarting.
  */
 
-import { lstatSync, statSync } from "node:fs";
+import { lstatSync, readlinkSync, statSync } from "node:fs";
 import { connect as open } from "node:net";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 
 /** Bytes of a line of the daemon, with its newline. */
 const LINE_BYTES = 96 * 1024;
+/** Bytes of the path of a Unix socket. */
+const SOCKET_PATH_BYTES = 107;
 /** Bytes of unread events after which nothing more is read. */
 const UNREAD_BYTES = 1024 * 1024;
 /** Changes of presence that are kept at most: the whole state of a network of 4096 peers with 15 topics each. */
@@ -76,7 +80,8 @@ export class AtonceError extends Error {
 
 /** Where the daemon of this host listens if nothing else was said, as the atonce command finds it. */
 export function defaultSocket() {
-  if (process.env.ATONCE_SOCKET) return process.env.ATONCE_SOCKET;
+  const named = variable("ATONCE_SOCKET");
+  if (named) return named;
   const system = "/run/atonce/atonced.sock";
   try {
     statSync(system);
@@ -84,7 +89,7 @@ export function defaultSocket() {
   } catch (error) {
     if (error.code !== "ENOENT" && error.code !== "ENOTDIR") return system;
   }
-  const runtime = process.env.XDG_RUNTIME_DIR;
+  const runtime = variable("XDG_RUNTIME_DIR");
   return runtime ? `${runtime}/atonce/atonced.sock` : `/tmp/atonce-${process.getuid()}/atonced.sock`;
 }
 
@@ -207,8 +212,9 @@ class Client {
    * @param {SendOptions} [options]
    * @returns {Promise<Sent>}
    */
-  async send(to, topic, payload = "", { ack = true, timeout = 5000, whenFull, check = false } = {}) {
-    const request = { op: "send", to: to.id ?? to, topic, ack, when_full: whenFull };
+  async send(to, topic, payload = "", { ack = true, timeout = 5000, whenFull, whenNoListener, check = false } = {}) {
+    const when = { when_full: whenFull, when_no_listener: whenNoListener };
+    const request = { op: "send", to: to.id ?? to, topic, ack, ...when };
     return checked(sentOf((await this.#ask(request, { payload, timeout })).answer), check);
   }
 
@@ -219,8 +225,9 @@ class Client {
    * @param {SendOptions} [options]
    * @returns {Promise<Published>}
    */
-  async publish(topic, payload = "", { ack = false, timeout = 5000, whenFull, check = false } = {}) {
-    const request = { op: "publish", topic, ack: ack || check, when_full: whenFull };
+  async publish(topic, payload = "", { ack = false, timeout = 5000, whenFull, whenNoListener, check = false } = {}) {
+    const when = { when_full: whenFull, when_no_listener: whenNoListener };
+    const request = { op: "publish", topic, ack: ack || check, ...when };
     const { answer } = await this.#ask(request, { payload, timeout });
     const each = (one) => ({ peer: peerOf(one, "peer"), outcome: get(one, "outcome", "string") });
     const outcomes = Array.isArray(answer.outcomes) ? answer.outcomes.map(each) : null;
@@ -239,11 +246,11 @@ class Client {
    * @param {string | Peer} to
    * @param {string} topic
    * @param {Payload} [payload]
-   * @param {{timeout?: number, check?: boolean}} [options]
+   * @param {{timeout?: number, whenNoListener?: "end" | "wait", check?: boolean}} [options]
    * @returns {Promise<Answer>}
    */
-  async request(to, topic, payload = "", { timeout = 5000, check = false } = {}) {
-    const request = { op: "send", to: to.id ?? to, topic, ack: true, replies: 1 };
+  async request(to, topic, payload = "", { timeout = 5000, whenNoListener, check = false } = {}) {
+    const request = { op: "send", to: to.id ?? to, topic, ack: true, when_no_listener: whenNoListener, replies: 1 };
     const { answer, parts } = await this.#ask(request, { payload, timeout });
     const { outcome, peer } = sentOf(answer);
     const result = { outcome, peer, reply: parts[0]?.[0] ?? null };
@@ -458,7 +465,7 @@ class Client {
 
   /** Opens a connection, greets, and restores what there was before; then calls one of the two. */
   #dial(ready, failed) {
-    const stranger = strangerAt(this.#path);
+    const stranger = unfitPath(this.#path);
     if (stranger)
       return failed(new AtonceError("unreachable", `cannot reach the daemon at ${this.#path}: ${stranger}`));
     const socket = open(this.#path);
@@ -696,11 +703,61 @@ function decoded(bytes) {
   }
 }
 
-function strangerAt(path) {
-  // Anybody may create a directory in /tmp: what another user put there is not our daemon.
-  const directory = `/tmp/atonce-${process.getuid()}`;
-  const found = dirname(path) === directory && lstatSync(directory, { throwIfNoEntry: false });
-  return found && found.uid !== process.getuid() ? `${directory} belongs to another user` : null;
+/** Why nobody can serve at a path, or why it may be somebody else's (socket.md, 1); null if neither is so. */
+function unfitPath(path) {
+  const length = Buffer.byteLength(path);
+  if (length > SOCKET_PATH_BYTES) {
+    return `its path has ${length} bytes, and the system takes at most ${SOCKET_PATH_BYTES}`;
+  }
+  const runtime = variable("XDG_RUNTIME_DIR");
+  const usual = [`/tmp/atonce-${process.getuid()}/`, ...(runtime ? [`${runtime}/atonce/`] : [])];
+  return strangersPart(path, usual.some((directory) => path.startsWith(directory)));
+}
+
+/** Follows the way to the socket part by part, as the system would, and tells what another user could have put there. */
+function strangersPart(path, isUsual) {
+  const isTrusted = (uid) => uid === process.getuid() || uid === 0;
+  const partsOf = (text) => text.split("/").filter((part) => part !== "" && part !== ".");
+  let at = path.startsWith("/") ? "/" : process.cwd();
+  let parts = partsOf(path);
+  for (let links = 0; parts.length > 0; ) {
+    const part = parts.shift();
+    if (part === "..") {
+      at = dirname(at);
+      continue;
+    }
+    const foundAt = join(at, part);
+    let directory;
+    let found;
+    let target;
+    try {
+      directory = lstatSync(at);
+      found = lstatSync(foundAt);
+      if (found.isSymbolicLink()) target = readlinkSync(foundAt);
+    } catch {
+      return null; // The connection fails for it, and tells.
+    }
+    if (isUsual && directory.mode & 0o022) {
+      if (!(directory.mode & 0o1000)) return `others may write to ${at}`;
+      if (!isTrusted(found.uid)) return `${foundAt} belongs to another user`;
+    }
+    if (target === undefined) {
+      at = foundAt;
+      continue;
+    }
+    if (directory.mode & 0o002 && !isTrusted(found.uid) && found.uid !== directory.uid) {
+      return `${foundAt} is a link that belongs to another user`;
+    }
+    if (++links > 40) return null;
+    if (target.startsWith("/")) at = "/";
+    parts = [...partsOf(target), ...parts];
+  }
+  return null;
+}
+
+/** What is in a variable; nothing counts as unset. */
+function variable(name) {
+  return process.env[name]?.trim() || undefined;
 }
 
 function objectOf(line) {

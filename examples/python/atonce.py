@@ -43,6 +43,7 @@ import os
 import random
 import select
 import socket
+import stat
 import threading
 import time
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ T = TypeVar("T")
 
 # Bytes of a line of the daemon, with its newline.
 LINE_BYTES = 96 * 1024
+_SOCKET_PATH_BYTES = 107
 # Bytes of unread events after which nothing more is read.
 UNREAD_BYTES = 1024 * 1024
 # Changes of presence that are kept at most: the whole state of a network of 4096 peers with 15 topics each.
@@ -359,7 +361,7 @@ class Pinged:
 
 def default_socket() -> str:
     """Where the daemon of this host listens if nothing else was said, as the atonce command finds it."""
-    if path := os.environ.get("ATONCE_SOCKET"):
+    if path := _variable("ATONCE_SOCKET"):
         return path
     system = "/run/atonce/atonced.sock"
     try:
@@ -369,7 +371,7 @@ def default_socket() -> str:
         pass
     except OSError:
         return system
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+    if runtime := _variable("XDG_RUNTIME_DIR"):
         return f"{runtime}/atonce/atonced.sock"
     return f"/tmp/atonce-{os.getuid()}/atonced.sock"
 
@@ -407,11 +409,13 @@ def _message(
     ack: bool,
     timeout: float,
     when_full: Optional[str],
+    when_no_listener: Optional[str],
     read: Callable[[Dict[str, Any], List[Any]], T],
     **more: Any,
 ) -> _Op[T]:
     to = target.id if isinstance(target, Peer) else target
-    given = {"op": op, "to": to, "topic": topic, "ack": ack, "when_full": when_full, **more}
+    when = {"when_full": when_full, "when_no_listener": when_no_listener}
+    given = {"op": op, "to": to, "topic": topic, "ack": ack, **when, **more}
     fields = {name: value for name, value in given.items() if value is not None}
     bytes_ = payload.encode() if isinstance(payload, str) else memoryview(payload).tobytes()
     return _Op(fields, read, timeout, bytes_, deadline_is_the_daemons=True)
@@ -424,13 +428,21 @@ def _send(
     ack: bool,
     timeout: float,
     when_full: Optional[str],
+    when_no_listener: Optional[str],
     check: bool,
 ) -> _Op[Sent]:
-    return _message("send", to, topic, payload, ack, timeout, when_full, lambda end, _: _sent(end, check))
+    read: Callable[[Dict[str, Any], List[Any]], Sent] = lambda end, _: _sent(end, check)
+    return _message("send", to, topic, payload, ack, timeout, when_full, when_no_listener, read)
 
 
 def _publish(
-    topic: str, payload: Union[str, bytes], ack: bool, timeout: float, when_full: Optional[str], check: bool
+    topic: str,
+    payload: Union[str, bytes],
+    ack: bool,
+    timeout: float,
+    when_full: Optional[str],
+    when_no_listener: Optional[str],
+    check: bool,
 ) -> _Op[Published]:
     def read(end: Dict[str, Any], _: List[Any]) -> Published:
         outcomes = _optional(end, "outcomes", list)
@@ -440,10 +452,17 @@ def _publish(
             raise NotDelivered(published)
         return published
 
-    return _message("publish", None, topic, payload, ack or check, timeout, when_full, read)
+    return _message("publish", None, topic, payload, ack or check, timeout, when_full, when_no_listener, read)
 
 
-def _request(to: Union[str, Peer], topic: str, payload: Union[str, bytes], timeout: float, check: bool) -> _Op[Answer]:
+def _request(
+    to: Union[str, Peer],
+    topic: str,
+    payload: Union[str, bytes],
+    timeout: float,
+    when_no_listener: Optional[str],
+    check: bool,
+) -> _Op[Answer]:
     def read(end: Dict[str, Any], replies: List[Any]) -> Answer:
         sent = _sent(end, False)
         answer = Answer(sent.outcome, sent.peer, next(iter(replies), None))
@@ -451,18 +470,18 @@ def _request(to: Union[str, Peer], topic: str, payload: Union[str, bytes], timeo
             answer.expect()
         return answer
 
-    return _message("send", to, topic, payload, True, timeout, None, read, replies=1)
+    return _message("send", to, topic, payload, True, timeout, None, when_no_listener, read, replies=1)
 
 
 def _request_all(topic: str, payload: Union[str, bytes], count: int, timeout: float) -> _Op[None]:
-    return _message("publish", None, topic, payload, False, timeout, None, lambda end, parts: None, replies=count)
+    return _message("publish", None, topic, payload, False, timeout, None, None, lambda end, parts: None, replies=count)
 
 
 def _reply(message: Message, payload: Union[str, bytes], ack: bool, timeout: float, check: bool) -> _Op[Sent]:
     if message.reply_to is None:
         raise ValueError("the sender of this message does not wait for a reply")
     read: Callable[[Dict[str, Any], List[Any]], Sent] = lambda end, _: _sent(end, check)
-    return _message("reply", None, None, payload, ack, timeout, None, read, reply_to=message.reply_to)
+    return _message("reply", None, None, payload, ack, timeout, None, None, read, reply_to=message.reply_to)
 
 
 def _ping(to: Union[str, Peer], count: int, interval: float, timeout: float) -> _Op[Pinged]:
@@ -870,11 +889,55 @@ def _refused(event: Dict[str, Any]) -> Refused:
     return Refused(code, message, hint)
 
 
-def _check_owner(path: str) -> None:
-    # Anybody may create a directory in /tmp: what another user put there is not our daemon.
-    directory = f"/tmp/atonce-{os.getuid()}"
-    if os.path.dirname(path) == directory and os.path.lexists(directory) and os.lstat(directory).st_uid != os.getuid():
-        raise Unreachable(f"cannot reach the daemon at {path}: {directory} belongs to another user")
+def _check_path(path: str) -> None:
+    """Refuses a socket that nobody can serve at, and one that may be somebody else's (socket.md, 1)."""
+    if (length := len(os.fsencode(path))) > _SOCKET_PATH_BYTES:
+        why = f"its path has {length} bytes, and the system takes at most {_SOCKET_PATH_BYTES}"
+        raise Unreachable(f"cannot reach the daemon at {path}: {why}")
+    runtime = _variable("XDG_RUNTIME_DIR")
+    usual = [f"/tmp/atonce-{os.getuid()}/"] + ([f"{runtime}/atonce/"] if runtime else [])
+    if why := _strangers_part(path, path.startswith(tuple(usual))):
+        raise Unreachable(f"cannot reach the daemon at {path}: {why}")
+
+
+def _strangers_part(path: str, is_usual: bool) -> Optional[str]:
+    """Follows the way to the socket part by part, as the system would, and tells what another user could have put there."""
+    trusted = (os.getuid(), 0)
+    at = "/" if path.startswith("/") else os.getcwd()
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    links = 0
+    while parts:
+        part = parts.pop(0)
+        if part == "..":
+            at = os.path.dirname(at)
+            continue
+        found_at = os.path.join(at, part)
+        try:
+            directory, found = os.lstat(at), os.lstat(found_at)
+        except OSError:
+            return None  # The connection fails for it, and tells.
+        if is_usual and directory.st_mode & 0o022:
+            if not directory.st_mode & stat.S_ISVTX:
+                return f"others may write to {at}"
+            if found.st_uid not in trusted:
+                return f"{found_at} belongs to another user"
+        if not stat.S_ISLNK(found.st_mode):
+            at = found_at
+            continue
+        if directory.st_mode & 0o002 and found.st_uid not in (*trusted, directory.st_uid):
+            return f"{found_at} is a link that belongs to another user"
+        links += 1
+        if links > 40:
+            return None
+        target = os.readlink(found_at)
+        at = "/" if target.startswith("/") else at
+        parts = [part for part in target.split("/") if part not in ("", ".")] + parts
+    return None
+
+
+def _variable(name: str) -> Optional[str]:
+    """What is in a variable; nothing counts as unset."""
+    return os.environ.get(name, "").strip() or None
 
 
 def _unreachable(path: str, error: OSError) -> Unreachable:
@@ -973,10 +1036,14 @@ class Client:
         ack: bool = True,
         timeout: float = 5.0,
         when_full: Optional[str] = None,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Sent:
-        """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it."""
-        return await self._do(_send(to, topic, payload, ack, timeout, when_full, check))
+        """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it.
+
+        `when_no_listener="wait"`: while nobody listens it waits until `timeout`, and not only while an app may just be
+        restarting."""
+        return await self._do(_send(to, topic, payload, ack, timeout, when_full, when_no_listener, check))
 
     async def publish(
         self,
@@ -986,10 +1053,11 @@ class Client:
         ack: bool = False,
         timeout: float = 5.0,
         when_full: Optional[str] = None,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Published:
         """Sends to the listeners of a topic everywhere. `check` asks for acknowledgements, as `ack` does."""
-        return await self._do(_publish(topic, payload, ack, timeout, when_full, check))
+        return await self._do(_publish(topic, payload, ack, timeout, when_full, when_no_listener, check))
 
     async def request(
         self,
@@ -998,10 +1066,11 @@ class Client:
         payload: Union[str, bytes] = b"",
         *,
         timeout: float = 5.0,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Answer:
         """Sends to the listeners of a topic on one peer, and waits for the first reply, until `timeout`."""
-        return await self._do(_request(to, topic, payload, timeout, check))
+        return await self._do(_request(to, topic, payload, timeout, when_no_listener, check))
 
     async def request_all(
         self, topic: str, payload: Union[str, bytes] = b"", *, count: int = 1024, timeout: float = 5.0
@@ -1110,7 +1179,7 @@ class Client:
                 return
 
     async def _dial(self) -> _Link:
-        _check_owner(self._path)
+        _check_path(self._path)
         deadline = time.monotonic() + self._timeout
         loop = asyncio.get_running_loop()
         try:
@@ -1276,10 +1345,14 @@ class BlockingClient:
         ack: bool = True,
         timeout: float = 5.0,
         when_full: Optional[str] = None,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Sent:
-        """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it."""
-        return self._do(_send(to, topic, payload, ack, timeout, when_full, check))
+        """Sends to the listeners of a topic on one peer, an exact name or id; and waits for what becomes of it.
+
+        `when_no_listener="wait"`: while nobody listens it waits until `timeout`, and not only while an app may just be
+        restarting."""
+        return self._do(_send(to, topic, payload, ack, timeout, when_full, when_no_listener, check))
 
     def send_many(
         self,
@@ -1317,10 +1390,11 @@ class BlockingClient:
         ack: bool = False,
         timeout: float = 5.0,
         when_full: Optional[str] = None,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Published:
         """Sends to the listeners of a topic everywhere. `check` asks for acknowledgements, as `ack` does."""
-        return self._do(_publish(topic, payload, ack, timeout, when_full, check))
+        return self._do(_publish(topic, payload, ack, timeout, when_full, when_no_listener, check))
 
     def request(
         self,
@@ -1329,10 +1403,11 @@ class BlockingClient:
         payload: Union[str, bytes] = b"",
         *,
         timeout: float = 5.0,
+        when_no_listener: Optional[str] = None,
         check: bool = False,
     ) -> Answer:
         """Sends to the listeners of a topic on one peer, and waits for the first reply, until `timeout`."""
-        return self._do(_request(to, topic, payload, timeout, check))
+        return self._do(_request(to, topic, payload, timeout, when_no_listener, check))
 
     def request_all(
         self, topic: str, payload: Union[str, bytes] = b"", *, count: int = 1024, timeout: float = 5.0
@@ -1504,7 +1579,7 @@ class BlockingClient:
             self._core.output.clear()
 
     def _dial(self) -> None:
-        _check_owner(self._path)
+        _check_path(self._path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         try:

@@ -26,7 +26,12 @@ if [ -z "$socket" ]; then
     directory=/tmp/atonce-$(id -u)
     socket=$directory/atonced.sock
     # Anybody may create a directory in /tmp: what another user put there is not our daemon.
-    if [ -e "$directory" ] && [ ! -O "$directory" ]; then
+    found=$(stat -c '%u %a' "$directory" 2>/dev/null) || found="$(id -u) 700"
+    if [ $((0${found#* } & 022)) != 0 ] && [ "${found% *}" = "$(id -u)" ]; then
+      echo "when-here: others may write to $directory" >&2
+      exit 1
+    fi
+    if [ "${found% *}" != "$(id -u)" ]; then
       echo "when-here: $directory belongs to another user" >&2
       exit 1
     fi

@@ -28,6 +28,12 @@ fn main() {
         write("packet", &format!("kind-{kind}"), &[&[kind][..], &vec![0; length - 1]].concat());
     }
     write("packet", "long", &[4; 1201]);
+    for network in 0..5 {
+        // Everything that may happen, once, with a pause behind it.
+        let steps = (0..24).flat_map(|step| [step, step, 1, 2, 3, 4]);
+        let scenario: Vec<u8> = [1, network, 2, 1].into_iter().chain(steps).collect();
+        write("promises", &format!("one-of-each-{network}"), &scenario);
+    }
     let pings = [2, 0, 0, 1].repeat(290);
     write("records", "aside-full-of-pings", &inside(4, &pings));
     let long = message_of(&vec![1; 1160]);
@@ -168,8 +174,8 @@ fn main() {
 
 /// One of each message, and what a few members say to a server.
 fn rendezvous() {
-    for (kind, length) in (1_u8..).zip([88, 86, 130, 116, 88, 84, 88, 68, 66, 110, 70, 76, 16, 32, 30, 30, 30]) {
-        let message = [&[0x40, 0x31, kind, 1][..], &vec![0; length - 4]].concat();
+    for (kind, length) in (1_u8..).zip([88, 86, 138, 116, 88, 84, 88, 68, 66, 110, 70, 76, 16, 32, 30, 30, 30]) {
+        let message = [&[0x40, 0x31, kind, 2][..], &vec![0; length - 4]].concat();
         write("rendezvous_messages", &format!("kind-{kind:02}"), &message);
         let said = [&[5, 0][..], &piece(&message)].concat();
         write("rendezvous_server", &format!("stranger-{kind:02}"), &said);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use atonce::edge::config::Given;
 use atonce::edge::config::rendezvous::Options;
 use atonce::edge::log::Log;
+use atonce::edge::process;
 use atonce::edge::rendezvous::Rendezvous;
 
 /// Something went wrong that is not the command line's fault.
@@ -38,6 +39,7 @@ fn run(given: &Given<Options>) -> Result<(), Box<dyn std::error::Error>> {
         return Ok(write!(io::stdout(), "# atonce-rendezvous: the configuration is good\n{used}")?);
     }
     Log::start(&settings.log);
+    process::keep_secrets();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let rendezvous = Rendezvous::start(settings).await?;

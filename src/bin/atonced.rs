@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use atonce::crypto::invitation::without_secrets;
 use atonce::edge::config::Given;
 use atonce::edge::log::Log;
+use atonce::edge::process;
 use atonce::edge::run::Daemon;
 
 /// Something went wrong that is not the command line's fault.
@@ -43,6 +44,7 @@ fn run(given: Given) -> Result<(), Box<dyn std::error::Error>> {
         return Ok(write!(io::stdout(), "# atonced: the configuration is good\n{used}")?);
     }
     let log = Log::start(&settings.log);
+    process::keep_secrets();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let daemon = Daemon::start(settings, given, log)?;

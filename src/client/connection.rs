@@ -32,7 +32,7 @@ impl Connection {
     /// Connects at once or not at all, so that no connection is lost with a future that is dropped.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let connect = || {
-            socket::check_owner(path)?;
+            socket::check(path)?;
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
             rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;

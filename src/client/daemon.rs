@@ -1,12 +1,14 @@
 //! What the daemon tells of itself and its network, and how it is told what to do.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::request::{Line, milliseconds};
 use super::{Client, Error, Found, GRACE, PingOptions, Pinged, Pong, odd, ok, owned, unfit};
+use crate::limits;
 use crate::wire::local;
 use crate::wire::local::{NetworkInfo, PeerInfo, Reloaded, Status};
 
@@ -40,8 +42,19 @@ impl Client {
 
     /// Lists the peers, those that are offline included, by id.
     pub async fn peers(&mut self) -> Result<Vec<PeerInfo<'static>>, Error> {
+        self.list(Line::op("peers"), self.link.timeout()).await
+    }
+
+    /// The same, but not before the daemon has looked around for the first time: in the first 2.5 s after its start it may
+    /// not have met everybody yet.
+    pub async fn peers_settled(&mut self) -> Result<Vec<PeerInfo<'static>>, Error> {
+        let line = Line { settled: Some(true), ..Line::op("peers") };
+        self.list(line, self.link.timeout() + limits::LISTENER_GRACE).await
+    }
+
+    async fn list(&mut self, line: Line<'_>, patience: Duration) -> Result<Vec<PeerInfo<'static>>, Error> {
         let mut peers = BTreeMap::new();
-        self.ask(Line::op("peers"), self.link.timeout(), |event, line| {
+        self.ask(line, patience, |event, line| {
             let local::Event::Peer(_) = event else { return ok(&event) };
             match serde_json::from_slice::<PeerInfo<'static>>(line) {
                 Ok(info) => {

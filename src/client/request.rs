@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::ReplyTo;
 use crate::id::RequestId;
 use crate::limits;
-use crate::wire::local::{WhenFull, text_or_data};
+use crate::wire::local::{WhenFull, WhenNoListener, text_or_data};
 
 /// How a message is to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -19,11 +19,18 @@ pub struct SendOptions {
     pub timeout: Duration,
     /// What to do when it cannot leave at once.
     pub when_full: WhenFull,
+    /// What to do while nobody listens.
+    pub when_no_listener: WhenNoListener,
 }
 
 impl Default for SendOptions {
     fn default() -> Self {
-        Self { ack: true, timeout: limits::DEFAULT_TIMEOUT, when_full: WhenFull::Wait }
+        Self {
+            ack: true,
+            timeout: limits::DEFAULT_TIMEOUT,
+            when_full: WhenFull::Wait,
+            when_no_listener: WhenNoListener::End,
+        }
     }
 }
 
@@ -34,18 +41,29 @@ pub struct RequestOptions {
     pub timeout: Duration,
     /// What to do when it cannot leave at once.
     pub when_full: WhenFull,
+    /// What to do while nobody listens.
+    pub when_no_listener: WhenNoListener,
 }
 
 impl Default for RequestOptions {
     fn default() -> Self {
-        Self { timeout: limits::DEFAULT_TIMEOUT, when_full: WhenFull::Wait }
+        Self {
+            timeout: limits::DEFAULT_TIMEOUT,
+            when_full: WhenFull::Wait,
+            when_no_listener: WhenNoListener::End,
+        }
     }
 }
 
 impl RequestOptions {
     /// The same for the message that asks, which is acknowledged: a question that was lost is sent again.
     pub(super) const fn sending(self) -> SendOptions {
-        SendOptions { ack: true, timeout: self.timeout, when_full: self.when_full }
+        SendOptions {
+            ack: true,
+            timeout: self.timeout,
+            when_full: self.when_full,
+            when_no_listener: self.when_no_listener,
+        }
     }
 }
 
@@ -89,6 +107,10 @@ pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) when_full: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) when_no_listener: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) settled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) replies: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reply_to: Option<&'a ReplyTo>,
@@ -114,8 +136,19 @@ impl<'a> Line<'a> {
             WhenFull::Wait => None,
             WhenFull::Drop => Some("drop"),
         };
+        let when_no_listener = match options.when_no_listener {
+            WhenNoListener::End => None,
+            WhenNoListener::Wait => Some("wait"),
+        };
         let timeout_ms = Some(milliseconds(options.timeout));
-        Self { topic: Some(topic), ack: Some(options.ack), timeout_ms, when_full, ..Self::op(op) }
+        Self {
+            topic: Some(topic),
+            ack: Some(options.ack),
+            timeout_ms,
+            when_full,
+            when_no_listener,
+            ..Self::op(op)
+        }
     }
 
     /// The same with what the message carries: as text if that is UTF-8 and fits a line, which base64 always does.

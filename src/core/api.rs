@@ -10,7 +10,7 @@ use crate::crypto::membership::Membership;
 use crate::id::{ClientId, NodeId, NodeName, RequestId};
 pub use crate::route::{OwnPort, Route};
 use crate::wire::packet::BadPacket;
-pub use crate::wire::rendezvous::{BadServer, RendezvousServer, is_host_port};
+pub use crate::wire::rendezvous::{BadHostPort, BadServer, RendezvousServer, check_host_port};
 use crate::wire::txt::Txt;
 
 /// What a node is told when it is made.
@@ -62,6 +62,8 @@ pub enum Destination {
     One(Route),
     /// To all who listen on port [`HELLO_PORT`] of every network that we are on.
     Everyone,
+    /// The same by multicast alone, without a broadcast.
+    Groups,
 }
 
 /// The UDP port on which every daemon of a host hears hellos.
@@ -74,8 +76,11 @@ pub struct Transmit {
     pub to: Destination,
     /// The length of each but the last, which may be shorter.
     pub segment_bytes: usize,
-    /// After how many routers they end; as far as the system sends by itself if that is not said.
+    /// After how many routers they end; as far as the system sends by itself if that is not said. With none they stay on the
+    /// link, whatever the routing table says.
     pub hops: Option<u8>,
+    /// They cannot be shorter: where a link takes less they may be cut up.
+    pub cut: bool,
 }
 
 /// One address of this machine on one interface.
@@ -89,6 +94,8 @@ pub struct InterfaceAddr {
     pub addr: IpAddr,
     /// How many leading bits the addresses of its link share.
     pub prefix: u8,
+    /// Its link has one other end, and nobody is found there by multicast as a rule: a tunnel.
+    pub point_to_point: bool,
     /// Its link is Wi-Fi.
     pub wireless: bool,
     /// Bytes of the largest packet that its link takes, if that is known.
@@ -138,6 +145,15 @@ pub struct Advert {
     pub txt: Txt,
 }
 
+/// Whose an app is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The user, as the kernel says.
+    pub uid: u32,
+    /// It may administer the daemon.
+    pub admin: bool,
+}
+
 /// What the edge has to do, beside sending datagrams.
 #[derive(Debug)]
 pub enum Event {
@@ -151,11 +167,15 @@ pub enum Event {
     Withdraw,
     /// Start browsing, or start again at the fast end of the schedule.
     Browse,
+    /// Start browsing, and ask only those who are on other hosts, if that can be: a hello reaches who is on this one.
+    Ask,
     /// Stop browsing.
     StopBrowse,
-    /// What outlives this run changed: see [`Node::known_peers`](super::Node::known_peers) and
-    /// [`Node::proved_servers`](super::Node::proved_servers).
+    /// Write the peers that outlive this run: see [`Node::known_peers`](super::Node::known_peers). It comes at a pace that a
+    /// memory card stands; at the end they are written once more.
     Remember,
+    /// Write the keys of rendezvous servers: see [`Node::proved_servers`](super::Node::proved_servers).
+    RememberServers,
     /// Look this rendezvous server's name up, and answer with
     /// [`Node::handle_server_addrs`](super::Node::handle_server_addrs) whenever that brings something.
     Resolve(String),

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use crate::core::Node;
 use crate::core::encoder::{Incoming, Subject};
-use crate::core::letters::{Address, Letter, Sender};
+use crate::core::letters::{Address, Letter, Patience, Sender};
 use crate::core::timers::Timer;
 use crate::id::{ClientId, NodeId, ReplyToken, RequestId};
 use crate::limits;
 use crate::time::Instant;
-use crate::wire::local::{Ending, ErrorCode, Outcome, Outgoing, PathKind, ReplyTo, WhenFull};
+use crate::wire::local::{Ending, ErrorCode, Outcome, Outgoing, PathKind, ReplyTo};
 use crate::wire::message::Fate;
 
 /// All of them.
@@ -32,6 +32,8 @@ pub(crate) struct Ask {
     pub(crate) message: Message,
     /// Who may reply, by id.
     pub(crate) asked: Vec<NodeId>,
+    /// Others may still be asked.
+    pub(crate) open: bool,
     pub(crate) wanted: NonZeroU32,
     pub(crate) came: u32,
     pub(crate) accepted: Instant,
@@ -47,6 +49,13 @@ pub(crate) enum Message {
     Sent { peer: NodeId, outcome: Option<(Outcome, Option<Duration>)> },
     /// It was published to so many peers; the publication has the outcomes, if they are awaited.
     Published { sent: u64, publication: Option<u64> },
+}
+
+impl Asks {
+    /// Whether a request with `token` waits for a reply of `node`.
+    pub(crate) fn awaits(&self, token: ReplyToken, node: NodeId) -> bool {
+        self.by_token.get(&token).is_some_and(|ask| ask.asked.binary_search(&node).is_ok())
+    }
 }
 
 impl Node {
@@ -65,7 +74,7 @@ impl Node {
         ask.asked.sort();
         self.owe(ask.client, ask.bytes);
         self.timers.set(Timer::Ask(token), ask.deadline);
-        let nobody = ask.asked.is_empty();
+        let nobody = ask.asked.is_empty() && !ask.open;
         self.asks.by_token.insert(token, ask);
         if nobody {
             self.end_ask(token);
@@ -84,11 +93,12 @@ impl Node {
         if let Message::Sent { outcome: known, .. } = &mut ask.message {
             *known = Some((outcome, took));
         }
-        if !matches!(outcome, Outcome::Delivered | Outcome::Sent) {
+        // After a restart there its app may still have the message, and reply: so a `timeout` is no last word.
+        if !matches!(outcome, Outcome::Delivered | Outcome::Sent | Outcome::Timeout) {
             if let Ok(at) = ask.asked.binary_search(&peer) {
                 ask.asked.remove(at);
             }
-            if ask.asked.is_empty() {
+            if ask.asked.is_empty() && !ask.open {
                 self.end_ask(token);
             }
         }
@@ -107,24 +117,49 @@ impl Node {
         if ask.asked.binary_search(&from).is_err() {
             return Fate::NoListener;
         }
-        let Some(known) = self.clients.get_mut(ask.client) else { return Fate::NoListener };
+        let client = ask.client;
+        if self.clients.get(client).is_none() {
+            return Fate::NoListener;
+        }
         let name = self.peers.get(&from).map_or(&self.config.name, |peer| &peer.name);
         let at = self.clock.since_1970(self.now);
         let incoming = Incoming { from, name, subject: Subject::ReplyTo(ask.id), path, at, payload };
-        let event = known.speaks_lines().then(|| incoming.event(&mut self.words));
-        if !known.tell_message(&incoming, event.as_ref()) {
-            if !tracked {
+        let Some(known) = self.clients.with_room(client) else {
+            if let Some(known) = self.clients.get_mut(client).filter(|_| !tracked) {
                 known.lose(payload.len());
             }
             return Fate::Busy;
-        }
+        };
+        let event = known.speaks_lines().then(|| incoming.event(&mut self.words));
+        known.tell_message(&incoming, event.as_ref());
         ask.came += 1;
-        let client = ask.client;
         if ask.came >= ask.wanted.get() {
             self.end_ask(token);
         }
         self.tell_output(client);
         Fate::Delivered
+    }
+
+    /// One more was asked.
+    pub(crate) fn ask_also(&mut self, token: ReplyToken, peer: NodeId) {
+        let Some(ask) = self.asks.by_token.get_mut(&token) else { return };
+        if let Err(at) = ask.asked.binary_search(&peer) {
+            ask.asked.insert(at, peer);
+        }
+        if let Message::Published { sent, .. } = &mut ask.message
+            && peer != self.id
+        {
+            *sent += 1;
+        }
+    }
+
+    /// Nobody else will be asked.
+    pub(crate) fn close_ask(&mut self, token: ReplyToken) {
+        let Some(ask) = self.asks.by_token.get_mut(&token) else { return };
+        ask.open = false;
+        if ask.asked.is_empty() {
+            self.end_ask(token);
+        }
     }
 
     pub(crate) fn on_ask_timer(&mut self, token: ReplyToken) {
@@ -135,12 +170,13 @@ impl Node {
     fn end_ask(&mut self, token: ReplyToken) {
         let Some(ask) = self.asks.by_token.remove(&token) else { return };
         self.timers.clear(Timer::Ask(token));
+        self.publish_no_more(token);
         let is_under_way = match ask.message {
             Message::Published { publication: Some(number), .. } => self.outlive_ask(number, ask.bytes),
             Message::Published { publication: None, .. } | Message::Sent { .. } => false,
         };
-        if let Some(known) = self.clients.get_mut(ask.client).filter(|_| !is_under_way) {
-            known.paid(ask.bytes);
+        if !is_under_way {
+            self.pay(ask.client, ask.bytes);
         }
         let (client, id, replies) = (ask.client, Some(ask.id), Some(ask.came));
         match ask.message {
@@ -183,6 +219,13 @@ impl Node {
         });
     }
 
+    /// Tells an app that it replies to a node which was never heard of.
+    pub(crate) fn refuse_reply(&mut self, client: ClientId, id: Option<RequestId>, node: NodeId) {
+        let message = format!("no node with the id {node} was ever heard of");
+        let hint = "hand reply_to back to the daemon that it came from";
+        self.refuse(client, id, ErrorCode::NoPeer, message.into(), hint);
+    }
+
     /// An app replies to a request.
     pub(crate) fn reply(
         &mut self,
@@ -193,9 +236,7 @@ impl Node {
     ) {
         let ReplyTo { node, token } = reply_to;
         if node != self.id && !self.peers.is_known(&node) {
-            let message = format!("no node with the id {node} was ever heard of");
-            let hint = "hand reply_to back to the daemon that it came from";
-            return self.refuse(client, id, ErrorCode::NoPeer, message.into(), hint);
+            return self.reply_when_known(client, id, reply_to, message);
         }
         let sender = Sender { client, id, publication: None, ask: None };
         let payload = message.payload.as_bytes();
@@ -211,7 +252,7 @@ impl Node {
             payload,
             tracked: message.ack,
             deadline: self.now + message.timeout,
-            may_wait: message.when_full == WhenFull::Wait,
+            patience: Patience::of(message),
         };
         self.owe(client, payload.len());
         if let Some(outcome) = self.dispatch(node, letter, sender) {

@@ -1,39 +1,67 @@
 //! The local apps: what each listens to, and what waits to be read by it (socket.md, 6).
 //!
 //! What an app has to read is bounded: when it does not read, acknowledged messages are refused to their sender, others
-//! are dropped and counted, and the count is the next thing that the app reads. Presence is never dropped but merged:
-//! what changed is noted per peer and written when there is room again.
+//! are dropped and counted, and the count is the next thing that the app reads. Presence is never dropped but merged
+//! (`presence`).
+//!
+//! Each app has a little memory of its own; beyond that all share a budget, in equal parts for each user and then for each
+//! app of a user. Of the places for apps and topics some are kept for users who have few, and of those for apps a few more
+//! for whoever administers the daemon: whatever apps do, it can be asked how it is and told what to do.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use thiserror::Error;
 
 use crate::core::Node;
-use crate::core::api::{Event as NodeEvent, Route};
+use crate::core::api::{Event as NodeEvent, Owner};
+use crate::core::budget::Budget;
 use crate::core::encoder::{Channels, Encoder, Incoming};
-use crate::core::peers::Peer;
+use crate::core::presence::Watch;
 use crate::core::queue::{Kind, Queue};
 use crate::core::timers::Timer;
-use crate::id::{ClientId, NodeId, NodeName, RequestId, Topic};
+use crate::id::{ClientId, NodeId, RequestId, Topic};
 use crate::limits;
-use crate::wire::local::{ErrorCode, Event, PathKind, PeerRef, frame};
+use crate::wire::local::{ErrorCode, Event, frame};
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Clients {
     by_id: BTreeMap<ClientId, Client>,
+    /// What they hold beyond what each has of its own.
+    budget: Budget,
+    /// The same for each user.
+    users: BTreeMap<u32, usize>,
 }
 
 /// There are as many apps as there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("there are already {} apps", limits::CLIENTS)]
-pub struct TooManyClients;
+pub enum TooManyClients {
+    /// For this user.
+    #[error("there are already {taken} apps, {own} of them of the user {uid}")]
+    OfUser {
+        /// All apps.
+        taken: usize,
+        /// Those of the user.
+        own: usize,
+        /// Who that is.
+        uid: u32,
+    },
+}
+
+/// Bytes that a request without an answer costs beside its payload: its place in the queues, and of its packets.
+const REQUEST_OVERHEAD: usize = 256;
+/// Bytes of what an app is told of a peer later.
+const BEHIND_BYTES: usize = 64;
 
 /// One app.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
-    /// It may change the network.
-    pub(crate) admin: bool,
+    /// Whose it is.
+    pub(crate) owner: Owner,
+    /// It has one of the places that are kept for administration, and does nothing else.
+    pub(crate) only_administers: bool,
+    /// For how much it counts in the budget of all.
+    counted: usize,
     pub(crate) topics: BTreeSet<Topic>,
     encoder: Encoder,
     queue: Queue,
@@ -43,8 +71,14 @@ pub(crate) struct Client {
     unanswered_bytes: usize,
     /// Lists of peers that it asked for and that are not complete.
     listings: VecDeque<Listing>,
-    watch: Option<Watch>,
+    pub(crate) watch: Option<Watch>,
     closing: bool,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self { by_id: BTreeMap::new(), budget: Budget::new(limits::APP_BYTES_IN_ALL), users: BTreeMap::new() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,36 +95,86 @@ pub(crate) struct Listing {
     pub(crate) after: Option<NodeId>,
 }
 
-/// What an app that watches has been told.
-#[derive(Debug, Default)]
-pub(crate) struct Watch {
-    /// It wants to know the topics of our own node too.
-    own: bool,
-    /// Nodes that it believes to be there.
-    told: BTreeMap<NodeId, Told>,
-    /// Nodes of which it has to be told something; true: as a part of the state that it found.
-    pending: BTreeMap<NodeId, bool>,
-}
-
-/// What an app believes of a node.
-#[derive(Debug)]
-struct Told {
-    name: NodeName,
-    path: PathKind,
-    topics: BTreeSet<Topic>,
-}
-
 impl Clients {
-    pub(crate) fn connect(&mut self, id: ClientId, admin: bool) -> Result<(), TooManyClients> {
-        if self.by_id.len() >= limits::CLIENTS {
-            return Err(TooManyClients);
+    /// An app has connected. Who administers finds a place whatever the others do.
+    pub(crate) fn connect(&mut self, id: ClientId, owner: Owner) -> Result<(), TooManyClients> {
+        let apps = || self.by_id.values().filter(|client| !client.only_administers);
+        let (taken, own) = (apps().count(), apps().filter(|client| client.owner.uid == owner.uid).count());
+        let only_administers = !limits::APP_PLACES.has_one(taken, own);
+        if only_administers {
+            let same = |client: &&Client| client.only_administers && client.owner.uid == owner.uid;
+            let room = self.by_id.values().filter(same).count() < limits::ADMIN_PLACES
+                && self.by_id.len() < limits::CONNECTIONS;
+            if !owner.admin || !room {
+                return Err(TooManyClients::OfUser { taken, own, uid: owner.uid });
+            }
         }
-        self.by_id.insert(id, Client { admin, ..Client::default() });
+        self.by_id.insert(id, Client { owner, only_administers, ..Client::default() });
         Ok(())
     }
 
     pub(crate) fn remove(&mut self, id: ClientId) -> Option<Client> {
-        self.by_id.remove(&id)
+        let gone = self.by_id.remove(&id)?;
+        self.count(gone.owner.uid, gone.counted, 0);
+        Some(gone)
+    }
+
+    /// Takes note of how much an app holds now.
+    pub(crate) fn settle(&mut self, id: ClientId) {
+        let Some(client) = self.by_id.get_mut(&id) else { return };
+        let now = client.memory().saturating_sub(limits::APP_BYTES);
+        let before = std::mem::replace(&mut client.counted, now);
+        let uid = client.owner.uid;
+        if before != now {
+            self.count(uid, before, now);
+        }
+    }
+
+    fn count(&mut self, uid: u32, before: usize, now: usize) {
+        self.budget.changed(before, now);
+        let user = self.users.entry(uid).or_default();
+        *user = user.saturating_sub(before) + now;
+        if *user == 0 {
+            self.users.remove(&uid);
+        }
+    }
+
+    /// How much all hold beyond what each has of its own.
+    pub(crate) const fn held(&self) -> usize {
+        self.budget.held()
+    }
+
+    /// Whether an app may hold more than it does.
+    fn has_room(&self, client: &Client) -> bool {
+        let of_user = || self.users.get(&client.owner.uid).copied().unwrap_or_default();
+        client.memory() < limits::APP_BYTES || self.budget.of_group(of_user()).has_room(client.counted, 0)
+    }
+
+    /// Whether more may be read from an app. An answer that it did not read yet is none.
+    pub(crate) fn accepts(&self, id: ClientId) -> bool {
+        self.by_id.get(&id).is_some_and(|client| client.accepts() && self.has_room(client))
+    }
+
+    /// Whether an app has room for what can wait.
+    pub(crate) fn has_room_for_state(&self, id: ClientId) -> bool {
+        self.by_id.get(&id).is_some_and(|client| client.has_room_for_state() && self.has_room(client))
+    }
+
+    /// An app, if a message may be queued for it.
+    pub(crate) fn with_room(&mut self, id: ClientId) -> Option<&mut Client> {
+        let client = self.by_id.get(&id)?;
+        if client.has_room() && self.has_room(client) { self.by_id.get_mut(&id) } else { None }
+    }
+
+    /// The user whose an app is.
+    pub(crate) fn uid_of(&self, id: ClientId) -> u32 {
+        self.by_id.get(&id).map_or(0, |client| client.owner.uid)
+    }
+
+    /// How many topics the apps of a user listen to.
+    pub(crate) fn topics_of(&self, uid: u32) -> usize {
+        let own = self.by_id.values().filter(|client| client.owner.uid == uid);
+        own.flat_map(|client| &client.topics).collect::<BTreeSet<_>>().len()
     }
 
     pub(crate) fn get(&self, id: ClientId) -> Option<&Client> {
@@ -105,8 +189,12 @@ impl Clients {
         self.by_id.len()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClientId, &Client)> {
+        self.by_id.iter().map(|(id, client)| (*id, client))
+    }
+
     /// The apps that watch.
-    fn watchers(&mut self) -> impl Iterator<Item = (ClientId, &mut Watch)> {
+    pub(crate) fn watchers(&mut self) -> impl Iterator<Item = (ClientId, &mut Watch)> {
         self.by_id.iter_mut().filter_map(|(id, client)| client.watch.as_mut().map(|watch| (*id, watch)))
     }
 }
@@ -116,8 +204,25 @@ impl Client {
         self.queue.output()
     }
 
-    /// Whether more may be read from it. An answer that it did not read yet is none.
-    pub(crate) const fn accepts(&self) -> bool {
+    /// Bytes that it makes us keep.
+    fn memory(&self) -> usize {
+        let channels = match &self.encoder {
+            Encoder::Lines => 0,
+            Encoder::Frames(channels) => channels.memory(),
+        };
+        self.queue.memory()
+            + self.unanswered_bytes
+            + self.unanswered * REQUEST_OVERHEAD
+            + channels
+            + self.behind() * BEHIND_BYTES
+    }
+
+    /// Of how many peers it has to be told later.
+    pub(crate) fn behind(&self) -> usize {
+        self.watch.as_ref().map_or(0, Watch::behind)
+    }
+
+    const fn accepts(&self) -> bool {
         !self.closing
             && self.unanswered + self.queue.answers() < limits::CLIENT_QUEUE_MESSAGES
             && self.unanswered_bytes < limits::CLIENT_QUEUE_BYTES
@@ -147,14 +252,14 @@ impl Client {
     }
 
     /// Whether one more message may be queued for it.
-    fn has_room(&self) -> bool {
+    const fn has_room(&self) -> bool {
         !self.closing
             && self.queue.messages() < limits::CLIENT_QUEUE_MESSAGES
             && self.queue.len() < limits::CLIENT_QUEUE_BYTES
     }
 
     /// Whether what can wait should: half of the queue is kept for messages and answers.
-    pub(crate) fn has_room_for_state(&self) -> bool {
+    const fn has_room_for_state(&self) -> bool {
         !self.closing && self.queue.len() < limits::CLIENT_QUEUE_BYTES / 2
     }
 
@@ -171,14 +276,10 @@ impl Client {
         self.queue.append(kind, |out| self.encoder.write(event, out));
     }
 
-    /// Appends a message if there is room; says whether there was. `event` is the same for who speaks lines.
-    pub(crate) fn tell_message(&mut self, incoming: &Incoming<'_>, event: Option<&Event<'_>>) -> bool {
-        if !self.has_room() {
-            return false;
-        }
+    /// Appends a message, for which there is room (see [`Clients::with_room`]). `event` is the same for who speaks lines.
+    pub(crate) fn tell_message(&mut self, incoming: &Incoming<'_>, event: Option<&Event<'_>>) {
         self.tell_lost();
         self.queue.append(Kind::Message, |out| self.encoder.write_incoming(incoming, event, out));
-        true
     }
 
     /// A message of `bytes` did not find room.
@@ -228,42 +329,22 @@ impl Client {
         self.paid(0);
     }
 
-    /// Begins to watch the `nodes` that are there, and what comes; `own` is our node, if the app wants its topics too.
-    pub(crate) fn watch(&mut self, nodes: impl Iterator<Item = NodeId>, own: Option<NodeId>) {
-        let pending = nodes.chain(own).map(|id| (id, true)).collect();
-        self.watch = Some(Watch { own: own.is_some(), told: BTreeMap::new(), pending });
-    }
-
-    /// Writes what makes `before` to `now`. Of our own node only the topics are told: it never comes or goes.
-    fn tell_changes(&mut self, node: &PeerRef<'_>, before: Option<Told>, now: &Told, snapshot: bool) {
-        let peer = || node.clone();
-        match &before {
-            None if now.path != PathKind::Local => {
-                self.tell(&Event::Enter { peer: peer(), path: now.path, snapshot });
-            }
-            Some(before) if before.path != now.path => {
-                self.tell(&Event::Path { peer: peer(), path: now.path });
-            }
-            _ => {}
-        }
-        let before = before.map(|before| before.topics).unwrap_or_default();
-        for topic in before.difference(&now.topics) {
-            self.tell(&Event::Unlisten { peer: peer(), topic: topic.as_str().into() });
-        }
-        for topic in now.topics.difference(&before) {
-            self.tell(&Event::Listen { peer: peer(), topic: topic.as_str().into(), snapshot });
-        }
+    /// What waits for it has a secret in it.
+    pub(crate) const fn keep_secret(&mut self) {
+        self.queue.keep_secret();
     }
 
     /// Nothing more is accepted or told.
     pub(crate) fn close(&mut self) {
         self.closing = true;
+        self.watch = None;
     }
 }
 
 impl Node {
     /// Tells the edge that there is something to write for `client`.
     pub(crate) fn tell_output(&mut self, client: ClientId) {
+        self.clients.settle(client);
         let Some(known) = self.clients.get(client) else { return };
         if known.output().is_empty() {
             return;
@@ -289,12 +370,17 @@ impl Node {
 
     /// The app has taken no byte for as long as its queue has been full.
     pub(crate) fn on_slow_consumer_timer(&mut self, client: ClientId) {
+        self.close_slow_consumer(client, "nothing was read for 10 s while the queue was full");
+    }
+
+    /// Sends away an app that does not read.
+    pub(crate) fn close_slow_consumer(&mut self, client: ClientId, why: &str) {
         let Some(known) = self.clients.get_mut(client) else { return };
-        tracing::info!(reason = "slow-consumer", "an app did not read for 10 s and is closed");
+        tracing::info!(reason = "slow-consumer", why, "an app did not read and is closed");
         known.tell(&Event::Error {
             id: None,
             code: ErrorCode::SlowConsumer,
-            message: "nothing was read for 10 s while the queue was full".into(),
+            message: why.into(),
             hint: "read all the time, and work on what you read elsewhere".into(),
         });
         known.close();
@@ -306,7 +392,7 @@ impl Node {
         let Some(known) = self.clients.get_mut(client) else { return };
         let mut changed = false;
         for topic in std::mem::take(&mut known.topics) {
-            changed |= self.topics.unlisten(&topic, client);
+            changed |= self.topics.unlisten(&topic, client, self.now);
         }
         if changed {
             self.topics_changed();
@@ -318,69 +404,24 @@ impl Node {
         self.timers.clear(Timer::SlowConsumer(client));
         self.told_output.remove(&client);
         self.forget_waiting_of(client);
+        self.waiting.forget(client);
+        self.open_publications.forget(client);
         self.forget_pings_of(client);
         self.forget_asks_of(client);
         self.publications.retain(|_, publication| publication.client != client);
         let mut changed = false;
         for topic in &gone.topics {
-            changed |= self.topics.unlisten(topic, client);
+            changed |= self.topics.unlisten(topic, client, self.now);
         }
         if changed {
             self.topics_changed();
         }
     }
 
-    /// Something of a node's presence changed: who watches is told, now or when it has room.
-    pub(crate) fn presence_changed(&mut self, id: NodeId) {
-        let mut waiting = Vec::new();
-        for (client, watch) in self.clients.watchers() {
-            if id != self.id || watch.own {
-                watch.pending.entry(id).or_insert(false);
-                waiting.push(client);
-            }
-        }
-        for client in waiting {
-            self.refill(client);
-            self.tell_output(client);
-        }
-    }
-
     /// Writes of the lists and of the presence that an app waits for as much as it has room for.
     pub(crate) fn refill(&mut self, client: ClientId) {
         self.refill_listing(client);
-        let Self { clients, peers, links, topics, config, .. } = self;
-        let Some(known) = clients.get_mut(client) else { return };
-        while known.has_room_for_state() {
-            let Some(watch) = &mut known.watch else { return };
-            let Some((id, snapshot)) = watch.pending.pop_first() else { return };
-            let before = watch.told.remove(&id);
-            let now = if id == self.id {
-                let (name, topics) = (config.name.clone(), topics.listened().cloned().collect());
-                Some(Told { name, path: PathKind::Local, topics })
-            } else {
-                let peer = peers.get(&id);
-                let kind = |path: Route| links.kind(path.remote.ip());
-                let topics = |peer: &Peer| peer.topics.names().cloned().collect();
-                let told = |peer: &Peer, path| Told {
-                    name: peer.name.clone(),
-                    path: kind(path),
-                    topics: topics(peer),
-                };
-                let now = peer.and_then(|peer| peer.path.map(|path| told(peer, path)));
-                if let (None, Some(before)) = (&now, &before) {
-                    // It may be forgotten by now, and its name with it.
-                    let path = peer.map_or(before.path, |peer| peer.last_kind);
-                    let name = peer.map_or(&before.name, |peer| &peer.name);
-                    known.tell(&Event::Exit { peer: PeerRef { name: name.as_str().into(), id }, path });
-                }
-                now
-            };
-            let Some(now) = now else { continue };
-            known.tell_changes(&PeerRef { name: now.name.as_str().into(), id }, before, &now, snapshot);
-            if let Some(watch) = &mut known.watch {
-                watch.told.insert(id, now);
-            }
-        }
+        self.refill_presence(client);
     }
 }
 
@@ -391,6 +432,7 @@ mod tests {
     use super::*;
     use crate::core::encoder::{Subject, Words};
     use crate::id::TopicNumber;
+    use crate::wire::local::PathKind;
 
     fn tell(client: &mut Client, text: &str) -> bool {
         let name = "pi".parse().unwrap();
@@ -404,7 +446,11 @@ mod tests {
         };
         let mut words = Words::default();
         let event = incoming.event(&mut words);
-        client.tell_message(&incoming, Some(&event))
+        let has_room = client.has_room();
+        if has_room {
+            client.tell_message(&incoming, Some(&event));
+        }
+        has_room
     }
 
     #[test]

@@ -12,10 +12,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::core::Node;
-use crate::core::letters::{KeptAddress, Letter, Parcel, Sender};
-use crate::core::paths::ASK_AGAIN;
+use crate::core::letters::{KeptAddress, Lasting, Letter, Parcel, Patience, Sender};
+use crate::core::listeners::Questions;
 use crate::core::timers::Timer;
-use crate::core::turns::{Review, Turns};
+use crate::core::topics::RemoteTopics;
+use crate::core::turns::Turns;
 use crate::id::{ClientId, MessageNumber, NodeId};
 use crate::limits;
 use crate::time::Instant;
@@ -30,15 +31,27 @@ pub(crate) struct Delivery {
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) last_number: u64,
     last_untracked: u64,
-    /// When the peer was asked for its topics on behalf of what waits.
-    topics_asked: Option<Instant>,
+    pub(crate) questions: Questions,
+}
+
+/// The last numbers that were given to messages, with a report and without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Numbered {
+    tracked: u64,
+    untracked: u64,
+}
+
+impl Numbered {
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self { tracked: self.tracked.max(other.tracked), untracked: self.untracked.max(other.untracked) }
+    }
 }
 
 /// What has its turn.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A message of which nothing was sent.
-    Whole { parcel: Parcel, address: KeptAddress, tracked: bool },
+    Whole { parcel: Parcel, address: KeptAddress, tracked: bool, patience: Patience },
     /// The rest of the tracked message with this number.
     Rest(u64),
     /// The rest of one that nobody reports on, from `at` on.
@@ -58,6 +71,36 @@ impl Item {
         match self {
             Self::Whole { parcel, .. } | Self::Untracked { parcel, .. } => Some(parcel),
             Self::Rest(_) => None,
+        }
+    }
+}
+
+impl Item {
+    /// Under which number and heading it was sent and found nobody, if it waits again.
+    pub(crate) fn refused(&self) -> Option<(u64, Heading)> {
+        self.parcel()?.lasting.as_ref()?.refused
+    }
+
+    /// What the peer calls its destination, if anybody is there.
+    pub(crate) fn heading(&self, topics: &RemoteTopics) -> Option<Heading> {
+        match self {
+            Self::Whole { address, .. } => address.as_address().heading(topics),
+            Self::Untracked { heading, .. } => Some(*heading),
+            Self::Rest(_) => None,
+        }
+    }
+
+    /// The message, with what it takes to wait for a listener again if it finds none.
+    fn into_lasting(self) -> Option<Parcel> {
+        match self {
+            Self::Whole { mut parcel, address, patience, .. } => {
+                // One that was refused before keeps what is known of that.
+                if parcel.lasting.is_none() {
+                    parcel.lasting = Lasting::of(address, patience);
+                }
+                Some(parcel)
+            }
+            Self::Untracked { .. } | Self::Rest(_) => None,
         }
     }
 }
@@ -91,7 +134,7 @@ impl InFlight {
     }
 
     /// Whether `other` is of the same app and topic, whose order is kept.
-    fn is_of_stream(&self, heading: Heading, client: ClientId) -> bool {
+    pub(crate) fn is_of_stream(&self, heading: Heading, client: ClientId) -> bool {
         let topic = |heading: Heading| match heading {
             Heading::Topic(topic) | Heading::Request { topic, .. } => Ok(topic),
             Heading::Reply(token) => Err(token),
@@ -110,6 +153,15 @@ enum Step {
 /// A piece is not worth its header below this.
 const PIECE_MIN: usize = 200;
 impl Delivery {
+    pub(crate) const fn numbered(&self) -> Numbered {
+        Numbered { tracked: self.last_number, untracked: self.last_untracked }
+    }
+
+    /// Messages get higher numbers than these.
+    pub(crate) const fn number_after(&mut self, numbered: Numbered) {
+        (self.last_number, self.last_untracked) = (numbered.tracked, numbered.untracked);
+    }
+
     /// Whether nothing is on its way to the peer.
     pub(crate) fn is_empty(&self) -> bool {
         self.turns.is_empty() && self.in_flight.is_empty()
@@ -123,11 +175,6 @@ impl Delivery {
     /// Whether something waits for its turn.
     pub(crate) fn has_backlog(&self) -> bool {
         !self.turns.is_idle()
-    }
-
-    /// What the peer listens to is to be asked anew.
-    pub(crate) fn topics_forgotten(&mut self) {
-        self.topics_asked = None;
     }
 
     fn open(&self) -> u64 {
@@ -191,7 +238,7 @@ impl Node {
 
     /// Sends a message to `id`, now or as soon as that is possible. `None`: its sender will be told later.
     pub(crate) fn dispatch(&mut self, id: NodeId, letter: Letter<'_>, sender: Sender) -> Option<Outcome> {
-        let Letter { address, payload, tracked, deadline, may_wait } = letter;
+        let Letter { address, payload, tracked, deadline, patience } = letter;
         let now = self.now;
         self.in_use(id);
         let ready = self.may_carry_data(id);
@@ -207,19 +254,31 @@ impl Node {
                 return Some(if told { Outcome::Sent } else { Outcome::Unreachable });
             }
             let payload = self.copy_of(payload);
-            let number = self.number(id, Parcel { sender, payload, accepted: now, deadline }, heading)?;
+            let lasting = match patience {
+                Patience::Deadline => Lasting::of(address.keep()?, patience),
+                Patience::None | Patience::Grace => None,
+            };
+            let parcel = Parcel { sender, payload, accepted: now, deadline, lasting };
+            let number = self.number(id, parcel, heading)?;
             self.send_piece(id, number, 0, letter.payload.len());
             return None;
         }
         let is_online = peer.is_online();
         let would_leave = at_once && peer.delivery.has_room_there(payload.len(), peer.datagram_bytes);
-        if !may_wait && !would_leave {
+        if patience == Patience::None && !would_leave {
             return Some(if is_online { Outcome::Busy } else { Outcome::Unreachable });
         }
         let address = address.keep()?;
-        let parcel = Parcel { sender, payload: self.copy_of(payload), accepted: now, deadline };
+        let parcel =
+            Parcel { sender, payload: self.copy_of(payload), accepted: now, deadline, lasting: None };
+        let app = (self.clients.uid_of(sender.client), sender.client);
         let peer = self.peers.get_mut(&id)?;
-        peer.delivery.turns.push(sender.client, Item::Whole { parcel, address, tracked }, heading.is_none());
+        if heading.is_none() {
+            // Of what is behind another one of its app the question is planned when that one has its answer.
+            peer.delivery.ask_about(&address, patience, now, &peer.topics);
+        }
+        let item = Item::Whole { parcel, address, tracked, patience };
+        peer.delivery.turns.push(app, item, heading.is_none());
         self.timers.set_sooner(Timer::Delivery(id), deadline);
         if !ready {
             self.seek(id, None, None);
@@ -229,7 +288,7 @@ impl Node {
     }
 
     /// The payload, to be kept: all copies of a publication share it.
-    fn copy_of(&mut self, payload: &[u8]) -> Arc<Vec<u8>> {
+    pub(crate) fn copy_of(&mut self, payload: &[u8]) -> Arc<Vec<u8>> {
         if let Some(shared) = self.published.as_ref().and_then(Option::as_ref) {
             return Arc::clone(shared);
         }
@@ -346,8 +405,8 @@ impl Node {
 
     /// Sends something of the app whose turn it is, or of the next one that can send.
     fn send_next(&mut self, id: NodeId) -> Step {
-        let apps = self.peers.get(&id).map_or(0, |peer| peer.delivery.turns.apps());
-        for _ in 0..apps {
+        let round = self.peers.get(&id).map_or(0, |peer| peer.delivery.turns.round());
+        for _ in 0..round {
             let Some(peer) = self.peers.get_mut(&id) else { return Step::Blocked };
             let datagram = peer.datagram_bytes;
             let Some((_, first)) = peer.delivery.turns.first() else { return Step::Blocked };
@@ -361,10 +420,11 @@ impl Node {
                     self.send_untracked_rest(id);
                     return Step::Sent;
                 }
-                Item::Whole { parcel, address, tracked } => {
+                Item::Whole { parcel, address, tracked, .. } => {
                     let (tracked, bytes) = (*tracked, parcel.payload.len());
                     let Some(heading) = address.as_address().heading(&peer.topics) else {
                         peer.delivery.turns.set_aside();
+                        peer.delivery.ask_topics_at(Some(self.now));
                         continue;
                     };
                     let is_whole = address.as_address().fits(bytes, datagram);
@@ -410,13 +470,13 @@ impl Node {
                 {
                     let (sender, accepted) = (parcel.sender, parcel.accepted);
                     let payload = Arc::clone(&parcel.payload);
-                    let parcel = Parcel { sender, payload, accepted, deadline };
+                    let parcel = Parcel { sender, payload, accepted, deadline, lasting: None };
                     *item = Item::Untracked { parcel, heading, number, at: 0 };
                 }
                 self.send_untracked_rest(id);
             }
             (true, true) => {
-                let Some(parcel) = peer.delivery.turns.take_first(bytes).and_then(Item::into_parcel) else {
+                let Some(parcel) = peer.delivery.turns.take_first(bytes).and_then(Item::into_lasting) else {
                     return;
                 };
                 if let Some(number) = self.number(id, parcel, heading) {
@@ -426,7 +486,7 @@ impl Node {
             (true, false) => {
                 let next = peer.delivery.last_number + 1;
                 let Some((_, item)) = peer.delivery.turns.first() else { return };
-                let Some(parcel) = std::mem::replace(item, Item::Rest(next)).into_parcel() else { return };
+                let Some(parcel) = std::mem::replace(item, Item::Rest(next)).into_lasting() else { return };
                 if let Some(number) = self.number(id, parcel, heading) {
                     self.send_rest(id, number);
                 }
@@ -480,37 +540,6 @@ impl Node {
     /// Bytes for a record of a message, in the datagram that is being filled or in a new one.
     fn room_for_message(&mut self, id: NodeId) -> usize {
         self.room(id, message::PIECE_OVERHEAD + PIECE_MIN)
-    }
-
-    /// Asks what the peer listens to if somebody waits for that.
-    fn ask_for_topics(&mut self, id: NodeId) {
-        let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let asked_lately = peer.delivery.topics_asked.is_some_and(|asked| now.since(asked) < ASK_AGAIN);
-        if peer.delivery.turns.has_aside() && !asked_lately {
-            peer.delivery.topics_asked = Some(now);
-            self.timers.set_sooner(Timer::Delivery(id), now + ASK_AGAIN);
-            self.ask_topics(id);
-        }
-    }
-
-    /// The peer said what it listens to: what waited for a topic that is not there has nobody to go to.
-    pub(crate) fn topics_answered(&mut self, id: NodeId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let asked = peer.delivery.topics_asked.take();
-        let topics = &peer.topics;
-        let over = peer.delivery.turns.review(|item| {
-            let Item::Whole { parcel, address, .. } = item else { return Review::Over };
-            match (address.as_address().heading(topics), asked) {
-                (Some(_), _) => Review::Ready,
-                (None, Some(asked)) if parcel.accepted <= asked => Review::Over,
-                (None, _) => Review::Wait,
-            }
-        });
-        for parcel in over.into_iter().filter_map(Item::into_parcel) {
-            self.conclude(id, parcel, Outcome::NoListener, false);
-        }
-        self.resume_delivery(id);
     }
 
     /// `id` is perhaps reached only by another way: the first `count` that were not answered go at once.

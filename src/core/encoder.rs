@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::core::clock_text::write_time;
 use crate::id::{AppChannel, NodeId, NodeName, RequestId, Topic, TopicNumber};
 use crate::limits;
-use crate::wire::local::{Event, PathKind, PeerRef, ReplyTo, frame, text_or_data};
+use crate::wire::local::{Event, PathKind, PeerRef, ReplyTo, WhenNoListener, frame, text_or_data};
 
 /// The mode of one app's connection.
 #[derive(Debug, Default)]
@@ -31,6 +31,16 @@ pub(crate) struct Channels {
     sources: Sources,
 }
 
+impl Channels {
+    /// Bytes that they take, about.
+    pub(crate) fn memory(&self) -> usize {
+        (self.destinations.len() + self.sources.by_number.len()) * CHANNEL_BYTES
+    }
+}
+
+/// Bytes of one channel, with its names: each way a quarter of a kilobyte.
+const CHANNEL_BYTES: usize = 256;
+
 /// Where a channel goes.
 #[derive(Debug)]
 pub(crate) struct Destination {
@@ -39,6 +49,7 @@ pub(crate) struct Destination {
     pub(crate) topic: Topic,
     pub(crate) replies: Option<NonZeroU32>,
     pub(crate) timeout: Duration,
+    pub(crate) when_no_listener: WhenNoListener,
 }
 
 /// A message or a reply on its way into the queues of apps.

@@ -165,7 +165,7 @@ impl Node {
     pub(super) fn ask_server_by(&mut self, route: Route, question: &FromNode<'_>) {
         let mut bytes = Vec::new();
         question.write(0, &mut bytes);
-        self.outbox.push(Destination::One(route), &bytes);
+        self.outbox.push_cut(Destination::One(route), &bytes);
     }
 
     /// Where the servers are that answer, in IPv4: translators of IPv6 are none.

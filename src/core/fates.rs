@@ -8,8 +8,8 @@ use crate::core::Node;
 use crate::core::delivery::{InFlight, Item};
 use crate::core::flight::Flight;
 use crate::core::inbox::Inbox;
-use crate::core::letters::Parcel;
-use crate::core::paths::{ASK_AGAIN, RETRY_MAX};
+use crate::core::letters::{Parcel, Patience};
+use crate::core::paths::RETRY_MAX;
 use crate::core::timers::Timer;
 use crate::id::{ClientId, MessageNumber, NodeId};
 use crate::limits;
@@ -26,10 +26,20 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let online = peer.is_online();
         let late = |parcel: &Parcel| parcel.deadline <= now;
+        let topics = &peer.topics;
+        // All the time nobody has listened.
+        let unheard =
+            |item: &Item| online && topics.is_known() && !topics.is_cut() && item.heading(topics).is_none();
         let ended = peer.delivery.turns.take_all(|item| item.parcel().is_some_and(late));
+        let ended: Vec<_> = ended.into_iter().map(|item| (unheard(&item), item)).collect();
         let unanswered: Vec<_> = take_all(&mut peer.delivery.in_flight, |message| late(&message.parcel));
-        for parcel in ended.into_iter().filter_map(Item::into_parcel) {
-            let outcome = if online { Outcome::Timeout } else { Outcome::Unreachable };
+        for (unheard, item) in ended {
+            let Some(parcel) = item.into_parcel() else { continue };
+            let outcome = match (online, unheard) {
+                (true, true) => Outcome::NoListener,
+                (true, false) => Outcome::Timeout,
+                (false, _) => Outcome::Unreachable,
+            };
             self.conclude(id, parcel, outcome, false);
         }
         let given_up = !unanswered.is_empty();
@@ -46,7 +56,7 @@ impl Node {
         let Some(peer) = self.peers.get(&id) else { return };
         let fates = peer.delivery.in_flight.iter().map(|message| message.again.min(message.parcel.deadline));
         let deadlines = peer.delivery.turns.iter().filter_map(Item::parcel).map(|parcel| parcel.deadline);
-        let ask = (online && peer.delivery.turns.has_aside()).then(|| now + ASK_AGAIN);
+        let ask = peer.delivery.next_question(now).filter(|_| peer.is_online());
         if let Some(next) = fates.chain(deadlines).chain(ask).min() {
             self.timers.set(Timer::Delivery(id), next);
         }
@@ -95,8 +105,54 @@ impl Node {
         let Some(message) = peer.delivery.in_flight.remove(at) else { return };
         self.in_use(id);
         self.end_rest(id, &message);
-        self.conclude(id, message.parcel, fate.into(), true);
+        // What an app that has gone would send does not wait.
+        let is_there = self.clients.get(message.parcel.sender.client).is_some();
+        if fate == Fate::NoListener && is_there && message.parcel.lasting.is_some() {
+            self.wait_again(id, message);
+        } else {
+            if fate == Fate::Delivered {
+                self.end_overtaken(id, &message);
+            }
+            self.conclude(id, message.parcel, fate.into(), true);
+        }
         self.resume_delivery(id);
+    }
+
+    /// A message that is to wait for a listener until its deadline came when there was none: it waits before all that its
+    /// app sent after it.
+    fn wait_again(&mut self, id: NodeId, message: InFlight) {
+        let InFlight { number, mut parcel, heading, .. } = message;
+        let Some(lasting) = &mut parcel.lasting else { return };
+        lasting.refused = Some((number, heading));
+        let (address, client) = (lasting.address.clone(), parcel.sender.client);
+        let app = (self.clients.uid_of(client), client);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        self.timers.set_sooner(Timer::Delivery(id), parcel.deadline);
+        let item = Item::Whole { parcel, address, tracked: true, patience: Patience::Deadline };
+        peer.delivery.turns.put_back(
+            app,
+            item,
+            |other| other.refused().is_some_and(|(before, _)| before < number),
+            |other| !matches!(other, Item::Whole { .. }),
+        );
+        // Who listens again may be known already.
+        peer.delivery.review(&peer.topics, None);
+    }
+
+    /// One that was sent later is delivered: those of its stream that wait again would now come out of order.
+    fn end_overtaken(&mut self, id: NodeId, message: &InFlight) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let client = message.parcel.sender.client;
+        let overtaken = |item: &Item| {
+            item.parcel().is_some_and(|parcel| parcel.sender.client == client)
+                && item.refused().is_some_and(|(number, heading)| {
+                    number < message.number && message.is_of_stream(heading, client)
+                })
+        };
+        let overtaken = peer.delivery.turns.take_all(overtaken);
+        for parcel in overtaken.into_iter().filter_map(Item::into_parcel) {
+            self.conclude(id, parcel, Outcome::NoListener, true);
+        }
     }
 
     /// What was not sent yet of a message that has its fate is not sent, and another one may take its place.

@@ -42,8 +42,12 @@ pub(crate) struct Flight {
     postponed: VecDeque<Content>,
     /// So many of these may leave though no more may be under way: they ask whether anything comes.
     asking: usize,
-    /// Packets above the usual size that were lost since one of them came.
+    /// Packets above the size that would be gone back to that were lost since one of them came.
     large_lost: u32,
+    /// That size.
+    smaller: usize,
+    /// Bytes of the largest packet that came on this path.
+    largest_came: usize,
 }
 
 /// Packets count from 0 for each peer, over all sessions.
@@ -96,6 +100,8 @@ const LET_GO: usize = 2;
 const QUESTIONS: usize = 8;
 /// Silences in a row after which the datagrams may be too large for the path.
 const SILENCES_OF_A_HOLE: u32 = 2;
+/// The same where datagrams of the usual size came before: rather it is a queue that is full.
+const SILENCES_OF_A_LATE_HOLE: u32 = 6;
 /// Large packets lost without one that came, after which they may be too large.
 const LARGE_LOST_IN_A_HOLE: u32 = 6;
 
@@ -118,6 +124,8 @@ impl Default for Flight {
             postponed: VecDeque::new(),
             asking: 0,
             large_lost: 0,
+            smaller: smaller_than(limits::DATAGRAM_BYTES),
+            largest_came: 0,
         }
     }
 }
@@ -220,7 +228,8 @@ impl Flight {
                 packet.state = State::Arrived;
                 bytes += packet.bytes;
                 count += 1;
-                if packet.bytes > limits::DATAGRAM_BYTES {
+                self.largest_came = self.largest_came.max(packet.bytes);
+                if packet.bytes > self.smaller {
                     self.large_lost = 0;
                 }
                 let id = packet.id;
@@ -272,7 +281,9 @@ impl Flight {
                 self.bytes -= packet.bytes;
                 bytes += packet.bytes;
                 count += 1;
-                if packet.bytes > limits::DATAGRAM_BYTES {
+                // Most paths carry the usual size: where it came once, a full queue has lost the others.
+                let usual_came = packet.bytes <= limits::DATAGRAM_BYTES && packet.bytes <= self.largest_came;
+                if packet.bytes > self.smaller && !usual_came {
                     self.large_lost += 1;
                 }
                 let id = packet.id;
@@ -405,6 +416,7 @@ impl Flight {
         self.congestion = Congestion::new(datagram);
         self.pacer = Pacer::default();
         self.large_lost = 0;
+        self.smaller = smaller_than(datagram);
     }
 
     /// All that is under way counts as lost, which says nothing of the path's capacity.
@@ -420,20 +432,34 @@ impl Flight {
         self.bytes = 0;
     }
 
-    /// Whether datagrams above the usual size seem to vanish.
+    /// Whether the larger datagrams seem to vanish.
     pub(crate) const fn is_in_hole(&self) -> bool {
-        self.silences >= SILENCES_OF_A_HOLE || self.large_lost >= LARGE_LOST_IN_A_HOLE
+        let may_be_late = self.smaller < limits::DATAGRAM_BYTES && self.largest_came > self.smaller;
+        let silences = if may_be_late { SILENCES_OF_A_LATE_HOLE } else { SILENCES_OF_A_HOLE };
+        self.silences >= silences || self.large_lost >= LARGE_LOST_IN_A_HOLE
+    }
+
+    /// Nothing came by the path that is used from now on.
+    pub(crate) fn begin_path(&mut self, datagram: usize) {
+        self.largest_came = 0;
+        self.set_datagram(datagram);
     }
 
     /// The datagrams of this path have another size from now on.
     pub(crate) fn set_datagram(&mut self, bytes: usize) {
         self.congestion.set_datagram(bytes);
         self.large_lost = 0;
+        self.smaller = smaller_than(bytes);
     }
 }
 
 /// After so many silences in a row, some seconds, nothing is waited for any more.
 const FORGOTTEN_AFTER: u32 = 10;
+
+/// The size that is gone back to when datagrams of `bytes` vanish.
+const fn smaller_than(bytes: usize) -> usize {
+    if bytes > limits::DATAGRAM_BYTES { limits::DATAGRAM_BYTES } else { limits::SMALLEST_DATAGRAM_BYTES }
+}
 
 fn patience(round_trip: &RoundTrip) -> Duration {
     let usual = round_trip.smoothed().unwrap_or(RETRY_MAX);

@@ -45,8 +45,13 @@ impl Node {
             return self.refuse(client, id, ErrorCode::BadRequest, message.into(), hint);
         }
         let Ok(topic) = opening.subject.topic.as_str().parse::<Topic>() else { return };
-        let destination =
-            Destination { to, topic, replies: opening.subject.replies, timeout: opening.timeout };
+        let destination = Destination {
+            to,
+            topic,
+            replies: opening.subject.replies,
+            timeout: opening.timeout,
+            when_no_listener: opening.when_no_listener,
+        };
         channels.destinations.insert(chan, Arc::new(destination));
         self.ok(client, id);
     }
@@ -77,7 +82,8 @@ impl Node {
         }
         let topic = Text(Cow::Borrowed(destination.topic.as_str()));
         let subject = Subject { topic, replies: destination.replies };
-        let message = Outgoing { timeout: destination.timeout, ..message };
+        let (timeout, when_no_listener) = (destination.timeout, destination.when_no_listener);
+        let message = Outgoing { timeout, when_no_listener, ..message };
         match &destination.to {
             Some(to) => self.send(client, id, to, &subject, &message),
             None => self.publish(client, id, &subject, &message),

@@ -1,7 +1,8 @@
 //! First messages of others: whom we answered, and who has to prove more first (protocol.md, 3 and 4).
 //!
 //! An answered first message is a [`HalfOpen`]: it commits nothing before its first data packet proves that it is no
-//! recording. What we send ourselves stands in `prospects`.
+//! recording. What we send ourselves stands in `prospects`. Nobody shuts others out: whoever proved its address has its share
+//! of the work that we do for first messages, and in a full table one of the heaviest origin makes room.
 //!
 //! If both sides start, the first message of the larger id stands.
 
@@ -11,9 +12,10 @@ use std::time::Duration;
 
 use crate::core::api::{Destination, Dropped, Route};
 use crate::core::duplicates::Claim;
+use crate::core::fair::FairPace;
+use crate::core::origin::{Crowd, Origin};
 use crate::core::paths::Source;
 use crate::core::prospects::RETRY;
-use crate::core::relays::is_same_source;
 use crate::core::sessions::Established;
 use crate::core::timers::Timer;
 use crate::core::whois::Whois;
@@ -36,6 +38,12 @@ const ANSWER_LIFE: Duration = Duration::from_secs(1);
 /// So many handshakes waiting or in one second are load: whoever wants one more proves its address first.
 const LOAD_HALF_OPEN: usize = 128;
 const LOAD_A_SECOND: u32 = 200;
+/// First messages of proved addresses that we answer, a second and at once: a quarter of a second's work of a small device,
+/// and the first second of a thousand nodes that start together.
+const ANSWERED_A_SECOND: usize = 256;
+const ANSWERED_AT_ONCE: usize = 1024;
+/// Origins whose part of that is remembered: more than can owe a tenth of a message each.
+const ORIGINS: usize = 10 * ANSWERED_AT_ONCE;
 /// How long a cookie lives: WireGuard's value, long enough for any retry.
 const COOKIE_LIFE: Duration = Duration::from_secs(120);
 
@@ -46,8 +54,10 @@ pub(crate) struct Handshakes {
     /// Whose every index of ours is.
     pub(crate) indices: BTreeMap<SessionIndex, Owner>,
     cookies: CookieJar,
-    /// This second, the first messages answered in it, and the whois questions answered in it.
-    second: (u64, u32, u32),
+    /// Of answers to proved first messages.
+    pace: FairPace<Origin>,
+    /// This second, and the first messages answered in it.
+    second: (u64, u32),
     pub(super) whois: Whois,
 }
 
@@ -72,6 +82,8 @@ pub(super) struct HalfOpen {
     session: Session,
     since: Instant,
     response: [u8; size::RESPONSE],
+    /// Where its first copy came from.
+    origin: Origin,
     /// Where the response went: who answers it from one of these really is there.
     sources: Vec<Route>,
 }
@@ -95,7 +107,8 @@ impl Handshakes {
             half_open: BTreeMap::new(),
             indices: BTreeMap::new(),
             cookies: CookieJar::new(cookie_secret),
-            second: (0, 0, 0),
+            pace: FairPace::new(ANSWERED_AT_ONCE, ANSWERED_A_SECOND, ORIGINS),
+            second: (0, 0),
             whois: Whois::default(),
         }
     }
@@ -105,10 +118,15 @@ impl Handshakes {
         self.half_open.len()
     }
 
-    pub(super) fn count_this_second(&mut self, now: Instant) -> &mut (u64, u32, u32) {
+    /// When the oldest of them began.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.half_open.values().map(|half| half.since).min()
+    }
+
+    pub(super) fn count_this_second(&mut self, now: Instant) -> &mut (u64, u32) {
         let second = now.since_origin().as_secs();
         if self.second.0 != second {
-            self.second = (second, 0, 0);
+            self.second = (second, 0);
         }
         &mut self.second
     }
@@ -152,16 +170,15 @@ impl Node {
         }
         // A source may be forged: who is really there proves it, and is counted by that.
         let proved = self.handshakes.cookies.check_mac2(&via.remote, packet);
-        if !proved && (self.is_loaded() || self.is_crowded(via.remote.ip(), false)) {
+        let origin = Origin::of(via.remote.ip(), &self.links);
+        if !proved && (self.is_loaded() || self.is_crowded(origin)) {
             let nonce = random(&mut *self.rng);
             let keys = self.config.network.of(network);
             let reply = self.handshakes.cookies.reply(keys, &self.id, packet, &via.remote, nonce);
             self.outbox.push(Destination::One(via), &reply);
             return Err(Dropped::OverLimit);
         }
-        if self.handshakes.half_open.len() >= limits::HALF_OPEN
-            || proved && self.is_crowded(via.remote.ip(), true)
-        {
+        if proved && !self.handshakes.pace.take(origin, 1, self.now) {
             return Err(Dropped::OverLimit);
         }
         self.handshakes.count_this_second(self.now).1 += 1;
@@ -220,15 +237,28 @@ impl Node {
             || self.handshakes.count_this_second(now).1 >= LOAD_A_SECOND
     }
 
-    /// Whether this source holds as many half-open handshakes as one may, of those that proved it or of the others.
-    fn is_crowded(&self, source: IpAddr, proved: bool) -> bool {
-        let of_source = |half: &&HalfOpen| {
-            half.said.proved == proved
-                && half.sources.iter().any(|route| is_same_source(route.remote.ip(), source))
-        };
-        self.handshakes.half_open.values().filter(of_source).count() >= limits::HALF_OPEN_PER_SOURCE
+    /// Whether there are as many half-open handshakes from there as there may be without a proof of the address.
+    fn is_crowded(&self, origin: Origin) -> bool {
+        let unproved = |half: &&HalfOpen| !half.said.proved && half.origin == origin;
+        self.handshakes.half_open.values().filter(unproved).count() >= limits::HALF_OPEN_PER_SOURCE
             // Daemons side by side on one host all come from the same address.
-            && !source.is_loopback()
+            && !matches!(origin, Origin::Neighbour(addr) if addr.is_loopback())
+    }
+
+    /// In a full table the oldest without a proof of its address makes room, else the oldest of the heaviest origin.
+    fn make_room_for_half_open(&mut self) {
+        let Handshakes { half_open, indices, .. } = &mut self.handshakes;
+        if half_open.len() < limits::HALF_OPEN {
+            return;
+        }
+        let crowd = Crowd::of(half_open.values().filter(|half| half.said.proved).map(|half| half.origin));
+        let goes = half_open.iter().max_by_key(|(_, half)| {
+            (!half.said.proved, crowd.weight(Some(half.origin)), std::cmp::Reverse(half.since))
+        });
+        if let Some(index) = goes.map(|(index, _)| *index) {
+            half_open.remove(&index);
+            indices.remove(&index);
+        }
     }
 
     /// A recording of an earlier handshake is refused (protocol.md, 3.3).
@@ -256,8 +286,10 @@ impl Node {
             session: Session::new(keys, remote),
             since: self.now,
             response,
+            origin: Origin::of(via.remote.ip(), &self.links),
             sources: vec![via],
         };
+        self.make_room_for_half_open();
         self.handshakes.half_open.insert(index, half_open);
         self.handshakes.indices.insert(index, Owner::HalfOpen);
         self.timers.set_sooner(Timer::HalfOpen, self.now + HALF_OPEN_LIFE);
@@ -293,7 +325,7 @@ impl Node {
             }
             alive
         });
-        if let Some(oldest) = half_open.values().map(|half| half.since).min() {
+        if let Some(oldest) = self.handshakes.oldest() {
             self.timers.set(Timer::HalfOpen, oldest + HALF_OPEN_LIFE);
         }
     }

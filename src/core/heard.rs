@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::Node;
-use crate::core::paths::Links;
+use crate::core::api::Route;
+use crate::core::links::Links;
 use crate::id::NodeId;
 use crate::limits;
 use crate::time::Instant;
@@ -132,7 +133,7 @@ impl Node {
             }
         }
         checks.extend(
-            [self.check_interfaces(), self.check_multicast(checks), self.check_answers()]
+            [self.check_interfaces(), self.check_links(), self.check_multicast(checks), self.check_answers()]
                 .into_iter()
                 .flatten(),
         );
@@ -159,9 +160,38 @@ impl Node {
         alone.then(|| Health {
             check: "interfaces".into(),
             state: HealthState::Warn,
-            why: "no interface that is used has an address, so only nodes on this machine are found by themselves".into(),
-            fix: "connect this machine to a network; an interface that is left out for its name, as wg0, is used with \
-                  --interface (ip -brief address shows their names); or name peers with --peer"
+            why: format!(
+                "no interface that is used has an address, so only nodes on this machine are found by themselves{}",
+                match &self.links.left_out[..] {
+                    [] => String::new(),
+                    names => format!("; not used: {}", names.join(", ")),
+                }
+            )
+            .into(),
+            fix: match self.links.left_out.first() {
+                Some(name) => format!(
+                    "connect this machine to a network, or have an interface used that is not, as with --interface \
+                     {name}; or name peers with --peer"
+                ),
+                None => "connect this machine to a network; or name peers with --peer".to_owned(),
+            }
+            .into(),
+        })
+    }
+
+    /// While nobody is here: the interfaces on which nobody is found by itself.
+    fn check_links(&self) -> Option<Health<'static>> {
+        let lonely = self.links.without_neighbours();
+        self.looked_in_vain().filter(|_| !lonely.is_empty()).map(|_| Health {
+            check: "links".into(),
+            state: HealthState::Warn,
+            why: format!(
+                "nobody can be found by multicast on {}: such a link, point-to-point or with an address of one host \
+                 only (/32), has no neighbours",
+                lonely.join(", ")
+            )
+            .into(),
+            fix: "name a peer at the other end with --peer ADDRESS:PORT, or give the interface the prefix of its network"
                 .into(),
         })
     }
@@ -214,15 +244,18 @@ fn peers(count: usize) -> String {
 impl Links {
     /// The name of our interface by which `addr` is reached on its link.
     fn interface(&self, addr: SocketAddr) -> Option<&str> {
-        let scope = match addr {
-            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Some(v6.scope_id()),
-            SocketAddr::V4(_) | SocketAddr::V6(_) => None,
-        };
-        let own = match scope {
-            Some(scope) => self.addrs().iter().find(|own| own.index == scope),
-            None => self.of_link(addr.ip()),
-        };
-        own.map(|own| own.name.as_str())
+        // Of several on one link it is the first, whichever the path takes.
+        self.of_link(Route::to(addr)).map(|own| own.name.as_str())
+    }
+
+    /// The names of our interfaces, loopback aside, on which there is no network that others share.
+    fn without_neighbours(&self) -> Vec<&str> {
+        let mut shared: BTreeMap<&str, bool> = BTreeMap::new();
+        for own in self.addrs().iter().filter(|own| !own.addr.is_loopback()) {
+            let hosts = if own.addr.is_ipv4() { 32 } else { 128 };
+            *shared.entry(&own.name).or_default() |= !own.point_to_point && own.prefix < hosts;
+        }
+        shared.into_iter().filter(|(_, shared)| !shared).map(|(name, _)| name).collect()
     }
 
     fn is_loopback(&self, interface: &str) -> bool {

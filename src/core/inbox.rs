@@ -1,10 +1,12 @@
 //! What one peer's numbered messages came to (protocol.md, 5.4).
 //!
 //! Each number has one fate, and is remembered while it is in the window, so a copy is answered and not delivered again. A
-//! message that came before its predecessor is held back, until that one came or was given up by its sender.
+//! message that came before its predecessor is held back, until that one came or was given up by its sender. What finds no
+//! room to be held is not lost: its sender has no fate of it and sends it again once its predecessor has one.
 
 use std::collections::BTreeMap;
 
+use crate::core::budget::Budget;
 use crate::limits;
 use crate::wire::message::{Fate, Heading};
 
@@ -69,14 +71,33 @@ impl Inbox {
         }
     }
 
-    /// Keeps a message until it is due, if there is room: else its sender repeats it.
-    pub(crate) fn hold(&mut self, number: u64, after: u64, heading: Heading, payload: &[u8]) {
-        let room =
-            self.held.len() < limits::HELD_MESSAGES && self.held_bytes + payload.len() <= limits::HELD_BYTES;
-        if room && !self.held.contains_key(&number) {
-            self.held_bytes += payload.len();
+    /// Keeps a message until it is due, if there is room for it here and in the `budget` of all peers; says whether there
+    /// was.
+    pub(crate) fn hold(
+        &mut self,
+        number: u64,
+        after: u64,
+        heading: Heading,
+        payload: &[u8],
+        budget: &Budget,
+    ) -> bool {
+        if self.held.contains_key(&number) {
+            return true;
+        }
+        let bytes = held_bytes(payload);
+        let has_room = self.held.len() < limits::HELD_MESSAGES
+            && self.held_bytes + bytes <= limits::HELD_BYTES
+            && budget.has_room(self.held_bytes, bytes);
+        if has_room {
+            self.held_bytes += bytes;
             self.held.insert(number, Held { after, heading, payload: payload.to_vec() });
         }
+        has_room
+    }
+
+    /// Bytes that are held back, with what keeping them costs.
+    pub(crate) const fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// Nothing that was held back is kept: its sender repeats it.
@@ -87,7 +108,7 @@ impl Inbox {
 
     fn unhold(&mut self, number: u64) -> Option<Held> {
         let held = self.held.remove(&number)?;
-        self.held_bytes -= held.payload.len();
+        self.held_bytes -= held_bytes(&held.payload);
         Some(held)
     }
 
@@ -135,6 +156,13 @@ impl Inbox {
     }
 }
 
+/// Bytes that keeping a message costs beside its payload: its place in the tree, and what the allocator adds.
+const HELD_OVERHEAD: usize = 128;
+
+const fn held_bytes(payload: &[u8]) -> usize {
+    payload.len() + HELD_OVERHEAD
+}
+
 /// No sender gets this far in one life, at a million messages a second for eight years.
 const NUMBER_MAX: u64 = 1 << 48;
 
@@ -149,6 +177,7 @@ mod tests {
     use crate::id::TopicNumber;
 
     const TOPIC: Heading = Heading::Topic(TopicNumber(1));
+    const BUDGET: Budget = Budget::new(limits::HELD_BYTES_IN_ALL);
 
     #[test]
     fn a_number_has_a_fate_once_and_for_all_while_it_is_in_the_window() {
@@ -167,8 +196,8 @@ mod tests {
     fn a_message_waits_for_the_one_before_it_unless_that_was_given_up() {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.judge(2, 1), Judgement::Early);
-        inbox.hold(2, 1, TOPIC, b"two");
-        inbox.hold(3, 2, TOPIC, b"three");
+        inbox.hold(2, 1, TOPIC, b"two", &BUDGET);
+        inbox.hold(3, 2, TOPIC, b"three", &BUDGET);
         assert!(inbox.take_due().is_none());
         inbox.open_at(2);
         assert_eq!(inbox.judge(1, 1), Judgement::Past, "given up: never delivered late");
@@ -182,7 +211,7 @@ mod tests {
     fn a_message_that_comes_again_without_its_predecessor_is_not_delivered_twice() {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.judge(2, 1), Judgement::Early);
-        inbox.hold(2, 1, TOPIC, b"two");
+        inbox.hold(2, 1, TOPIC, b"two", &BUDGET);
         assert_eq!(inbox.judge(2, 2), Judgement::Due, "its sender gave the first one up");
         inbox.record(2, Fate::Delivered);
         assert!(inbox.take_due().is_none());
@@ -198,7 +227,7 @@ mod tests {
                 if inbox.judge(number.saturating_sub(1), after) == Judgement::Due {
                     inbox.record(number.saturating_sub(1), Fate::Delivered);
                 }
-                inbox.hold(number, after, TOPIC, &[0; 1000]);
+                inbox.hold(number, after, TOPIC, &[0; 1000], &BUDGET);
                 proptest::prop_assert!(inbox.held_bytes <= limits::HELD_BYTES);
                 proptest::prop_assert!(inbox.held.len() <= limits::HELD_MESSAGES);
             }

@@ -17,9 +17,9 @@ use crate::core::Node;
 use crate::core::api::{Dropped, OwnPort, Route};
 use crate::core::members::Member;
 use crate::core::paths::Source;
-use crate::core::registrations::Place;
+use crate::core::registrations::{Place, Registration};
 use crate::core::relays::is_relayed;
-use crate::core::rendezvous::ServerId;
+use crate::core::rendezvous::{Family, ServerId};
 use crate::core::timers::Timer;
 use crate::crypto::namespace::Meeting as Sealed;
 use crate::crypto::network::NetworkTag;
@@ -40,6 +40,8 @@ pub(super) const SCHEDULE: [Duration; 8] = [
     Duration::from_millis(1400),
     Duration::from_secs(3),
 ];
+/// So many addresses that peers say we have are told on, however many we know ourselves.
+const SEEN_BY_PEERS: usize = 2;
 /// So long a meeting is tried.
 const MEETING: Duration = Duration::from_secs(40);
 /// So long if there is no address of the internet to be tried: what private networks carry, they carry at once.
@@ -123,8 +125,7 @@ impl Node {
             return;
         }
         let before = self.introductions.members.get(&id);
-        let before = before.and_then(|member| member.told.iter().find(|told| told.place == Some(place)));
-        let moved = before.is_some_and(|before| before.candidates != presence.candidates);
+        let moved = before.is_some_and(|member| member.has_moved(place, &presence.candidates));
         self.note_member(presence, network, Some(place));
         // Whoever is across the internet and has other addresses than it had may be lost, and not know yet.
         let sure = |path: Route| !moved || !is_public(path.remote.ip());
@@ -156,9 +157,10 @@ impl Node {
         let addrs: Vec<_> = usable.take(CANDIDATES_MAX).collect();
         let now = self.now;
         self.ask_battery();
+        let ways: Vec<_> = addrs.into_iter().flat_map(|addr| self.links.ways(Route::to(addr))).collect();
         let Some(prospect) = self.prospect(network, id, None) else { return };
-        for addr in addrs.into_iter().rev() {
-            prospect.candidates.add(Route::to(addr), Source::Introduced);
+        for way in ways.into_iter().rev() {
+            prospect.candidates.add(way, Source::Introduced);
         }
         let begun = prospect.meeting.filter(|meeting| !meeting.is_over(now));
         let introduced = begun.and_then(|meeting| meeting.introduced);
@@ -203,12 +205,13 @@ impl Node {
         let introduction = self.introduction_for(id, step);
         for place in places {
             let (nonce, seal_nonce) = (Nonce(self.random()), self.random());
-            let Some((server, known)) = self.registration_mut(place.registration) else { continue };
-            let Some((family, token)) = known.token() else { continue };
-            let (namespace, handle, network) = (*known.keys.namespace(), known.handle, known.network);
+            let Some((server, known)) = self.way_to(place) else { continue };
+            let (Some(token), family) = (known.lease.token, known.family) else { continue };
+            let (namespace, handle, network) = (*known.keys.namespace(), known.handle(), known.network);
+            known.lease.last_intro = Some(nonce);
             let sealed = Sealed { namespace, from: handle, target: place.handle, nonce };
             let keys = self.config.network.of(network);
-            let payload = keys.seal_introduction(&introduction, &sealed, seal_nonce);
+            let payload = keys.seal_introduction(&self.identity, &introduction, &sealed, seal_nonce);
             let intro = Intro { nonce, namespace, handle, token, target: place.handle, payload: &payload };
             self.ask_server(server, family, &FromNode::Intro(intro));
         }
@@ -218,15 +221,17 @@ impl Node {
     pub(super) fn on_knock(
         &mut self,
         server: ServerId,
+        family: Family,
         datagram: &[u8],
         knock: &Knock<'_>,
     ) -> Result<(), Dropped> {
-        let known = self.answered(server, datagram, |it| it.is_named(knock.namespace))?;
+        let is_it = |it: &Registration| it.family == family && it.is_named(knock.namespace);
+        let known = self.answered(server, datagram, is_it)?;
         let (registration, network) = (known.id, known.network);
         let sealed = Sealed {
             namespace: *known.keys.namespace(),
             from: knock.from,
-            target: known.handle,
+            target: known.handle(),
             nonce: knock.nonce,
         };
         let opened = self.config.network.of(network).open_introduction(knock.payload, &sealed);
@@ -241,7 +246,7 @@ impl Node {
         }
         debug!(peer = ?id, ?step, "introduced");
         let place = Place { registration, handle: knock.from };
-        if !self.note_handle(place, id) {
+        if !self.note_handle(place, id, 0) {
             return Err(Dropped::OverLimit);
         }
         self.note_member(Presence { id, boot, flags, candidates }, network, Some(place));
@@ -421,18 +426,21 @@ impl Node {
     /// Where we may be reached, the most telling first.
     pub(super) fn own_candidates(&self) -> Vec<Candidate> {
         // Open to all that come, unlike what servers see.
-        let mapped = self.introductions.mapped.into_iter();
+        let mapped = self.introductions.mapped;
         let mapped = mapped.map(|addr| Candidate { kind: CandidateKind::Mapped, addr });
-        let seen = self.seen_by_servers().into_iter();
-        let seen = seen.map(|addr| Candidate { kind: CandidateKind::Server, addr });
+        let seen = self.seen_by_servers();
+        let seen = seen.into_iter().map(|addr| Candidate { kind: CandidateKind::Server, addr });
         let port = self.port();
         let own = self.links.addrs().iter().map(|own| own.addr.to_canonical());
         let own = own.filter(|ip| !ip.is_loopback() && !is_link_local(*ip));
         let own = own.map(|ip| Candidate { kind: CandidateKind::Own, addr: SocketAddr::new(ip, port) });
         let mut candidates: Vec<Candidate> = Vec::new();
-        let by_peers = self.seen_by_peers();
+        // Members can make them up: they take no place from what we know ourselves.
+        let sure = usize::from(mapped.is_some()) + seen.len() + own.clone().count();
+        let room = CANDIDATES_MAX.saturating_sub(sure).max(SEEN_BY_PEERS);
+        let by_peers = self.seen_by_peers().take(room);
         let by_peers = by_peers.map(|addr| Candidate { kind: CandidateKind::Peer, addr });
-        for candidate in mapped.chain(seen).chain(by_peers).chain(own) {
+        for candidate in mapped.into_iter().chain(seen).chain(by_peers).chain(own) {
             if candidates.len() < CANDIDATES_MAX
                 && !candidates.iter().any(|known| known.addr == candidate.addr)
             {

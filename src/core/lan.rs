@@ -2,7 +2,8 @@
 //!
 //! Whatever is heard here is a hint: it makes us send a first message, and nothing else. Whoever hears first acts, so
 //! one direction of multicast is enough. A start, a changed network and a lost session are kicks: each greets everyone
-//! four times within 1.4 s and browses for a few seconds; then the LAN is quiet again.
+//! four times within 1.4 s and browses for a few seconds. Whom that does not find is looked for on and on, ever more
+//! seldom (`looking.rs`); when nobody is missed the LAN is quiet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -18,7 +19,7 @@ use crate::core::paths::Source;
 use crate::core::relays::is_relayed;
 use crate::core::timers::Timer;
 use crate::crypto::network::{NetworkKeys, NetworkKind, NetworkTag};
-use crate::id::NodeId;
+use crate::id::{NodeId, NodeName};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::message::Record;
@@ -33,10 +34,14 @@ const HELLO_STEPS: [Duration; 3] =
 const KICK_GAP: Duration = Duration::from_millis(1500);
 /// How long a kick browses: until the third query of the schedule of RFC 6762, 5.2.
 const BROWSE: Duration = Duration::from_secs(5);
+/// How long we browse for one question: the second one of that schedule is due a second after the first.
+const BROWSE_BRIEFLY: Duration = Duration::from_millis(900);
 /// How often we browse without a reason, times half the number of peers: on the whole LAN about once in this time.
 const BROWSE_AGAIN: Duration = Duration::from_secs(600);
 /// Introductions in one record: 20 addresses fit one datagram.
 const INTRODUCTIONS: usize = 20;
+/// Bytes of one of them at most, in a record of them.
+const INTRODUCTION_BYTES: usize = 56;
 /// Peers introduced at once; a larger network is introduced by more than one peer.
 const INTRODUCED: usize = 128;
 /// Records of introductions that leave in a burst, and a second, to all peers together: when many nodes start at once,
@@ -59,7 +64,9 @@ const IGNORED: Duration = Duration::from_secs(600);
 pub(crate) struct Lan {
     hellos_left: usize,
     kicked: Option<Instant>,
-    browsing: bool,
+    browsing: Option<Browse>,
+    /// When we browse again without a reason.
+    browse_again: Instant,
     static_peers: Vec<SocketAddr>,
     /// The nonces of our last hellos: networks send them back.
     greeted: VecDeque<[u8; size::NONCE]>,
@@ -74,13 +81,23 @@ impl Default for Lan {
         Self {
             hellos_left: 0,
             kicked: None,
-            browsing: false,
+            browsing: None,
+            browse_again: Instant::default(),
             static_peers: Vec::new(),
             greeted: VecDeque::new(),
             seen: BTreeMap::new(),
             introductions: Pace::new(INTRODUCTIONS_BURST, INTRODUCTIONS_A_SECOND),
         }
     }
+}
+
+/// For how long we browse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Browse {
+    /// All who are here have the time to answer.
+    Long,
+    /// One question: what comes is a hint, and what does not come says nothing.
+    Brief,
 }
 
 /// A difference between whom a peer knows and whom we know.
@@ -169,24 +186,29 @@ impl Node {
         if self.config.mdns {
             self.browse();
         }
+        self.ask_configured_anew();
+        self.look_anew();
     }
 
     fn browse(&mut self) {
-        self.lan.browsing = true;
+        self.lan.browsing = Some(Browse::Long);
         self.note_browse_began();
         self.events.push_back(Event::Browse);
         self.timers.set(Timer::Browse, self.now + BROWSE);
     }
 
-    fn greet(&mut self) {
-        let nonce = self.random();
-        if self.lan.greeted.len() > HELLO_STEPS.len() {
-            self.lan.greeted.pop_front();
+    /// Asks once by multicast DNS, unless we browse anyway.
+    pub(super) fn browse_briefly(&mut self) {
+        if self.lan.browsing.is_none() {
+            self.lan.browsing = Some(Browse::Brief);
+            // Our own answer to our question would cost as much as the question.
+            self.events.push_back(if self.config.hello { Event::Ask } else { Event::Browse });
+            self.timers.set(Timer::Browse, self.now + BROWSE_BRIEFLY);
         }
-        self.lan.greeted.push_back(nonce);
-        let port = self.port();
-        let hello = self.config.network.current().seal_hello(&self.id, nonce, port);
-        self.outbox.push(Destination::Everyone, &hello);
+    }
+
+    fn greet(&mut self) {
+        self.say_hello(Destination::Everyone);
         let step = HELLO_STEPS.len() - self.lan.hellos_left.min(HELLO_STEPS.len());
         if let Some(pause) = HELLO_STEPS.get(step) {
             self.lan.hellos_left -= 1;
@@ -194,22 +216,41 @@ impl Node {
         }
     }
 
+    pub(super) fn say_hello(&mut self, to: Destination) {
+        let nonce = self.random();
+        if self.lan.greeted.len() > HELLO_STEPS.len() {
+            self.lan.greeted.pop_front();
+        }
+        self.lan.greeted.push_back(nonce);
+        let port = self.port();
+        let hello = self.config.network.current().seal_hello(&self.id, nonce, port);
+        self.outbox.push(to, &hello);
+    }
+
     pub(crate) fn on_hello_timer(&mut self) {
         self.greet();
     }
 
     pub(crate) fn on_browse_timer(&mut self) {
-        if self.lan.browsing {
-            self.lan.browsing = false;
+        let Some(browse) = self.lan.browsing.take() else {
+            // Who is alone asks with each look.
+            return if self.is_alone() { self.browse_later() } else { self.browse() };
+        };
+        self.events.push_back(Event::StopBrowse);
+        if browse == Browse::Long {
             self.note_browse_ended();
-            self.events.push_back(Event::StopBrowse);
-            let (online, _) = self.peers.counts();
-            let factor = u32::try_from(online.div_ceil(2)).unwrap_or(u32::MAX).max(1);
-            let again = self.jittered(BROWSE_AGAIN * factor);
-            self.timers.set(Timer::Browse, self.now + again);
+            self.browse_later();
         } else {
-            self.browse();
+            let again = self.lan.browse_again.max(self.now + BROWSE_BRIEFLY);
+            self.timers.set(Timer::Browse, again);
         }
+    }
+
+    fn browse_later(&mut self) {
+        let (online, _) = self.peers.counts();
+        let factor = u32::try_from(online.div_ceil(2)).unwrap_or(u32::MAX).max(1);
+        self.lan.browse_again = self.now + self.jittered(BROWSE_AGAIN * factor);
+        self.timers.set(Timer::Browse, self.lan.browse_again);
     }
 
     /// Our addresses changed: everyone is to know, and what we used may not work any more.
@@ -217,12 +258,9 @@ impl Node {
         self.lan.kicked = None;
         let links = &self.links;
         for (_, peer) in self.peers.iter_mut() {
-            let gone = |local: IpAddr| !links.is_own(local);
-            if let Some(path) = &mut peer.path {
-                path.local = path.local.filter(|local| !gone(*local));
-            }
-            peer.candidates.forget_local(gone);
+            peer.candidates.follow(links);
         }
+        self.prospects.follow(links);
         if self.config.network.current().kind() == NetworkKind::Private {
             // The label and the nonce of the old network would link us to it.
             self.appear();
@@ -231,14 +269,16 @@ impl Node {
         }
         for id in self.peers.online() {
             let Some(peer) = self.peers.get(&id) else { continue };
-            if peer.liveness.is_suspect() {
+            let (is_suspect, path) = (peer.liveness.is_suspect(), peer.path);
+            if self.leave_lost_interface(id) || is_suspect {
                 // Perhaps it was our own network that was silent.
                 self.question(id, 0);
-            } else if let Some(path) = peer.path {
+            } else if let Some(path) = path {
                 // Also tells the peer where we are now.
                 self.ask(id, Route { local: None, ..path });
             }
         }
+        self.follow_mtu();
         self.seek_remembered();
         self.hail_all();
     }
@@ -256,12 +296,12 @@ impl Node {
             return Err(Dropped::ForeignAddress);
         }
         if id == self.id {
-            self.look_for_copy(Route::to(via.remote));
+            self.look_for_copy(Route { local: None, ..via });
             return Ok(());
         }
         // It came to the hello port: the answer leaves from the session's.
         self.note_heard(id, Channel::Hello, via.remote);
-        self.sighted(id, Route::to(via.remote), network);
+        self.sighted(id, Route { local: None, ..via }, network);
         Ok(())
     }
 
@@ -306,8 +346,16 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else {
             return self.seek_in(network, id, Some((route, Source::Seen)), None);
         };
-        let known = peer.candidates.iter().any(|candidate| candidate.route.is_way_of(&route));
-        peer.candidates.add(route, Source::Seen);
+        let mut new = Vec::new();
+        for way in self.links.ways(route) {
+            if !peer.candidates.iter().any(|candidate| candidate.route.is_way_of(&way)) {
+                new.push(way);
+            }
+            peer.candidates.add(way, Source::Seen);
+        }
+        let known = new.is_empty();
+        self.try_other_interfaces(id, new);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.is_online() {
             if peer.liveness.is_suspect() && peer.current.is_some() {
                 // Its next question may come too late, or never.
@@ -327,6 +375,7 @@ impl Node {
         for addr in addrs {
             self.ask_whois(*addr);
         }
+        self.look_on();
     }
 
     /// The first thing that is told in a new session: who we are, whom we know, what we listen to.
@@ -338,6 +387,27 @@ impl Node {
         // Whoever commits first must be heard at once: the other side only believes us then.
         self.flush(id);
         self.tell_topics(id);
+    }
+
+    /// We are called otherwise from now on: everybody is told, those online and who looks by mDNS.
+    pub(crate) fn rename(&mut self, name: NodeName) {
+        if name == self.config.name {
+            return;
+        }
+        self.config.name = name;
+        // In a private network nothing that is announced has the name in it.
+        if self.config.mdns && self.config.network.current().kind() == NetworkKind::Open {
+            let advert = self.advert();
+            self.events.push_back(Event::Announce(advert));
+        }
+        let (peers, topics) = (self.acquaintances(), self.topics.version());
+        let name = self.config.name.clone();
+        for id in self.peers.online() {
+            if self.peers.get(&id).is_some_and(|peer| peer.current.is_some()) {
+                self.tell(id, &Record::About { name: name.as_str(), peers, topics });
+            }
+        }
+        self.presence_changed(self.id);
     }
 
     /// A digest of who is online, ourselves included: equal on two members of a full mesh.
@@ -372,6 +442,10 @@ impl Node {
 
     fn introduce_others(&mut self, id: NodeId) {
         let Some(to) = self.peers.get(&id).and_then(|peer| peer.path) else { return };
+        if self.lan.introductions.room(self.now) == 0 {
+            // Who is to be told is a look at all peers.
+            return;
+        }
         let mut entries = Vec::new();
         for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {
             if let Some(path) = peer.path.filter(|_| peer.is_near())
@@ -387,7 +461,9 @@ impl Node {
             entries.rotate_left(first as usize);
             entries.truncate(room);
         }
-        for chunk in entries.chunks(INTRODUCTIONS) {
+        let room = self.peers.get(&id).map_or(0, |peer| peer.datagram_bytes);
+        let fitting = (room.saturating_sub(size::DATA_OVERHEAD) / INTRODUCTION_BYTES).clamp(1, INTRODUCTIONS);
+        for chunk in entries.chunks(fitting) {
             self.lan.introductions.take(self.now);
             self.tell(id, &Record::Peers { entries: chunk.to_vec() });
         }

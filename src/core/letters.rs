@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::core::topics::RemoteTopics;
 use crate::id::{ClientId, ReplyToken, RequestId, Topic};
 use crate::time::Instant;
+use crate::wire::local::{Outgoing, WhenFull, WhenNoListener};
 use crate::wire::message::{self, Heading};
 use crate::wire::packet::size;
 
@@ -78,6 +79,35 @@ impl KeptAddress {
             Self::Reply(token) => Address::Reply(*token),
         }
     }
+
+    /// The topic to whose listeners it is.
+    pub(crate) const fn topic(&self) -> Option<&Topic> {
+        match self {
+            Self::Topic(topic) | Self::Request(topic, _) => Some(topic),
+            Self::Reply(_) => None,
+        }
+    }
+}
+
+/// How long a message is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all: it leaves at once, or is dropped.
+    None,
+    /// Until it can leave; but while nobody listens only for as long as an app may just be restarting.
+    Grace,
+    /// Until its deadline, whatever it waits for.
+    Deadline,
+}
+
+impl Patience {
+    pub(crate) const fn of(message: &Outgoing<'_>) -> Self {
+        match (message.when_full, message.when_no_listener) {
+            (WhenFull::Drop, _) => Self::None,
+            (WhenFull::Wait, WhenNoListener::End) => Self::Grace,
+            (WhenFull::Wait, WhenNoListener::Wait) => Self::Deadline,
+        }
+    }
 }
 
 /// A message as its app gave it.
@@ -88,8 +118,7 @@ pub(crate) struct Letter<'a> {
     /// Its outcome is to be reported.
     pub(crate) tracked: bool,
     pub(crate) deadline: Instant,
-    /// It may be kept until it can leave.
-    pub(crate) may_wait: bool,
+    pub(crate) patience: Patience,
 }
 
 /// A message on its way to one peer.
@@ -99,4 +128,21 @@ pub(crate) struct Parcel {
     pub(crate) payload: Arc<Vec<u8>>,
     pub(crate) accepted: Instant,
     pub(crate) deadline: Instant,
+    /// What it takes to wait for a listener once more, if it waits for one until its deadline.
+    pub(crate) lasting: Option<Box<Lasting>>,
+}
+
+/// A message that waits for a listener until its deadline, although it has been sent.
+#[derive(Debug)]
+pub(crate) struct Lasting {
+    pub(crate) address: KeptAddress,
+    /// The number and the heading under which it was sent, and found nobody.
+    pub(crate) refused: Option<(u64, Heading)>,
+}
+
+impl Lasting {
+    /// Of a message to `address` that has such patience.
+    pub(crate) fn of(address: KeptAddress, patience: Patience) -> Option<Box<Self>> {
+        (patience == Patience::Deadline).then(|| Box::new(Self { address, refused: None }))
+    }
 }

@@ -5,11 +5,12 @@
 //! address that it may have, and a handshake is tried, since it may only have restarted. Any packet of its on the path
 //! clears it; when all questions are unanswered it has left, and the others are told to look for themselves.
 
-use std::net::SocketAddr;
+use std::cmp::Reverse;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::core::Node;
-use crate::core::api::Route;
+use crate::core::api::{Destination, HELLO_PORT, Route};
 use crate::core::introductions::is_public;
 use crate::core::mapping_life::UNKNOWN;
 use crate::core::paths::Question;
@@ -58,8 +59,13 @@ const WARM_TURN: Duration = Duration::from_secs(2);
 const KEPT_WARM: usize = 16;
 /// After this much silence the way to others of them may be forgotten.
 const GROWN_COLD: Duration = Duration::from_secs(20);
-/// Questions remembered: those of a suspicion on all addresses.
-const OUTSTANDING: usize = 64;
+/// From one showing of our interfaces to the next, however many peers are asked.
+const SHOW_AGAIN: Duration = Duration::from_millis(300);
+/// A network that nobody is in (RFC 5737).
+const NOBODYS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 0);
+/// Questions remembered: the last three rounds of a suspicion on all addresses. What is older than that was not answered
+/// in half a second by ways that answer at all.
+const OUTSTANDING: usize = 24;
 /// Who was heard this recently is there, whatever the network says: that is of who had the address before.
 const REFUSAL_IS_LATE: Duration = Duration::from_millis(100);
 /// Nodes that hear a verdict look for themselves after a random part of this, times the number of peers.
@@ -73,6 +79,8 @@ pub(crate) struct Liveness {
     heard: Instant,
     last_asked: Instant,
     outstanding: Vec<Question>,
+    /// When it was asked on all ways at once, as a suspect.
+    round: Option<Instant>,
     /// The network said since then that nobody listens there.
     refused: bool,
     /// Until when it counts as in use.
@@ -150,6 +158,12 @@ impl Liveness {
             self.outstanding.remove(0);
         }
         self.outstanding.push(question);
+    }
+
+    /// All ways were asked at once at `asked`, and `path` has not answered: what comes by it may come one way only.
+    pub(crate) fn awaits(&self, path: &Route, asked: Instant) -> bool {
+        let by_path = |question: &Question| question.asked == asked && question.route.is_way_of(path);
+        self.round == Some(asked) && self.outstanding.iter().any(by_path)
     }
 
     /// The question with `token` was answered by the way on which it had been asked.
@@ -314,15 +328,22 @@ impl Node {
             return self.condemn(id);
         };
         peer.liveness.phase = Phase::Suspect(unanswered + 1);
-        let mut routes: Vec<_> = peer.candidates.iter().map(|candidate| candidate.route).collect();
+        peer.liveness.round = Some(now);
+        let mut candidates: Vec<_> = peer.candidates.iter().copied().collect();
+        // The newest questions are remembered: those on addresses that others only tell of are the first to be forgotten.
+        candidates.sort_by_key(|candidate| Reverse(candidate.source));
+        let mut routes: Vec<_> = candidates.into_iter().map(|candidate| candidate.route).collect();
         if let Some(path) = peer.path
             && !routes.iter().any(|route| route.is_way_of(&path))
         {
             routes.push(path);
         }
+        let path = peer.path;
         for route in routes {
             self.ask(id, route);
         }
+        // In each round: when the first one came an interface may not have worked yet.
+        path.into_iter().for_each(|path| self.show_interfaces(path));
         if unanswered == 0 {
             self.seek_relay(id, None);
         }
@@ -330,6 +351,27 @@ impl Node {
             self.seek(id, None, None);
         }
         self.timers.set(Timer::Liveness(id), now + Duration::from_millis(*pause));
+    }
+
+    /// Makes neighbours write to the right one of several interfaces that we have on the link of `path`. Linux answers
+    /// ARP for each of its addresses on each of its interfaces, so a neighbour may hold that of a dead one for those of
+    /// the others. What is sent by an interface to an address that nobody has is a question of ARP, which all hear and
+    /// which says who asks. Another one each time: what was asked a moment ago is not asked again.
+    fn show_interfaces(&mut self, path: Route) {
+        if path.remote.is_ipv6() || self.interfaces_shown.is_some_and(|at| self.now.since(at) < SHOW_AGAIN) {
+            return;
+        }
+        let ends: Vec<_> = self.links.own_ends(path).collect();
+        if ends.len() < 2 {
+            return;
+        }
+        self.interfaces_shown = Some(self.now);
+        for (interface, local) in ends {
+            let nobody = Ipv4Addr::from_bits(NOBODYS.to_bits() + 1 + self.rng.next_u32() % 254);
+            let to = Route::to((nobody, HELLO_PORT).into());
+            let to = Route { local: Some(local), interface: Some(interface), ..to };
+            self.outbox.push_as_far_as(Destination::One(to), Some(0), &[0]);
+        }
     }
 
     pub(crate) fn condemn(&mut self, id: NodeId) {
@@ -340,7 +382,13 @@ impl Node {
 
     /// Somebody else lost `id`: that only starts our own questions.
     pub(crate) fn on_verdict(&mut self, from: NodeId, id: NodeId) {
+        let now = self.now;
         if from == id {
+            return;
+        }
+        // Each is a question to somebody else.
+        if !self.peers.get_mut(&from).is_some_and(|peer| peer.verdicts.take(now)) {
+            self.paced_records += 1;
             return;
         }
         self.suspect(id);

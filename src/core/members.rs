@@ -1,8 +1,8 @@
 //! Members that rendezvous servers or they themselves told us of: who they are, and where they say that they are
 //! (rendezvous.md, 5).
 //!
-//! Each is described once for each place in which it was heard of: any member could describe another one. They are no
-//! peers before they have proved their keys; `introductions.rs` tries to meet them.
+//! Each is described once for each place in which it was heard of, and by nobody but itself: descriptions are signed. They
+//! are no peers before they have proved their keys; `introductions.rs` tries to meet them.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +22,8 @@ use crate::wire::presence::{CANDIDATES_MAX, Candidate, Flags, Presence};
 
 /// Who introduced itself within this time is there. It does so again and again while it is being met, ever less often.
 const JUST_KNOCKED: Duration = Duration::from_secs(10);
-/// Registrations in which one member is known: two servers, two days.
+/// Handles by which one member is known: two servers, two families. It has more around midnight and after a move; the
+/// newest tell where it is.
 const PLACES: usize = 4;
 
 /// A member, as it describes itself to members.
@@ -30,7 +31,7 @@ const PLACES: usize = 4;
 pub(super) struct Member {
     pub(super) network: NetworkTag,
     pub(super) since: Instant,
-    /// One for each place, the newest first: any member could describe another one, and must not silence it by that.
+    /// One for each handle, the newest first.
     pub(super) told: Vec<Description>,
     /// When it introduced itself last.
     pub(super) knocked: Option<Instant>,
@@ -53,6 +54,21 @@ pub(super) struct Description {
 impl Member {
     pub(super) fn places(&self) -> impl Iterator<Item = Place> {
         self.told.iter().filter_map(|told| told.place)
+    }
+
+    /// Takes back what was told in some places; says whether nothing is left. What it told itself, in a session, stays.
+    fn take_back(&mut self, is_there: impl Fn(Place) -> bool) -> bool {
+        self.told.retain(|told| told.place.is_none_or(|place| !is_there(place)));
+        self.told.is_empty()
+    }
+
+    /// Whether it is elsewhere than it said before there, or anywhere.
+    pub(super) fn has_moved(&self, place: Place, candidates: &[Candidate]) -> bool {
+        let here = |told: &&Description| told.place.is_some_and(|known| known.handle == place.handle);
+        match self.told.iter().find(here) {
+            Some(before) => before.candidates != candidates,
+            None => self.told.iter().all(|before| before.candidates != candidates),
+        }
     }
 
     /// What was told last goes first.
@@ -128,26 +144,23 @@ impl Node {
         };
         let member = members.entry(id).or_insert(new);
         member.network = network;
-        member.told.retain(|told| told.place != place);
+        let handle = |place: Option<Place>| place.map(|place| place.handle);
+        member.told.retain(|told| handle(told.place) != handle(place));
         member.told.insert(0, Description { place, flags, candidates });
         member.told.truncate(PLACES);
     }
 
     /// A registration ended: nobody is found there any more.
     pub(super) fn forget_place(&mut self, registration: RegistrationId) {
-        self.introductions.members.retain(|_, member| {
-            member.told.retain(|told| told.place.is_some_and(|place| place.registration != registration));
-            !member.told.is_empty()
-        });
+        let is_there = |place: Place| place.registration == registration;
+        self.introductions.members.retain(|_, member| !member.take_back(is_there));
     }
 
     /// A member left a place.
     pub(super) fn member_left(&mut self, id: NodeId, place: Place) {
-        if let Some(member) = self.introductions.members.get_mut(&id) {
-            member.told.retain(|told| told.place.is_some_and(|known| known != place));
-            if member.told.is_empty() {
-                self.forget_member(id);
-            }
+        let member = self.introductions.members.get_mut(&id);
+        if member.is_some_and(|member| member.take_back(|known| known.handle == place.handle)) {
+            self.forget_member(id);
         }
     }
 
@@ -193,5 +206,35 @@ impl Node {
             ours.iter().any(|ours| ours.addr.ip().to_canonical().is_ipv4() == v4)
         };
         theirs.is_empty() || ours.is_empty() || theirs.iter().any(is_common)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::registrations::tests::place;
+
+    #[test]
+    fn what_a_member_told_itself_stays_when_it_leaves_a_server_or_we_do() {
+        let told = |place| Description { place, flags: Flags::default(), candidates: Vec::new() };
+        let (one, other) = (place(1, 1), place(2, 2));
+        let network = crate::crypto::network::NetworkKeys::open().tag();
+        let mut member = Member {
+            network,
+            since: Instant::from_origin(Duration::ZERO),
+            told: vec![told(None), told(Some(one)), told(Some(other))],
+            knocked: None,
+            answered: None,
+            tried_near: None,
+            failures: 0,
+        };
+        assert!(!member.take_back(|place| place.handle == one.handle));
+        assert_eq!(member.places().collect::<Vec<_>>(), [other]);
+        assert!(!member.take_back(|place| place.registration == other.registration));
+        assert_eq!(member.told.len(), 1);
+        // What it told through the server only is gone with that.
+        member.told = vec![told(Some(one))];
+        assert!(!member.take_back(|place| place.handle == other.handle));
+        assert!(member.take_back(|place| place.handle == one.handle));
     }
 }

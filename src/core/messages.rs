@@ -135,11 +135,16 @@ impl Node {
     fn on_about(&mut self, from: NodeId, name: &str, peers: u64, topics: u64) {
         match name.parse::<NodeName>() {
             Ok(name) => {
+                let now = self.now;
                 let known = self.peers.get(&from).is_some_and(|peer| peer.name == name);
-                if !known {
+                // Whose a name is then is a look at all peers.
+                if !known && !self.peers.get_mut(&from).is_none_or(|peer| peer.renames.take(now)) {
+                    self.paced_records += 1;
+                } else if !known {
                     self.peers.admit(from, Some(&name));
-                    self.events.push_back(crate::core::api::Event::Remember);
+                    self.remember();
                     self.presence_changed(from);
+                    self.names_changed();
                 } else {
                     self.peers.admit(from, Some(&name));
                 }

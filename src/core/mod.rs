@@ -20,6 +20,7 @@ mod api;
 mod arrivals;
 mod asks;
 mod birthday;
+mod budget;
 mod clients;
 mod clock_text;
 mod congestion;
@@ -30,6 +31,7 @@ mod encoder;
 mod extra_ports;
 mod fair;
 mod fates;
+mod first_messages;
 mod flight;
 mod frames;
 mod handshakes;
@@ -39,35 +41,48 @@ mod introductions;
 mod lan;
 mod leases;
 mod letters;
+mod links;
+mod listeners;
 mod liveness;
+mod looking;
 mod mapping_life;
 mod members;
 mod messages;
 mod names;
 mod network;
+mod origin;
 mod outbox;
+mod own_topics;
 mod pace;
 mod path_mtu;
 mod paths;
 mod peers;
 mod pings;
+mod pins;
+mod presence;
 mod prospects;
+mod publications;
 mod queue;
 mod reassembly;
 mod receipts;
 mod registrations;
 mod relaying;
 mod relays;
+mod remember;
 mod rendezvous;
 mod requests;
 mod ring;
+mod room;
 mod second_port;
+mod server_clock;
+mod server_health;
 mod sessions;
 mod status;
 mod timers;
 mod topics;
 mod transport;
 mod turns;
+mod waiting;
 mod wake;
 mod whois;
 
@@ -82,6 +97,7 @@ use rand_core::CryptoRng;
 pub use self::api::*;
 use self::asks::Asks;
 use self::birthday::Birthday;
+use self::budget::Budgets;
 use self::clients::Clients;
 pub use self::clients::TooManyClients;
 use self::clock_text::ClockText;
@@ -93,18 +109,24 @@ use self::handshakes::Handshakes;
 use self::heard::Heard;
 use self::introductions::Introductions;
 use self::lan::Lan;
+use self::links::Links;
+use self::looking::Looking;
 use self::mapping_life::MappingLife;
 use self::outbox::Outbox;
-use self::paths::Links;
+use self::own_topics::LocalTopics;
+use self::pace::Pace;
 use self::peers::Peers;
 use self::pings::Pings;
+use self::presence::Presence;
 use self::prospects::Prospects;
+use self::publications::OpenPublications;
 use self::relaying::Relaying;
 use self::relays::{Relays, is_relayed};
+use self::remember::Remembering;
 use self::rendezvous::Rendezvous;
 use self::requests::Publication;
 use self::timers::{Timer, Timers};
-use self::topics::LocalTopics;
+use self::waiting::Waiting;
 use crate::crypto::identity::Identity;
 use crate::id::{BootId, ClientId, NodeId, NodeName};
 use crate::time::Instant;
@@ -112,6 +134,10 @@ use crate::wire::local::frame::Frame;
 use crate::wire::local::{BadLine, Health, Request};
 use crate::wire::packet::Packet;
 use crate::wire::rendezvous::is_rendezvous;
+
+/// Unfinished messages that are dropped for others at once, and a second: each is a look at all peers.
+const PARTS_DROPPED_AT_ONCE: u32 = 64;
+const PARTS_DROPPED_A_SECOND: u32 = 64;
 
 /// One node: see the module's description.
 pub struct Node {
@@ -126,11 +152,13 @@ pub struct Node {
     clock: ClockText,
     links: Links,
     peers: Peers,
+    remembering: Remembering,
     handshakes: Handshakes,
     prospects: Prospects,
     duplicates: Duplicates,
     copies: Copies,
     lan: Lan,
+    looking: Looking,
     heard: Heard,
     rendezvous: Rendezvous,
     introductions: Introductions,
@@ -154,15 +182,27 @@ pub struct Node {
     odd_records: u64,
     /// Messages without acknowledgement that found nobody or no room.
     unheard: u64,
-    /// Bytes of messages of all peers that have come in part.
-    reassembled: usize,
-    /// Of those, messages that were dropped, and pieces that found no room.
+    /// What all peers together make us keep.
+    budgets: Budgets,
+    /// Records that a peer sent too many of, and that were not read: it sends them again.
+    paced_records: u64,
+    /// What apps that watch are told.
+    presence: Presence,
+    /// Messages that found no room to wait for one before them.
+    unheld: u64,
+    /// Looks for the peer with most of the unfinished messages.
+    parts_pace: Pace,
+    /// Unfinished messages that were dropped, and pieces that found no room.
     parts_dropped: u64,
     parts_refused: u64,
     health: Vec<Health<'static>>,
     /// Publications whose outcomes are awaited.
     publications: BTreeMap<u64, Publication>,
     next_publication: u64,
+    /// Of these and of others, those that may get further copies.
+    open_publications: OpenPublications,
+    /// What waits for somebody who may come yet.
+    waiting: Waiting,
     /// Buffers of messages that have their fate, for the next ones.
     payloads: Vec<Arc<Vec<u8>>>,
     /// While something is published: its payload, once the first copy had to be kept.
@@ -176,6 +216,8 @@ pub struct Node {
     touched: Vec<ClientId>,
     /// Apps to which `Event::Output` was told and which have not been read since.
     told_output: BTreeSet<ClientId>,
+    /// When neighbours were shown last which interface of ours has which address.
+    interfaces_shown: Option<Instant>,
     /// Until when the ring asks more often.
     unsettled_until: Instant,
 }
@@ -191,11 +233,13 @@ impl Node {
             clock: ClockText::default(),
             links: Links::default(),
             peers: Peers::remembered(&config.known),
+            remembering: Remembering::new(&config.known, now),
             handshakes: Handshakes::new(random(&mut *rng)),
             prospects: Prospects::default(),
             duplicates: Duplicates::default(),
             copies: Copies::default(),
             lan: Lan::default(),
+            looking: Looking::default(),
             heard: Heard::default(),
             rendezvous: Rendezvous::default(),
             introductions: Introductions::default(),
@@ -215,12 +259,18 @@ impl Node {
             dropped: BTreeMap::new(),
             odd_records: 0,
             unheard: 0,
-            reassembled: 0,
+            budgets: Budgets::default(),
+            paced_records: 0,
+            presence: Presence::default(),
+            unheld: 0,
+            parts_pace: Pace::new(PARTS_DROPPED_AT_ONCE, PARTS_DROPPED_A_SECOND),
             parts_dropped: 0,
             parts_refused: 0,
             health: Vec::new(),
             publications: BTreeMap::new(),
             next_publication: 0,
+            open_publications: OpenPublications::default(),
+            waiting: Waiting::default(),
             payloads: Vec::new(),
             published: None,
             recipients: Vec::new(),
@@ -228,6 +278,7 @@ impl Node {
             words: Words::default(),
             touched: Vec::new(),
             told_output: BTreeSet::new(),
+            interfaces_shown: None,
             unsettled_until: Instant::default(),
             config,
             identity,
@@ -262,6 +313,7 @@ impl Node {
     /// Says why it was dropped; nothing but a counter changed then.
     pub fn handle_datagram(&mut self, via: Route, datagram: &mut [u8], now: Instant) -> Result<(), Dropped> {
         self.advance(now);
+        let via = self.links.way_back(via);
         let outcome = if is_relayed(via.remote.ip()) {
             // Such addresses are names of our own, and no network's.
             Err(Dropped::ForeignAddress)
@@ -297,6 +349,13 @@ impl Node {
         self.suspect_at(remote);
     }
 
+    /// No packet of more than `mtu` bytes gets to `remote`; its port is zero where any may be meant. `here`: our own
+    /// system refused one, which is certain. Else somebody in the network says so, and anybody may say that.
+    pub fn handle_too_large(&mut self, remote: SocketAddr, mtu: u32, here: bool, now: Instant) {
+        self.advance(now);
+        self.on_too_large(remote, mtu, here);
+    }
+
     /// The machine's own addresses, complete, whenever they change.
     pub fn handle_interfaces(&mut self, addrs: &[InterfaceAddr], now: Instant) {
         self.advance(now);
@@ -305,10 +364,21 @@ impl Node {
         }
     }
 
+    /// The interfaces that have an address and are not used, by name: told to who looks for the reason.
+    pub fn handle_left_out(&mut self, interfaces: &[String]) {
+        self.links.left_out = interfaces.to_vec();
+    }
+
     /// The addresses of the configured peers, complete, whenever they are resolved anew.
     pub fn handle_static_peers(&mut self, addrs: &[SocketAddr], now: Instant) {
         self.advance(now);
         self.ask_static(addrs);
+    }
+
+    /// What people call this node from now on.
+    pub fn handle_name(&mut self, name: NodeName, now: Instant) {
+        self.advance(now);
+        self.rename(name);
     }
 
     /// mDNS saw or lost something: a hint, never the truth.
@@ -317,19 +387,19 @@ impl Node {
         self.on_sighting(hint);
     }
 
-    /// An app connected; `admin`: it may change the network.
+    /// An app of `owner` connected.
     ///
     /// # Errors
     ///
-    /// There are as many apps as there may be.
+    /// There are as many apps as there may be, of this user or of all.
     pub fn handle_connect(
         &mut self,
         client: ClientId,
-        admin: bool,
+        owner: Owner,
         now: Instant,
     ) -> Result<(), TooManyClients> {
         self.advance(now);
-        self.clients.connect(client, admin)
+        self.clients.connect(client, owner)
     }
 
     /// A line of an app. All answers go into its output.
@@ -357,7 +427,7 @@ impl Node {
 
     /// Whether more may be read from this app: not while too much of what it asked is unanswered, or unread by it.
     pub fn accepts(&self, client: ClientId) -> bool {
-        self.clients.get(client).is_some_and(clients::Client::accepts)
+        self.clients.accepts(client)
     }
 
     /// Whether nothing that this app asked is unanswered and it has read all.
@@ -414,6 +484,7 @@ impl Node {
                 Timer::Reassembly(peer) => self.on_reassembly_timer(peer),
                 Timer::Lost(peer) => self.on_lost_timer(peer),
                 Timer::Topics(peer) => self.on_topics_timer(peer),
+                Timer::Presence(peer) => self.on_presence_timer(peer),
                 Timer::Contest(peer) => self.on_contest_timer(peer),
                 Timer::Copy => self.on_copy_timer(),
                 Timer::Whois(addr) => self.on_whois_timer(addr),
@@ -422,16 +493,19 @@ impl Node {
                 Timer::HalfOpen => self.on_half_open_timer(),
                 Timer::Cookie => self.on_cookie_timer(),
                 Timer::Hello => self.on_hello_timer(),
+                Timer::Look => self.on_look_timer(),
                 Timer::Browse => self.on_browse_timer(),
                 Timer::LookUp(server) => self.on_look_up_timer(server),
                 Timer::Hail(server, family) => self.on_hail_timer(server, family),
                 Timer::SecondPort(server, family) => self.on_second_port_timer(server, family),
-                Timer::Lease(registration, family) => self.on_lease_timer(registration, family),
+                Timer::Lease(registration) => self.on_lease_timer(registration),
                 Timer::NewDay => self.update_registrations(),
                 Timer::Meet(peer) => self.on_meet_timer(peer),
                 Timer::Punch => self.on_punch_timer(),
                 Timer::Whereabouts => self.tell_whereabouts(),
                 Timer::MappingLife => self.on_mapping_life_timer(),
+                Timer::Remember => self.on_remember_timer(),
+                Timer::Waiting => self.on_waiting_timer(),
                 Timer::Ask(token) => self.on_ask_timer(token),
             }
         }

@@ -4,7 +4,6 @@
 //! the name never go there. To give the name away, a person forgets its owner.
 
 use crate::core::Node;
-use crate::core::api::Event;
 use crate::id::{ClientId, RequestId};
 use crate::wire::local::{ErrorCode, Health, HealthState};
 
@@ -14,7 +13,7 @@ impl Node {
         if !self.may_administer(client, id, "forgetting a peer") {
             return;
         }
-        let Some(peer) = self.resolve(client, id, to) else { return };
+        let Some(peer) = self.find(to) else { return self.refuse_unknown(client, id, to) };
         if peer == self.id {
             let hint = "atonce peers --all lists those that can be forgotten";
             return self.refuse(
@@ -34,7 +33,7 @@ impl Node {
         self.exit(peer, "it was forgotten");
         self.give_up(peer, "forgotten");
         self.peers.forget(peer);
-        self.events.push_back(Event::Remember);
+        self.remember_now();
         self.ok(client, id);
         // If it is still there it hears us, and comes back.
         self.kick("a peer was forgotten");
@@ -42,7 +41,7 @@ impl Node {
 
     /// The conflicts about names, if any: at most one check, whatever their number.
     pub(crate) fn names_health(&self) -> Option<Health<'static>> {
-        let mut conflicts = self.peers.known().filter(|(_, peer)| !peer.pinned);
+        let mut conflicts = self.peers.known().filter(|(id, _)| !self.peers.is_pinned(id));
         let (id, peer) = conflicts.next()?;
         let owner = self.peers.by_name(peer.name.as_str());
         let more = match conflicts.count() {

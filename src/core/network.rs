@@ -63,6 +63,7 @@ impl Node {
         if let Some(line) = line {
             if let Some(known) = self.clients.get_mut(client) {
                 known.tell(&Event::Invitation { id, line: SecretLine(line.into()) });
+                known.keep_secret();
             }
         } else {
             let message = "the open network has no secret to invite with: everybody on the LAN is in it";

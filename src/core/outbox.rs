@@ -33,7 +33,15 @@ impl Outbox {
     pub(crate) fn push_as_far_as(&mut self, to: Destination, hops: Option<u8>, datagram: &[u8]) {
         let mut bytes = self.buffer();
         bytes.extend_from_slice(datagram);
-        self.push_train(Transmit { to, segment_bytes: datagram.len(), hops }, bytes);
+        self.push_train(Transmit { to, segment_bytes: datagram.len(), hops, cut: false }, bytes);
+    }
+
+    /// Queues one datagram that cannot be shorter: it may leave in fragments.
+    pub(crate) fn push_cut(&mut self, to: Destination, datagram: &[u8]) {
+        let mut bytes = self.buffer();
+        bytes.extend_from_slice(datagram);
+        let cut = datagram.len() > limits::SMALLEST_DATAGRAM_BYTES;
+        self.push_train(Transmit { to, segment_bytes: datagram.len(), hops: None, cut }, bytes);
     }
 
     fn push_train(&mut self, transmit: Transmit, bytes: Vec<u8>) {
@@ -226,8 +234,12 @@ impl Train {
             way.outbox.recycle(train.bytes);
             return;
         }
-        let transmit =
-            Transmit { to: Destination::One(way.route), segment_bytes: train.segment_bytes, hops: None };
+        let transmit = Transmit {
+            to: Destination::One(way.route),
+            segment_bytes: train.segment_bytes,
+            hops: None,
+            cut: false,
+        };
         way.outbox.push_train(transmit, train.bytes);
     }
 }

@@ -3,133 +3,14 @@
 //! An address is a hint until our own question on it was answered; only then can it become the path. Several are tried
 //! at once, never one after the other.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::core::api::{InterfaceAddr, Route};
-use crate::core::introductions::is_public;
+use crate::core::api::Route;
+use crate::core::links::Links;
 use crate::core::relays::is_relayed;
 use crate::limits;
 use crate::time::Instant;
-use crate::wire::local::PathKind;
-
-/// The networks that we are on.
-#[derive(Debug, Default)]
-pub(crate) struct Links {
-    addrs: Vec<InterfaceAddr>,
-}
-
-impl Links {
-    /// Takes the complete list; says whether it differs from the one before.
-    pub(crate) fn replace(&mut self, addrs: &[InterfaceAddr]) -> bool {
-        let mut addrs = addrs.to_vec();
-        addrs.sort();
-        addrs.dedup();
-        let changed = addrs != self.addrs;
-        self.addrs = addrs;
-        changed
-    }
-
-    /// The list, by interface.
-    pub(crate) fn addrs(&self) -> &[InterfaceAddr] {
-        &self.addrs
-    }
-
-    /// Whether `addr` is our own.
-    pub(crate) fn is_own(&self, addr: IpAddr) -> bool {
-        let addr = addr.to_canonical();
-        addr.is_loopback() || self.addrs.iter().any(|own| own.addr == addr)
-    }
-
-    /// Whether `addr` means all hosts, of a network of ours or of any.
-    pub(crate) fn is_broadcast(&self, addr: IpAddr) -> bool {
-        let IpAddr::V4(addr) = addr else { return false };
-        let of = |own: &InterfaceAddr| match own.addr {
-            IpAddr::V4(ip) if own.prefix < 31 => {
-                let hosts = u32::MAX.checked_shr(own.prefix.into()).unwrap_or(0);
-                addr.to_bits() == ip.to_bits() | hosts || addr.to_bits() == ip.to_bits() & !hosts
-            }
-            IpAddr::V4(_) | IpAddr::V6(_) => false,
-        };
-        addr.is_broadcast() || self.addrs.iter().any(of)
-    }
-
-    /// Whether `addr` is on a network that we are on too.
-    pub(crate) fn on_link(&self, addr: IpAddr) -> bool {
-        let addr = addr.to_canonical();
-        addr.is_loopback()
-            || is_link_local(addr)
-            || self.addrs.iter().any(|own| share_prefix(own.addr, addr, own.prefix))
-    }
-
-    /// Whether a stranger at `addr` may be answered in the open network: private, link-local and loopback addresses,
-    /// and IPv6 ones of our own prefixes.
-    pub(crate) fn is_local_network(&self, addr: IpAddr) -> bool {
-        match addr.to_canonical() {
-            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_loopback(),
-            IpAddr::V6(v6) => v6.is_unique_local() || self.on_link(IpAddr::V6(v6)),
-        }
-    }
-
-    /// What kind of path leads to `addr`.
-    pub(crate) fn kind(&self, addr: IpAddr) -> PathKind {
-        if is_relayed(addr) {
-            PathKind::Relay
-        } else if self.on_link(addr) {
-            PathKind::Lan
-        } else {
-            PathKind::Direct
-        }
-    }
-
-    /// Our address on the link of `addr`.
-    pub(crate) fn of_link(&self, addr: IpAddr) -> Option<&InterfaceAddr> {
-        self.addrs.iter().find(|own| share_prefix(own.addr, addr, own.prefix))
-    }
-
-    /// The lower, the better: same host, wired, Wi-Fi, routed within private networks, IPv6 and IPv4 of the internet, relay.
-    pub(crate) fn rank(&self, addr: IpAddr) -> u8 {
-        let addr = addr.to_canonical();
-        if addr.is_loopback() {
-            return 0;
-        }
-        match self.of_link(addr) {
-            Some(own) if own.addr == addr => 0,
-            Some(own) if own.wireless => 2,
-            Some(_) => 1,
-            None if is_relayed(addr) => RELAY_RANK,
-            None if is_link_local(addr) => 1,
-            None if !is_public(addr) => 3,
-            // No translator is between, most likely.
-            None if addr.is_ipv6() => 4,
-            None => 5,
-        }
-    }
-}
-
-/// Behind all ways that need nobody else.
-const RELAY_RANK: u8 = 9;
-
-fn is_link_local(addr: IpAddr) -> bool {
-    match addr {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    }
-}
-
-fn share_prefix(own: IpAddr, other: IpAddr, prefix: u8) -> bool {
-    match (own, other) {
-        (IpAddr::V4(own), IpAddr::V4(other)) => {
-            let differing = u32::from(own) ^ u32::from(other);
-            prefix > 0 && differing.leading_zeros() >= u32::from(prefix.min(32))
-        }
-        (IpAddr::V6(own), IpAddr::V6(other)) => {
-            let differing = u128::from(own) ^ u128::from(other);
-            prefix > 0 && differing.leading_zeros() >= u32::from(prefix.min(128))
-        }
-        _ => false,
-    }
-}
 
 /// Where a peer may be, the newest first.
 #[derive(Clone, Debug, Default)]
@@ -174,24 +55,31 @@ pub(crate) enum Source {
 }
 
 impl Candidates {
-    /// Remembers that the peer may be at `route`; the newest come first, hearsay and sightings are bounded.
+    /// Remembers that the peer may be at `route`. Each kind of source has places of its own, the newest stay in them: so an
+    /// address at which the peer was reached makes room for another such one only, whatever others say or play back.
     pub(crate) fn add(&mut self, route: Route, source: Source) {
-        let known = self.list.iter().position(|known| known.route.is_way_of(&route));
+        let (penalty, round_trip) = (Penalty::default(), RoundTrip::default());
+        self.put(Candidate { route, source, penalty, round_trip });
+    }
+
+    fn put(&mut self, candidate: Candidate) {
+        let source = candidate.source;
+        let known = self.list.iter().position(|known| known.route.is_way_of(&candidate.route));
+        if known.is_some_and(|at| self.list[at].source < source) {
+            // Nothing new is known by it.
+            return;
+        }
         let candidate = match known.map(|at| self.list.remove(at)) {
-            Some(known) => Candidate { route, source: known.source.min(source), ..known },
-            None => {
-                Candidate { route, source, penalty: Penalty::default(), round_trip: RoundTrip::default() }
-            }
+            Some(known) => Candidate { route: candidate.route, source, ..known },
+            None => candidate,
         };
         self.list.insert(0, candidate);
         let mut room = limits::LEARNT_CANDIDATES;
-        self.list.retain(|candidate| match candidate.source {
-            Source::Configured => true,
-            Source::Proved | Source::Relayed | Source::Seen | Source::Introduced | Source::Hearsay => {
-                let keep = room > 0;
-                room = room.saturating_sub(1);
-                keep
-            }
+        self.list.retain(|candidate| {
+            let counts = candidate.source == source && source != Source::Configured;
+            let keep = !counts || room > 0;
+            room = room.saturating_sub(usize::from(counts));
+            keep
         });
     }
 
@@ -251,10 +139,21 @@ impl Candidates {
         self.list.iter()
     }
 
-    /// What leaves from an address that we do not have any more shall leave from any.
-    pub(crate) fn forget_local(&mut self, gone: impl Fn(IpAddr) -> bool) {
-        for candidate in &mut self.list {
-            candidate.route.local = candidate.route.local.filter(|local| !gone(*local));
+    /// Our networks are these now: what leaves from an address or by an interface that is gone shall leave by any, and who
+    /// is on a link is tried by each interface on it.
+    pub(crate) fn follow(&mut self, links: &Links) {
+        for candidate in std::mem::take(&mut self.list).into_iter().rev() {
+            let again = Route { interface: None, ..candidate.route };
+            let kept = links.renewed(candidate.route);
+            for route in links.ways(again) {
+                // What was measured is of the one way only.
+                let same = route.is_way_of(&kept).then_some(candidate);
+                let new =
+                    Candidate { penalty: Penalty::default(), round_trip: RoundTrip::default(), ..candidate };
+                let source =
+                    if same.is_some() { candidate.source } else { candidate.source.max(Source::Seen) };
+                self.put(Candidate { route, source, ..same.unwrap_or(new) });
+            }
         }
     }
 
@@ -349,75 +248,6 @@ pub(crate) struct Question {
 mod tests {
     use super::*;
 
-    fn links() -> Links {
-        let mut links = Links::default();
-        let own = |name: &str, addr: &str, prefix| InterfaceAddr {
-            name: name.to_owned(),
-            index: 2,
-            addr: addr.parse().unwrap(),
-            prefix,
-            wireless: name.starts_with("wl"),
-            mtu: None,
-        };
-        links.replace(&[
-            own("eth0", "192.168.1.2", 24),
-            own("wlan0", "10.1.0.2", 16),
-            own("eth0", "2001:db8:1::2", 64),
-        ]);
-        links
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_path_is_lan_when_its_address_is_on_one_of_our_links() {
-        let links = links();
-        assert_eq!(links.kind(ip("192.168.1.9")), PathKind::Lan);
-        assert_eq!(links.kind(ip("192.168.2.9")), PathKind::Direct);
-        assert_eq!(links.kind(ip("fe80::1")), PathKind::Lan);
-        assert_eq!(links.kind(ip("::ffff:10.1.200.1")), PathKind::Lan);
-        assert_eq!(links.kind(ip("2001:db8:1::9")), PathKind::Lan);
-    }
-
-    #[test]
-    fn the_first_and_the_last_address_of_a_network_of_ours_mean_all_its_hosts() {
-        let links = links();
-        for all in ["192.168.1.255", "192.168.1.0", "10.1.255.255", "255.255.255.255"] {
-            assert!(links.is_broadcast(ip(all)), "{all}");
-        }
-        for one in ["192.168.1.254", "192.168.2.255", "10.1.0.255", "2001:db8:1::ff"] {
-            assert!(!links.is_broadcast(ip(one)), "{one}");
-        }
-    }
-
-    #[test]
-    fn a_wired_path_is_better_than_wireless_and_the_own_host_is_best() {
-        let links = links();
-        let ranks: Vec<_> =
-            ["127.0.0.1", "192.168.1.9", "10.1.0.9", "8.8.8.8"].map(|addr| links.rank(ip(addr))).to_vec();
-        assert_eq!(ranks, [0, 1, 2, 5]);
-        assert_eq!(
-            ["172.16.9.9", "fd00::9", "2001:db8:2::9", "100::9"].map(|addr| links.rank(ip(addr))),
-            [3, 3, 4, 9]
-        );
-        assert_eq!(links.rank(ip("192.168.1.2")), 0);
-    }
-
-    #[test]
-    fn the_open_network_answers_only_local_networks() {
-        let links = links();
-        for local in
-            ["10.9.9.9", "172.16.0.1", "192.168.77.1", "169.254.1.1", "fd00::1", "fe80::1", "2001:db8:1::7"]
-        {
-            assert!(links.is_local_network(ip(local)), "{local}");
-        }
-        for foreign in ["8.8.8.8", "2001:db8:2::7", "100.64.0.1"] {
-            assert!(!links.is_local_network(ip(foreign)), "{foreign}");
-        }
-    }
-
     #[test]
     fn a_path_that_falls_again_and_again_waits_longer_each_time_and_begins_anew_when_it_was_held() {
         let mut candidates = Candidates::default();
@@ -434,6 +264,33 @@ mod tests {
         }
         candidates.fell(route, at(4000), at(5000));
         assert_eq!(waits(&candidates, 5000), 8);
+    }
+
+    #[test]
+    fn only_an_address_at_which_the_peer_was_reached_takes_the_place_of_such_a_one() {
+        let route = |port| Route::to(([10, 0, 0, 1], port).into());
+        let mut candidates = Candidates::default();
+        candidates.add(route(1), Source::Proved);
+        candidates.add(route(2), Source::Relayed);
+        candidates.add(route(3), Source::Introduced);
+        for port in 10..60 {
+            candidates.add(route(port), Source::Seen);
+            candidates.add(route(100 + port), Source::Hearsay);
+            // What was proved is not worth less, nor more recent, because it is repeated.
+            candidates.add(route(1), Source::Seen);
+        }
+        for port in 1..=3 {
+            assert!(candidates.iter().any(|known| known.route == route(port)), "{port}");
+        }
+        assert_eq!(candidates.proved().collect::<Vec<_>>(), [route(1).remote]);
+        assert_eq!(candidates.iter().count(), 3 + 2 * limits::LEARNT_CANDIDATES);
+        for port in 200..220 {
+            candidates.add(route(port), Source::Proved);
+            candidates.add(route(200), Source::Seen);
+        }
+        let newest = (200..220).rev().map(|port| route(port).remote);
+        let newest: Vec<_> = newest.take(limits::LEARNT_CANDIDATES).collect();
+        assert_eq!(candidates.proved().collect::<Vec<_>>(), newest);
     }
 
     #[test]

@@ -1,21 +1,26 @@
 //! Who is there: the peers that proved their key, now or in an earlier run.
 //!
 //! A peer is `online` from its first session until it leaves or questions stay without an answer. Nothing enters this table because of an advert,
-//! and nothing leaves it because one vanished.
+//! and nothing leaves it because one vanished. Names stand beside it (`pins`); who makes room when it is full, in `room`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::api::{KnownPeer, Route};
-use crate::core::delivery::Delivery;
+use crate::core::budget::Holdings;
+use crate::core::delivery::{Delivery, Numbered};
 use crate::core::flight::Flight;
 use crate::core::inbox::Inbox;
 use crate::core::lan::Comparison;
 use crate::core::liveness::Liveness;
+use crate::core::origin::Origin;
 use crate::core::outbox::Train;
+use crate::core::pace::Pace;
 use crate::core::path_mtu::PathMtu;
 use crate::core::paths::{Candidates, RoundTrip, Source};
+use crate::core::pins::{Apart, Pins};
+use crate::core::presence;
 use crate::core::reassembly::Reassembly;
 use crate::core::receipts::Receipts;
 use crate::core::relays::is_relayed;
@@ -28,14 +33,27 @@ use crate::time::Instant;
 use crate::wire::local::PathKind;
 
 /// Who has been here for this long is not forgotten for somebody who was not.
-const FRIENDSHIP: Duration = Duration::from_secs(10);
+pub(crate) const FRIENDSHIP: Duration = Duration::from_secs(10);
+
+/// Names that a peer takes at once, and a second: a host is renamed now and then.
+const RENAMES_AT_ONCE: u32 = 8;
+const RENAMES_A_SECOND: u32 = 1;
+/// Peers that another one says it lost, at once and a second: all of them when a network is parted.
+const VERDICTS_AT_ONCE: u32 = limits::PEERS as u32;
+const VERDICTS_A_SECOND: u32 = 64;
 
 /// Another node of our network, as this node knows it.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) name: NodeName,
-    /// Messages by its name go to it, and not to another of the same name.
-    pub(crate) pinned: bool,
+    /// Where it proved its key last, in this run.
+    pub(crate) origin: Option<Origin>,
+    /// The smaller, the longer it is known.
+    pub(crate) seniority: u64,
+    /// An app meant it by its name or id.
+    pub(crate) used: bool,
+    /// It was here for a while, before it went or in an earlier run.
+    pub(crate) stayed: bool,
     /// The session that we send in.
     pub(crate) current: Option<Box<Established>>,
     /// The one before, for what is still under way.
@@ -67,6 +85,13 @@ pub(crate) struct Peer {
     pub(crate) topics: RemoteTopics,
     pub(crate) delivery: Delivery,
     pub(crate) inbox: Inbox,
+    /// What it holds of the budgets of all peers.
+    pub(crate) held: Holdings,
+    /// Of what apps that watch are told of it.
+    pub(crate) presence_pace: Pace,
+    /// Of its own names, and of what it says of others that it lost.
+    pub(crate) renames: Pace,
+    pub(crate) verdicts: Pace,
     pub(crate) reassembly: Reassembly,
     pub(crate) flight: Flight,
     pub(crate) receipts: Receipts,
@@ -98,10 +123,13 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A peer that nothing is known of but its name.
-    pub(crate) fn new(name: NodeName, pinned: bool) -> Self {
+    pub(crate) fn new(name: NodeName, seniority: u64) -> Self {
         Self {
             name,
-            pinned,
+            origin: None,
+            seniority,
+            used: false,
+            stayed: false,
             current: None,
             previous: None,
             network: None,
@@ -120,6 +148,10 @@ impl Peer {
             topics: RemoteTopics::default(),
             delivery: Delivery::default(),
             inbox: Inbox::default(),
+            held: Holdings::default(),
+            presence_pace: presence::pace(),
+            renames: Pace::new(RENAMES_AT_ONCE, RENAMES_A_SECOND),
+            verdicts: Pace::new(VERDICTS_AT_ONCE, VERDICTS_A_SECOND),
             reassembly: Reassembly::default(),
             flight: Flight::default(),
             receipts: Receipts::default(),
@@ -140,9 +172,10 @@ impl Peer {
     }
 
     /// Whether it has been here for a while, in this run or in an earlier one.
-    pub(crate) fn is_friend(&self) -> bool {
+    pub(crate) fn has_stayed(&self, now: Instant) -> bool {
+        let heard = if self.is_online() { Some(now) } else { self.heard };
         let stayed = |(met, heard): (Instant, Instant)| heard.since(met) >= FRIENDSHIP;
-        self.seen_before.is_some() || self.met.zip(self.heard).is_some_and(stayed)
+        self.stayed || self.met.zip(heard).is_some_and(stayed)
     }
 
     /// Whether it is there, and reached without a relay.
@@ -160,29 +193,52 @@ impl Peer {
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     by_id: BTreeMap<NodeId, Peer>,
-    /// Whom messages by a name go to: the first who had it, for as long as it is remembered.
-    pins: BTreeMap<NodeName, NodeId>,
+    pins: Pins,
     online: usize,
     digest: u64,
+    /// Of the next one that is met.
+    seniority: u64,
+    /// The highest numbers of messages to those who were forgotten: when one comes back it must not take a new message for
+    /// one that it had.
+    numbered: Numbered,
+    used: usize,
+    /// Who makes room next, the first of them last.
+    pub(super) chosen: Vec<NodeId>,
+    /// When they were chosen.
+    pub(super) chosen_at: Instant,
 }
 
 impl Peers {
-    /// The peers of earlier runs.
+    /// The peers of earlier runs, those known longest first. Who finds no room in the table keeps its name.
     pub(crate) fn remembered(known: &[KnownPeer]) -> Self {
         let mut peers = Self::default();
-        for known in known.iter().take(limits::PEERS) {
-            let pinned = known.pinned && !peers.pins.contains_key(&known.name);
-            let mut peer = Peer::new(known.name.clone(), pinned);
-            if pinned {
-                peers.pins.insert(known.name.clone(), known.id);
+        for known in known.iter().take(limits::PEERS + limits::PINS_APART) {
+            let seniority = peers.next_seniority();
+            if known.pinned {
+                peers.pins.pin(&known.name, known.id);
             }
+            if peers.is_full() {
+                peers.pins.part(known.id, Apart { seniority, last_seen: known.last_seen });
+                continue;
+            }
+            let mut peer = Peer::new(known.name.clone(), seniority);
             for addr in known.addrs.iter().rev() {
                 peer.candidates.add(Route::to(*addr), Source::Proved);
             }
-            peer.seen_before = known.last_seen;
+            (peer.seen_before, peer.stayed) = (known.last_seen, true);
             peers.by_id.insert(known.id, peer);
         }
         peers
+    }
+
+    const fn next_seniority(&mut self) -> u64 {
+        self.seniority += 1;
+        self.seniority
+    }
+
+    /// Whether somebody has to make room for one more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.by_id.len() >= limits::PEERS
     }
 
     pub(crate) fn get(&self, id: &NodeId) -> Option<&Peer> {
@@ -203,7 +259,7 @@ impl Peers {
 
     /// Whether `id` was met, and not forgotten since.
     pub(crate) fn is_known(&self, id: &NodeId) -> bool {
-        self.by_id.get(id).is_some_and(|peer| !peer.forgotten)
+        self.by_id.get(id).is_some_and(|peer| !peer.forgotten) || self.pins.is_apart(id)
     }
 
     /// Those that were not forgotten.
@@ -257,19 +313,42 @@ impl Peers {
 
     /// Whom messages by `name` go to.
     pub(crate) fn by_name(&self, name: &str) -> Option<NodeId> {
-        self.pins.get(name).copied()
+        self.pins.owner(name)
     }
 
-    /// The peer `id`, which just proved its key and says that it is called `name`. A full table forgets the offline
-    /// peer that was heard longest ago; with 4096 online there is no room, and `None` says so.
+    /// Whether messages by the name of `id` go to it.
+    pub(crate) fn is_pinned(&self, id: &NodeId) -> bool {
+        self.pins.name_of(id).is_some()
+    }
+
+    /// Those of whom only the name is known, after `id` in the order of ids.
+    pub(crate) fn apart_after(
+        &self,
+        id: Option<NodeId>,
+    ) -> impl Iterator<Item = (&NodeId, &NodeName, &Apart)> {
+        self.pins.apart_after(id)
+    }
+
+    /// How many these are.
+    pub(crate) fn count_apart(&self) -> usize {
+        self.pins.count_apart()
+    }
+
+    /// The peer `id`, which just proved its key and says that it is called `name`, or whose name is known. In a full table
+    /// somebody has to make room first: `None` says so.
     pub(crate) fn admit(&mut self, id: NodeId, name: Option<&NodeName>) -> Option<&mut Peer> {
         if !self.by_id.contains_key(&id) {
-            if self.by_id.len() >= limits::PEERS {
-                self.forget_one()?;
+            if self.is_full() {
+                return None;
             }
-            let fallback = || short_name(&id);
-            let first_name = name.cloned().unwrap_or_else(fallback);
-            self.by_id.insert(id, Peer::new(first_name, false));
+            let apart = self.pins.rejoin(&id);
+            let pinned = self.pins.name_of(&id).cloned();
+            let first_name = name.cloned().or(pinned).unwrap_or_else(|| short_name(&id));
+            let seniority = apart.map_or_else(|| self.next_seniority(), |apart| apart.seniority);
+            let mut peer = Peer::new(first_name, seniority);
+            (peer.seen_before, peer.stayed) = (apart.and_then(|apart| apart.last_seen), apart.is_some());
+            peer.delivery.number_after(self.numbered);
+            self.by_id.insert(id, peer);
         }
         if let Some(peer) = self.by_id.get_mut(&id) {
             peer.forgotten = false;
@@ -282,58 +361,55 @@ impl Peers {
 
     fn rename(&mut self, id: NodeId, name: &NodeName) {
         let Some(peer) = self.by_id.get_mut(&id) else { return };
-        if peer.pinned && peer.name == *name {
-            return;
+        peer.name = name.clone();
+        if self.pins.name_of(&id).is_some_and(|pinned| pinned != name) {
+            self.free(&id);
         }
-        let old = std::mem::replace(&mut peer.name, name.clone());
-        if std::mem::take(&mut peer.pinned) {
-            self.free(&old);
-        }
-        if !self.pins.contains_key(name) {
-            self.pin(id);
+        self.pins.pin(name, id);
+    }
+
+    /// An app means `id`, which is in the table: it does not make room for others any more, unless too many do not.
+    pub(crate) fn mean(&mut self, id: &NodeId) {
+        if self.used < limits::PEERS_USED
+            && let Some(peer) = self.by_id.get_mut(id).filter(|peer| !peer.used)
+        {
+            peer.used = true;
+            self.used += 1;
         }
     }
 
-    /// Messages by the name of `id` go to it from now on.
-    fn pin(&mut self, id: NodeId) {
-        let Some(peer) = self.by_id.get_mut(&id) else { return };
-        peer.pinned = true;
-        self.pins.insert(peer.name.clone(), id);
-    }
-
-    /// Nobody has `name` any more: it goes to another who is called so, best to one that is there, else to the last one
-    /// that was.
-    fn free(&mut self, name: &NodeName) {
-        self.pins.remove(name);
-        let heirs = self.known().filter(|(_, peer)| peer.name == *name);
+    /// Nobody has the name of `id` any more: it goes to another who is called so, best to one that is there, else to the
+    /// last one that was.
+    fn free(&mut self, id: &NodeId) {
+        let Some(name) = self.pins.free(id) else { return };
+        let heirs = self.known().filter(|(other, peer)| peer.name == name && *other != id);
         let heir = heirs.max_by_key(|(_, peer)| (peer.is_online(), peer.heard, peer.seen_before));
         if let Some(heir) = heir.map(|(id, _)| *id) {
-            self.pin(heir);
+            self.pins.pin(&name, heir);
         }
     }
 
     /// Forgets all that people know of `id`, which has no session: it may come back as if it were new.
     pub(crate) fn forget(&mut self, id: NodeId) {
-        let Some(peer) = self.by_id.get_mut(&id) else { return };
-        peer.forgotten = true;
-        peer.candidates = Candidates::default();
-        (peer.heard, peer.seen_before) = (None, None);
-        let name = peer.name.clone();
-        if std::mem::take(&mut peer.pinned) {
-            self.free(&name);
+        if let Some(peer) = self.by_id.get_mut(&id) {
+            peer.forgotten = true;
+            peer.candidates = Candidates::default();
+            (peer.heard, peer.seen_before, peer.met, peer.stayed) = (None, None, None, false);
+            self.used -= usize::from(std::mem::take(&mut peer.used));
         }
+        self.free(&id);
     }
 
-    /// Makes room: acquaintances go before friends, so that a stranger with many keys cannot take a friend's name.
-    fn forget_one(&mut self) -> Option<()> {
-        let offline = self.by_id.iter().filter(|(_, peer)| !peer.is_online() && peer.delivery.is_empty());
-        let age = |peer: &Peer| (peer.is_friend(), peer.heard, peer.seen_before);
-        let oldest = offline.min_by_key(|(_, peer)| age(peer)).map(|(id, _)| *id)?;
-        let peer = self.by_id.remove(&oldest)?;
-        if peer.pinned {
-            self.free(&peer.name);
+    /// Takes `id`, which is offline, out of the table. If it `stayed` its name stays its own.
+    pub(crate) fn remove(&mut self, id: NodeId, stayed: bool, last_seen: Option<Duration>) {
+        let Some(peer) = self.by_id.remove(&id) else { return };
+        self.used -= usize::from(peer.used);
+        self.numbered = self.numbered.max(peer.delivery.numbered());
+        if stayed {
+            self.pins.part(id, Apart { seniority: peer.seniority, last_seen });
+        } else {
+            self.free(&id);
         }
-        Some(())
     }
 }
 
@@ -360,7 +436,7 @@ mod tests {
         peers.admit(id(1), Some(&name("pi")));
         peers.admit(id(2), Some(&name("pi")));
         assert_eq!(peers.by_name("pi"), Some(id(1)));
-        assert!(!peers.get(&id(2)).unwrap().pinned);
+        assert!(!peers.is_pinned(&id(2)));
     }
 
     #[test]
@@ -371,26 +447,6 @@ mod tests {
         assert_eq!(peers.by_name("pi"), None);
         peers.admit(id(2), Some(&name("pi")));
         assert_eq!(peers.by_name("pi"), Some(id(2)));
-    }
-
-    #[test]
-    fn a_stranger_with_many_keys_does_not_make_us_forget_a_friend() {
-        let known = KnownPeer {
-            id: id(1),
-            name: name("pi"),
-            pinned: true,
-            addrs: vec![],
-            last_seen: Some(Duration::from_secs(1)),
-        };
-        let mut peers = Peers::remembered(&[known]);
-        for n in 0..2 * limits::PEERS {
-            let mut bytes = [7; 32];
-            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            let now = Instant::from_origin(Duration::from_secs(1 + n as u64));
-            let peer = peers.admit(NodeId(bytes), Some(&name(&format!("ghost {n}")))).unwrap();
-            (peer.met, peer.heard) = (Some(now), Some(now));
-        }
-        assert_eq!(peers.by_name("pi"), Some(id(1)));
     }
 
     #[test]
@@ -418,17 +474,21 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_forgets_the_offline_peer_heard_longest_ago() {
+    fn who_left_the_table_keeps_its_name_if_it_had_stayed_and_messages_to_it_go_on_counting() {
         let mut peers = Peers::default();
-        for n in 0..limits::PEERS {
-            let mut bytes = [0; 32];
-            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            let peer = peers.admit(NodeId(bytes), None).unwrap();
-            peer.heard = Some(Instant::from_origin(Duration::from_secs(1 + n as u64)));
+        for n in 1..=2 {
+            let name = name(&format!("pi-{n}"));
+            peers.admit(id(n), Some(&name)).unwrap().delivery.last_number = 7;
+            peers.remove(id(n), n == 1, None);
         }
-        peers.get_mut(&NodeId([0; 32])).unwrap().met = None;
-        assert!(peers.admit(id(9), None).is_some());
-        assert_eq!(peers.counts().1, limits::PEERS);
-        assert!(peers.get(&NodeId([0; 32])).is_none());
+        assert_eq!((peers.by_name("pi-1"), peers.by_name("pi-2")), (Some(id(1)), None));
+        assert!(peers.is_known(&id(1)) && !peers.is_known(&id(2)));
+        peers.admit(id(3), Some(&name("pi-1")));
+        assert_eq!(peers.by_name("pi-1"), Some(id(1)));
+        let back = peers.admit(id(1), None).unwrap();
+        assert_eq!((back.name.as_str(), back.delivery.last_number), ("pi-1", 7));
+        assert_eq!(peers.count_apart(), 0);
+        peers.forget(id(1));
+        assert_eq!(peers.by_name("pi-1"), Some(id(3)));
     }
 }

@@ -85,6 +85,7 @@ impl Node {
         interval: Duration,
         timeout: Duration,
     ) {
+        self.mean(peer);
         if self.pings.of(client).count() >= limits::PINGS_PER_CLIENT {
             let message = format!("one app may run {} pings at once", limits::PINGS_PER_CLIENT);
             return self.refuse(client, id, ErrorCode::Limit, message.into(), "wait for the end of one");
@@ -131,7 +132,7 @@ impl Node {
             return self.end_ping(client, number);
         }
         // Who does not read the answers is not asked more questions.
-        let reads = self.clients.get(client).is_some_and(crate::core::clients::Client::has_room_for_state);
+        let reads = self.clients.has_room_for_state(client);
         if now < series.next || !reads {
             let next = series.next.max(if reads { now } else { now + AGAIN });
             return self.timers.set(Timer::Ping(client, number), next);
@@ -218,9 +219,7 @@ impl Node {
     pub(crate) fn end_ping(&mut self, client: ClientId, number: u64) {
         self.timers.clear(Timer::Ping(client, number));
         let Some(mut series) = self.pings.by_number.remove(&(client, number)) else { return };
-        if let Some(known) = self.clients.get_mut(client) {
-            known.paid(0);
-        }
+        self.pay(client, 0);
         series.took.sort();
         let rtt_us = match series.took[..] {
             [] => None,

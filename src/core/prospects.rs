@@ -11,15 +11,15 @@ use tracing::debug;
 
 use crate::core::Node;
 use crate::core::api::{Destination, Dropped, OwnPort, Route};
+use crate::core::first_messages::{FIRST_MESSAGE_LIFE, FirstMessage};
 use crate::core::handshakes::Owner;
 use crate::core::introductions::{Meeting, SCHEDULE};
+use crate::core::links::Links;
 use crate::core::pace::Pace;
 use crate::core::paths::{Candidate, Candidates, Source};
 use crate::core::relays::is_relayed;
 use crate::core::sessions::Established;
 use crate::core::timers::Timer;
-use crate::crypto::cookie;
-use crate::crypto::handshake::{self, Initiator};
 use crate::crypto::network::NetworkTag;
 use crate::crypto::session::Session;
 use crate::id::{BootId, NodeId, NodeName};
@@ -39,14 +39,19 @@ pub(super) const RETRY: [Duration; 6] = [
 /// A hint that leads nowhere is given up with the end of [`RETRY`]; a peer that an app waits for is sought on, every
 /// 5 s, as long as it waits.
 pub(super) const ATTEMPTS: usize = RETRY.len();
+/// How whom we only miss is tried, for as long as one first message is used.
+pub(super) const GLANCE: [Duration; 1] = [FIRST_MESSAGE_LIFE];
 /// With so many first messages a relay is sought: a quarter of a second is more than a neighbour needs, and most of those
 /// who meet across the internet have met within a second.
 const RELAY_AFTER: usize = 2;
 const RELAY_AFTER_MEETING: usize = 6;
-/// One first message is used for this long; then a new one is made, so that an answer never meets old keys.
-const FIRST_MESSAGE_LIFE: Duration = Duration::from_secs(5);
+/// The length of [`RETRY`]: who has not answered in this time is told as silent, also if hints make us go on.
+const SERIES: Duration = Duration::from_millis(12_750);
+/// Who crashed is told of by others for as long as they have not noticed that, some six seconds; who is still heard of
+/// after this time is there.
+const STILL_TOLD: Duration = Duration::from_secs(8);
 /// How many we seek at once; hints beyond that wait for the next time that they are heard.
-const PROSPECTS: usize = 1024;
+pub(super) const PROSPECTS: usize = 1024;
 /// First messages that leave in a burst, and a second, counted as datagrams: thirty peers with three addresses each at
 /// once, and then 16 kB/s, which no network minds.
 const FIRST_MESSAGE_BURST: u32 = 96;
@@ -65,11 +70,11 @@ const SEEK_LOST_MAX: Duration = Duration::from_secs(600);
 /// Everybody whom we seek.
 #[derive(Debug)]
 pub(crate) struct Prospects {
-    by_id: BTreeMap<NodeId, Prospect>,
+    pub(super) by_id: BTreeMap<NodeId, Prospect>,
     /// Of first messages.
     pace: Pace,
     addressed: BTreeMap<IpAddr, Vec<Addressed>>,
-    counter: u64,
+    pub(super) counter: u64,
 }
 
 /// A first message that went to an address which had not proved anything.
@@ -85,27 +90,39 @@ struct Addressed {
 pub(super) struct Prospect {
     pub(super) candidates: Candidates,
     /// Whose secret it was heard with, or else ours: the first guess.
-    network: NetworkTag,
+    pub(super) network: NetworkTag,
     /// How often it was tried since that guess: by turns in each of our networks.
-    turns: usize,
+    pub(super) turns: usize,
     /// It spoke with our current secret.
     has_current: bool,
+    /// The pauses after each of its first messages: it is given up with their end.
+    pub(super) series: &'static [Duration],
     pub(super) attempts: usize,
     /// It tries to reach us as well, behind address translators.
     pub(super) meeting: Option<Meeting>,
-    first_message: Option<FirstMessage>,
+    pub(super) first_message: Option<FirstMessage>,
     /// Who told us of it, if it was another peer.
     teller: Option<NodeId>,
     since: Instant,
+    /// When it was heard of last.
+    heard_of: Option<Instant>,
     pub(super) last_sent: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct FirstMessage {
-    initiator: Initiator,
-    network: NetworkTag,
-    packet: [u8; size::INITIATION],
-    made: Instant,
+impl Prospect {
+    pub(super) fn is_glance(&self) -> bool {
+        self.series.len() == GLANCE.len()
+    }
+
+    /// Whether it was heard of again when it had been asked for a while.
+    fn is_still_told(&self) -> bool {
+        self.heard_of.is_some_and(|heard_of| heard_of.since(self.since) >= STILL_TOLD)
+    }
+
+    /// There is a reason to believe that it is there: it gets a whole series.
+    pub(super) fn seek_in_earnest(&mut self, now: Instant) {
+        (self.series, self.attempts, self.since) = (&RETRY, 0, now);
+    }
 }
 
 impl Default for Prospects {
@@ -120,6 +137,11 @@ impl Default for Prospects {
 }
 
 impl Prospects {
+    /// Our networks are these now.
+    pub(crate) fn follow(&mut self, links: &Links) {
+        self.by_id.values_mut().for_each(|prospect| prospect.candidates.follow(links));
+    }
+
     /// Whether we seek `peer`.
     pub(crate) fn seeks(&self, peer: &NodeId) -> bool {
         self.by_id.contains_key(peer)
@@ -128,7 +150,13 @@ impl Prospects {
     /// Whether we seek `peer` because of something that was heard, and not only where it was once.
     pub(crate) fn has_hint_of(&self, peer: &NodeId) -> bool {
         let hint = |candidate: &Candidate| candidate.source != Source::Proved;
-        self.by_id.get(peer).is_some_and(|prospect| prospect.candidates.iter().any(hint))
+        let sought = self.by_id.get(peer).filter(|prospect| !prospect.is_glance());
+        sought.is_some_and(|prospect| prospect.candidates.iter().any(hint))
+    }
+
+    /// Whether we seek somebody because of something that was heard who is not `known`.
+    pub(crate) fn has_newcomer(&self, known: impl Fn(&NodeId) -> bool) -> bool {
+        self.by_id.keys().any(|id| !known(id) && self.has_hint_of(id))
     }
 
     /// How we try to meet `peer`, if it tries as well.
@@ -139,6 +167,11 @@ impl Prospects {
     /// Where all of them may be.
     pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
         self.by_id.values().flat_map(|prospect| prospect.candidates.iter())
+    }
+
+    /// When the oldest first message was made that still waits for its answer.
+    pub(super) fn oldest_key(&self) -> Option<Instant> {
+        self.by_id.values().filter_map(|prospect| Some(prospect.first_message.as_ref()?.made)).min()
     }
 
     /// How many we seek because `teller` named them.
@@ -195,13 +228,22 @@ impl Node {
             return self.meet(id, false);
         }
         let now = self.now;
-        let Some(prospect) = self.prospect(network, id, teller) else { return };
+        if self.prospect(network, id, teller).is_none() {
+            return;
+        }
+        let (links, Some(prospect)) = (&self.links, self.prospects.by_id.get_mut(&id)) else { return };
+        if prospect.is_glance() {
+            prospect.seek_in_earnest(now);
+        }
         let mut fresh = prospect.attempts == 0;
         if let Some((route, source)) = route {
-            fresh |= !prospect.candidates.iter().any(|candidate| candidate.route.is_way_of(&route));
+            prospect.heard_of = Some(now);
+            let ways: Vec<_> = links.ways(route).collect();
+            let known = |way: &Route| prospect.candidates.iter().any(|known| known.route.is_way_of(way));
+            fresh |= !ways.iter().all(known);
             // Back-off must not make us deaf: a hint after a while says that the way may be open again.
             fresh |= prospect.last_sent.is_some_and(|sent| now.since(sent) >= ONE_ADDRESS);
-            prospect.candidates.add(route, source);
+            ways.into_iter().rev().for_each(|way| prospect.candidates.add(way, source));
             // A newly seen address is worth a new series.
             if fresh && source < Source::Hearsay {
                 prospect.attempts = 0;
@@ -245,11 +287,13 @@ impl Node {
                 network,
                 turns: 0,
                 has_current: false,
+                series: &RETRY,
                 attempts: 0,
                 meeting: None,
                 first_message: None,
                 teller,
                 since: self.now,
+                heard_of: None,
                 last_sent: None,
             };
             self.prospects.by_id.insert(id, prospect);
@@ -259,19 +303,6 @@ impl Node {
 
     pub(super) fn meeting_mut(&mut self, id: &NodeId) -> Option<&mut Meeting> {
         self.prospects.by_id.get_mut(id)?.meeting.as_mut()
-    }
-
-    /// Seeks the peers of earlier runs where they were last.
-    pub(crate) fn seek_remembered(&mut self) {
-        let known: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(_, p)| !p.candidates.is_empty() && !p.is_online())
-            .map(|(id, _)| *id)
-            .collect();
-        for id in known.into_iter().take(PROSPECTS / 2) {
-            self.seek(id, None, None);
-        }
     }
 
     /// Sends our first message to all addresses at which the prospect may be, and awaits the answer.
@@ -286,11 +317,12 @@ impl Node {
         let only_direct = relayed && !self.is_renewal_due(id);
         let Some(packet) = self.first_packet(id) else { return };
         let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
-        let steps = if prospect.meeting.is_some() { &SCHEDULE[..] } else { &RETRY };
+        let steps = if prospect.meeting.is_some() { &SCHEDULE[..] } else { prospect.series };
         let step = steps[prospect.attempts.min(steps.len() - 1)];
         let meeting = prospect.meeting;
         prospect.attempts += 1;
         let (attempts, teller) = (prospect.attempts, prospect.teller);
+        let silent = meeting.is_none() && now.since(prospect.since) >= SERIES;
         prospect.turns += 1;
         prospect.last_sent = Some(now);
         let mut candidates: Vec<_> = prospect.candidates.iter().copied().collect();
@@ -323,21 +355,11 @@ impl Node {
         if unreached && attempts >= if meeting.is_some() { RELAY_AFTER_MEETING } else { RELAY_AFTER } {
             self.seek_relay(id, teller);
         }
+        if silent {
+            self.note_silent(id);
+        }
         let retry = self.jittered(step);
         self.timers.set(Timer::Handshake(id), now + retry);
-    }
-
-    /// Our first message to a prospect, as it is now; none if there can be none.
-    pub(super) fn first_packet(&mut self, id: NodeId) -> Option<[u8; size::INITIATION]> {
-        let now = self.now;
-        let prospect = self.prospects.by_id.get(&id)?;
-        let network = self.config.network.turn(prospect.network, prospect.turns);
-        let stale =
-            |first: &FirstMessage| now.since(first.made) >= FIRST_MESSAGE_LIFE || first.network != network;
-        if prospect.first_message.as_ref().is_none_or(stale) && !self.make_first_message(id, network) {
-            return None;
-        }
-        Some(self.prospects.by_id.get(&id)?.first_message.as_ref()?.packet)
     }
 
     /// Sends our first message to where a member says it is, as far as the meeting with it has come.
@@ -374,40 +396,6 @@ impl Node {
         }
     }
 
-    /// Sends our first message once more: its receiver is awake now, and said so in a message as long as ours.
-    pub(super) fn repeat_first_message(&mut self, id: NodeId, via: Route) {
-        let Some(prospect) = self.prospects.by_id.get_mut(&id) else { return };
-        // Unless that just happened.
-        let Some(first) = prospect.first_message.as_ref().filter(|_| prospect.last_sent != Some(self.now))
-        else {
-            return;
-        };
-        prospect.last_sent = Some(self.now);
-        self.outbox.push(Destination::One(via), &first.packet);
-    }
-
-    fn make_first_message(&mut self, id: NodeId, network: NetworkTag) -> bool {
-        self.forget_first_message(id);
-        let index = self.free_index();
-        let ephemeral = self.random();
-        self.prospects.counter += 1;
-        // protocol.md, 3.2: boot id, counter, zeros
-        let mut payload = [0; size::INITIATION_PAYLOAD];
-        payload[..8].copy_from_slice(&self.boot.0.to_le_bytes());
-        payload[8..16].copy_from_slice(&self.prospects.counter.to_le_bytes());
-        let keys = self.config.network.of(network);
-        let made = Initiator::start(&self.identity, keys, &id, index, ephemeral, &payload);
-        let Some((initiator, packet)) = made else {
-            self.give_up(id, "its id is no key");
-            return false;
-        };
-        self.handshakes.indices.insert(index, Owner::Prospect(id));
-        if let Some(prospect) = self.prospects.by_id.get_mut(&id) {
-            prospect.first_message = Some(FirstMessage { initiator, network, packet, made: self.now });
-        }
-        true
-    }
-
     /// Whom we seek speaks with the secret of `network`: the next try does too. The secret of before says nothing more
     /// of who has spoken with the current one: it tries both by turns, as we do.
     pub(super) fn prospect_speaks(&mut self, id: NodeId, network: NetworkTag) {
@@ -416,13 +404,6 @@ impl Node {
             && (is_current || !prospect.has_current)
         {
             (prospect.network, prospect.turns, prospect.has_current) = (network, 0, is_current);
-        }
-    }
-
-    pub(super) fn forget_first_message(&mut self, id: NodeId) {
-        let prospect = self.prospects.by_id.get_mut(&id);
-        if let Some(first) = prospect.and_then(|prospect| prospect.first_message.take()) {
-            self.handshakes.indices.remove(&first.initiator.sender());
         }
     }
 
@@ -440,16 +421,14 @@ impl Node {
         let Some(prospect) = self.prospects.by_id.get(&id) else { return };
         let goes_on = match prospect.meeting {
             Some(meeting) => !meeting.is_over(self.now),
-            None => prospect.attempts < ATTEMPTS,
+            None => prospect.attempts < prospect.series.len(),
         };
         if goes_on || self.is_awaited(id) {
             self.send_first_message(id);
         } else {
             let teller = self.prospects.by_id.get(&id).and_then(|prospect| prospect.teller);
+            self.note_silent(id);
             self.give_up(id, "no answer");
-            if self.peers.get(&id).is_none() {
-                self.note_unanswered(id);
-            }
             if self.is_dormant(id) {
                 self.condemn(id);
             }
@@ -457,6 +436,19 @@ impl Node {
                 // It may not have heard that this one left.
                 self.tell(teller, &Record::Suspect { peer: id });
             }
+        }
+    }
+
+    /// `id` has not answered a whole series: if it is there, `status` says so. A peer of before may be away.
+    fn note_silent(&mut self, id: NodeId) {
+        let is_there = match self.peers.get(&id) {
+            Some(peer) => {
+                !peer.is_online() && self.prospects.by_id.get(&id).is_some_and(Prospect::is_still_told)
+            }
+            None => true,
+        };
+        if is_there {
+            self.note_unanswered(id);
         }
     }
 
@@ -479,7 +471,8 @@ impl Node {
             if let Some(lost) = peer.lost {
                 let pause = self.now.since(lost).clamp(SEEK_LOST_MIN, SEEK_LOST_MAX);
                 let pause = self.jittered(pause);
-                self.timers.set(Timer::Lost(id), self.now + pause);
+                // Tries in between do not put it off.
+                self.timers.set_sooner(Timer::Lost(id), self.now + pause);
             }
         }
     }
@@ -538,23 +531,6 @@ impl Node {
         Ok(())
     }
 
-    pub(crate) fn on_cookie(&mut self, packet: &[u8; size::COOKIE]) -> Result<(), Dropped> {
-        let index = index_at(packet, field::RECEIVER);
-        let Some(Owner::Prospect(peer)) = self.handshakes.indices.get(&index).copied() else {
-            return Err(Dropped::UnknownSession);
-        };
-        let prospect = self.prospects.by_id.get_mut(&peer);
-        let first =
-            prospect.and_then(|prospect| prospect.first_message.as_mut()).ok_or(Dropped::UnknownSession)?;
-        let mut mac1 = [0; size::MAC];
-        mac1.copy_from_slice(&first.packet[field::INITIATION_MAC1]);
-        let cookie = cookie::open_cookie(self.config.network.of(first.network), &peer, packet, &mac1);
-        // Used at the next retry: a cookie makes nothing leave at once, so a forged or repeated one cannot either.
-        handshake::set_mac2(&mut first.packet, &cookie.ok_or(Dropped::Unauthenticated)?);
-        self.timers.set_sooner(Timer::Handshake(peer), self.now + RETRY[0]);
-        Ok(())
-    }
-
     /// A session with `peer` is made: nothing more is to be sought, and what was learnt on the way is kept.
     pub(crate) fn prospect_met(&mut self, peer: NodeId) -> Candidates {
         self.forget_first_message(peer);
@@ -579,10 +555,6 @@ impl Node {
         let known = prospect.candidates.iter().find(|known| known.route.is_way_of(&via));
         prospect.meeting.is_some_and(|meeting| meeting.hops(via.remote.ip()).is_some())
             && known.is_none_or(|known| known.source == Source::Introduced)
-    }
-
-    pub(super) fn has_first_message(&self, peer: &NodeId) -> bool {
-        self.prospects.by_id.get(peer).is_some_and(|prospect| prospect.first_message.is_some())
     }
 }
 

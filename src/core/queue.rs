@@ -1,6 +1,10 @@
 //! What waits to be read by one app: one buffer of finished lines or frames, from which the edge writes.
+//!
+//! Its memory grows by quarters and is given back when all is read, so that it costs about what waits in it.
 
 use std::collections::VecDeque;
+
+use zeroize::Zeroize;
 
 /// The buffer, and where in it each entry ends.
 #[derive(Debug, Default)]
@@ -14,6 +18,8 @@ pub(crate) struct Queue {
     entries: VecDeque<(usize, Kind)>,
     messages: usize,
     answers: usize,
+    /// There is a secret in it, or was: what has been written is overwritten.
+    is_secret: bool,
 }
 
 /// What an entry is, as far as it is counted.
@@ -27,10 +33,20 @@ pub(crate) enum Kind {
     State,
 }
 
+/// Bytes of an empty buffer that are kept for what comes next: a burst of small messages, or one large.
+const KEPT: usize = 16 * 1024;
+/// Bytes by which a larger buffer grows at least: the largest line.
+const SPARE: usize = 96 * 1024;
+
 impl Queue {
     /// What is to be written.
     pub(crate) fn output(&self) -> &[u8] {
         &self.bytes[self.written..]
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<(usize, Kind)>()
     }
 
     /// How many bytes wait.
@@ -51,10 +67,19 @@ impl Queue {
     /// Appends an entry, which `write` writes.
     pub(crate) fn append(&mut self, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
+        if self.bytes.capacity() - start < SPARE && self.bytes.capacity() > KEPT {
+            // A buffer that doubles would take twice what waits.
+            self.bytes.reserve_exact(SPARE.max(start / 4));
+        }
         write(&mut self.bytes);
         self.entries.push_back((self.bytes.len() - start, kind));
         self.messages += usize::from(kind == Kind::Message);
         self.answers += usize::from(kind == Kind::Answer);
+    }
+
+    /// From now on, until it is empty, what was written is overwritten, too.
+    pub(crate) const fn keep_secret(&mut self) {
+        self.is_secret = true;
     }
 
     /// The first `bytes` of the output were written.
@@ -68,11 +93,19 @@ impl Queue {
             self.answers -= usize::from(kind == Kind::Answer);
             self.entries.pop_front();
         }
+        if self.is_secret && self.len() == 0 {
+            // All of its memory: an older copy may lie behind what is in use.
+            self.bytes.zeroize();
+            (self.written, self.first, self.is_secret) = (0, 0, false);
+        }
         // Moving the rest to the front costs no more than what was written since the last time.
         if self.first >= self.bytes.len() / 2 {
             self.bytes.drain(..self.first);
             self.written -= self.first;
             self.first = 0;
+            if self.bytes.is_empty() && self.bytes.capacity() > KEPT {
+                *self = Self::default();
+            }
         }
     }
 }
@@ -80,6 +113,25 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_left_of_a_secret_that_was_written() {
+        let mut queue = Queue::default();
+        queue.append(Kind::State, |out| out.extend_from_slice(b"before"));
+        queue.append(Kind::Answer, |out| out.extend_from_slice(b"secret"));
+        queue.keep_secret();
+        queue.wrote(8);
+        queue.wrote(4);
+        assert_eq!((queue.len(), queue.answers(), queue.bytes.len()), (0, 0, 0));
+        // What is appended next lies on memory that is all zeros.
+        let capacity = queue.bytes.capacity();
+        assert!(capacity >= 12);
+        queue.append(Kind::State, |out| out.extend_from_slice(b"next"));
+        assert_eq!(
+            (queue.output(), queue.bytes.capacity(), queue.is_secret),
+            (&b"next"[..], capacity, false)
+        );
+    }
 
     #[test]
     fn entries_are_counted_right_however_they_are_written() {

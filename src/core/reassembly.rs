@@ -1,6 +1,6 @@
 //! Messages of several datagrams, as far as they have come (protocol.md, 5.5).
 //!
-//! Bounded for each peer and in all. What nobody reports on makes room for what comes later, and so does a tracked message
+//! Bounded for each peer, and by the [`Budget`](crate::core::budget::Budget) of all. What nobody reports on makes room for what comes later, and so does a tracked message
 //! of which nothing came lately: its sender has given it up, or asks for its fate and sends it again.
 
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ pub(crate) struct Reassembly {
     bytes: usize,
 }
 
+/// Bytes that a message of which all runs are short costs beside its own.
+const PART_OVERHEAD: usize = limits::REASSEMBLED_RUNS * size_of::<(usize, usize)>() + 256;
 /// A sender that goes on with a message sends something of it within this.
 const GIVEN_UP_AFTER: Duration = Duration::from_millis(500);
 
@@ -59,16 +61,27 @@ pub(crate) enum Added {
     Whole,
     /// More is to come.
     Partly,
-    /// There is no room.
+    /// Its sender has begun more than it may.
     Overflow,
+    /// All peers together have begun as much as may be kept.
+    Refused,
     /// It contradicts itself or what came before.
     Malformed,
 }
 
 impl Reassembly {
-    /// Puts a piece in its place; `room`: bytes that the messages of all peers may take more. The second value tells how
-    /// many other messages were dropped for it.
-    pub(crate) fn add(&mut self, piece: Piece<'_>, room: usize, now: Instant) -> (Added, u64) {
+    /// What the messages take, with what noting their pieces may cost.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes + self.partial.len() * PART_OVERHEAD
+    }
+
+    /// How many bytes more a piece of `part` takes, of `size` bytes in all.
+    pub(crate) fn cost(&self, part: Part, size: usize) -> usize {
+        if self.partial.contains_key(&part) { 0 } else { size + PART_OVERHEAD }
+    }
+
+    /// Puts a piece in its place. The second value tells how many other messages were dropped for it.
+    pub(crate) fn add(&mut self, piece: Piece<'_>, now: Instant) -> (Added, u64) {
         let Piece { part, heading, after, due, size, at, bytes } = piece;
         let fits = at.checked_add(bytes.len()).is_some_and(|end| end <= size);
         if !fits || bytes.is_empty() || size > limits::PAYLOAD_BYTES {
@@ -80,9 +93,6 @@ impl Reassembly {
                 let Some(gone) = self.dispensable(part, due, now) else { return (Added::Overflow, dropped) };
                 self.remove(gone);
                 dropped += 1;
-            }
-            if size > room {
-                return (Added::Overflow, dropped);
             }
             self.bytes += size;
             let partial = Partial { heading, after, payload: vec![0; size], runs: Vec::new(), last: now };
@@ -148,10 +158,10 @@ impl Reassembly {
         self.partial.get(&part).is_some_and(Partial::is_whole)
     }
 
-    /// The tracked messages that are whole, and the one that each waits for.
-    pub(crate) fn whole_tracked(&self) -> impl Iterator<Item = (u64, u64)> {
+    /// The tracked messages that are whole, the one that each waits for, and to whom it is.
+    pub(crate) fn whole_tracked(&self) -> impl Iterator<Item = (u64, u64, Heading)> {
         self.partial.iter().filter_map(|(part, partial)| match part {
-            Part::Tracked(number) if partial.is_whole() => Some((*number, partial.after)),
+            Part::Tracked(number) if partial.is_whole() => Some((*number, partial.after, partial.heading)),
             Part::Tracked(_) | Part::Untracked(_) => None,
         })
     }
@@ -175,11 +185,6 @@ impl Reassembly {
         }
         let next = self.partial.values().map(|partial| partial.last + limits::REASSEMBLY_LIFE).min();
         (count, next)
-    }
-
-    /// Bytes that are kept.
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
     }
 }
 
@@ -209,7 +214,6 @@ mod tests {
     use crate::id::TopicNumber;
 
     const TOPIC: Heading = Heading::Topic(TopicNumber(1));
-    const ROOM: usize = limits::REASSEMBLED_BYTES_IN_ALL;
 
     fn piece(part: Part, size: usize, at: usize, bytes: &[u8]) -> Piece<'_> {
         Piece { part, heading: TOPIC, after: 0, due: false, size, at, bytes }
@@ -226,15 +230,15 @@ mod tests {
                 came[at..end].fill(true);
                 let whole = came.iter().all(|came| *came);
                 let (added, _) =
-                    reassembly.add(piece(Part::Tracked(1), 5000, at, &message[at..end]), ROOM, Instant::default());
+                    reassembly.add(piece(Part::Tracked(1), 5000, at, &message[at..end]), Instant::default());
                 proptest::prop_assert_eq!(added == Added::Whole, whole);
             }
             let rest: Vec<_> = (0..5000).step_by(500).collect();
             for at in rest {
-                reassembly.add(piece(Part::Tracked(1), 5000, at, &message[at..at + 500]), ROOM, Instant::default());
+                reassembly.add(piece(Part::Tracked(1), 5000, at, &message[at..at + 500]), Instant::default());
             }
             proptest::prop_assert_eq!(reassembly.take(Part::Tracked(1)).unwrap().1, message);
-            proptest::prop_assert_eq!(reassembly.bytes(), 0);
+            proptest::prop_assert_eq!(reassembly.bytes, 0);
         });
     }
 
@@ -243,21 +247,15 @@ mod tests {
         let mut reassembly = Reassembly::default();
         let at = |n: u64| Instant::default() + std::time::Duration::from_secs(n);
         for n in 0..4 {
-            assert_eq!(
-                reassembly.add(piece(Part::Untracked(n), 100, 0, b"x"), ROOM, at(n)),
-                (Added::Partly, 0)
-            );
+            assert_eq!(reassembly.add(piece(Part::Untracked(n), 100, 0, b"x"), at(n)), (Added::Partly, 0));
         }
-        assert_eq!(reassembly.add(piece(Part::Untracked(4), 100, 0, b"x"), ROOM, at(4)), (Added::Partly, 1));
+        assert_eq!(reassembly.add(piece(Part::Untracked(4), 100, 0, b"x"), at(4)), (Added::Partly, 1));
         assert!(!reassembly.partial.contains_key(&Part::Untracked(0)), "the oldest went");
         for n in 0..4 {
-            assert_eq!(
-                reassembly.add(piece(Part::Tracked(n), 100, 0, b"x"), ROOM, at(9)),
-                (Added::Partly, 1)
-            );
+            assert_eq!(reassembly.add(piece(Part::Tracked(n), 100, 0, b"x"), at(9)), (Added::Partly, 1));
         }
         for part in [Part::Tracked(9), Part::Untracked(9)] {
-            assert_eq!(reassembly.add(piece(part, 100, 0, b"x"), ROOM, at(9)), (Added::Overflow, 0));
+            assert_eq!(reassembly.add(piece(part, 100, 0, b"x"), at(9)), (Added::Overflow, 0));
         }
     }
 
@@ -269,14 +267,14 @@ mod tests {
             let (mut reassembly, bytes) = (Reassembly::default(), [7; 1500]);
             for (n, size, at, length) in pieces {
                 let part = if n % 2 == 0 { Part::Tracked(n) } else { Part::Untracked(n) };
-                reassembly.add(piece(part, size, at, &bytes[..length]), ROOM, Instant::default());
-                proptest::prop_assert!(reassembly.bytes() <= limits::REASSEMBLED_BYTES);
+                reassembly.add(piece(part, size, at, &bytes[..length]), Instant::default());
+                proptest::prop_assert!(reassembly.bytes <= limits::REASSEMBLED_BYTES);
                 proptest::prop_assert!(reassembly.partial.len() <= limits::REASSEMBLED_MESSAGES);
                 let held: usize = reassembly.partial.values().map(|partial| partial.payload.len()).sum();
-                proptest::prop_assert_eq!(held, reassembly.bytes());
+                proptest::prop_assert_eq!(held, reassembly.bytes);
             }
             reassembly.expire(Instant::default() + limits::REASSEMBLY_LIFE);
-            proptest::prop_assert_eq!(reassembly.bytes(), 0);
+            proptest::prop_assert_eq!(reassembly.bytes, 0);
         });
     }
 
@@ -285,7 +283,7 @@ mod tests {
         let mut reassembly = Reassembly::default();
         let crumbs = (0..60_000).step_by(2);
         let added: Vec<_> = crumbs
-            .map(|at| reassembly.add(piece(Part::Tracked(1), 60_000, at, b"x"), ROOM, Instant::default()).0)
+            .map(|at| reassembly.add(piece(Part::Tracked(1), 60_000, at, b"x"), Instant::default()).0)
             .collect();
         assert_eq!(added.iter().filter(|added| **added == Added::Partly).count(), limits::REASSEMBLED_RUNS);
     }

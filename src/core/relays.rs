@@ -107,6 +107,11 @@ fn numbers_in(addr: IpAddr) -> Option<(u32, Channel)> {
     is_relayed(addr).then(|| (pair(a, b), Channel(pair(c, d))))
 }
 
+/// The number of the relay that an address stands for: one source, whatever channels it makes up.
+pub(crate) fn relay_number(addr: IpAddr) -> Option<u32> {
+    numbers_in(addr).map(|(number, _)| number)
+}
+
 /// Whether an address stands for a path through a relay.
 pub(crate) fn is_relayed(addr: IpAddr) -> bool {
     matches!(addr, IpAddr::V6(ip) if ip.segments()[..4] == DISCARD)
@@ -237,7 +242,7 @@ impl Node {
         }
         *bytes = wrapped;
         let segment_bytes = segment_bytes + size::RELAY_OVERHEAD;
-        Some(Transmit { to: Destination::One(path), segment_bytes, hops: None })
+        Some(Transmit { to: Destination::One(path), segment_bytes, hops: None, cut: false })
     }
 
     /// A packet that a relay passed on to us: as if it had come from the address that stands for the channel.
@@ -259,16 +264,6 @@ impl Node {
         }
         let remote = self.relayed_addr(relay, channel).ok_or(Dropped::OverLimit)?;
         self.on_packet(Route::to(remote), packet)
-    }
-}
-
-/// Whether two addresses are one source: a relay is one, whatever channels it makes up.
-pub(super) fn is_same_source(one: IpAddr, other: IpAddr) -> bool {
-    match (one, other) {
-        (IpAddr::V6(one), IpAddr::V6(other)) if is_relayed(one.into()) => {
-            one.segments()[..6] == other.segments()[..6]
-        }
-        _ => one == other,
     }
 }
 

@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! server -- one link per address family: hail, retry, how the server sees us
-//!        -- one registration per namespace: today's, and at its edges the neighbour day's; one for each secret that counts
-//!                 -- one lease per family: register, welcome, then keep, kept
+//!        -- one registration per namespace and family: today's, and at its edges the neighbour day's; one for each secret
+//!           that counts: register, welcome, then keep, kept
 //! ```
+//!
+//! What has no mac is a hint, since whoever hears our questions can forge it: it makes us ask, and no question that waits
+//! for its answer ends by it.
 //!
 //! This file is about servers and links; `registrations.rs` about what is registered there, `introductions.rs` about the
 //! members that we hear of. Only a private network is registered, and nothing is decided by what a server says: it is one
 //! more who gives hints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,16 +21,18 @@ use tracing::{debug, info, warn};
 
 use crate::core::Node;
 use crate::core::api::{Destination, Dropped, Event, OwnPort, RendezvousServer, Route};
+use crate::core::leases::Lease;
 use crate::core::pace::Pace;
 use crate::core::registrations::{Registration, TOLD_A_SECOND, TOLD_AT_ONCE};
 use crate::core::second_port::{self, SecondPort};
+use crate::core::server_clock::{ServerClock, is_a_time};
 use crate::core::timers::Timer;
 use crate::crypto::hash;
 use crate::crypto::network::{NetworkKeys, NetworkKind};
 use crate::id::ServerKey;
 use crate::time::Instant;
-use crate::wire::local::{Health, HealthState, RendezvousInfo};
-use crate::wire::rendezvous::{Cookie, DAY_SECONDS, Day, FromNode, FromServer, Nonce, Retry, ServerTime};
+use crate::wire::local::RendezvousInfo;
+use crate::wire::rendezvous::{Cookie, Day, FromNode, FromServer, Nonce, Retry, ServerTime};
 
 /// From one hail to the next (rendezvous.md, 3.3).
 const HAIL_AGAIN: [Duration; 9] = [
@@ -48,14 +53,16 @@ const HAILS_PERIOD: Duration = Duration::from_secs(10);
 const LOOK_UP_AFTER: u32 = 5;
 /// A name without an address is looked up again after this time, and so is one whose server is silent.
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(60);
-/// A server with another key than it had is left alone for so long.
+/// A server is another one than we know if a wrong key answers so many hails in a row, and the right one none of them: one
+/// wrong answer may be anybody's.
+const WRONG_KEYS: u32 = 4;
+/// Then it is left alone for so long.
 const WRONG_KEY_PAUSE: Duration = Duration::from_secs(600);
 /// On how many servers a network is registered, of those that are configured.
 const SERVERS_USED: usize = 2;
-/// However often its day changes, we follow no more often: each time all is registered anew.
-const NEW_DAY_AGAIN: Duration = Duration::from_secs(60);
-/// Before and after midnight the neighbour day counts too.
-const DAY_EDGE_SECONDS: u32 = 3600;
+/// Answers to one hail that are taken, each with a register: the server's own is among them, if not each comes from
+/// somebody who answers more often.
+const RETRIES: u32 = 4;
 
 /// By which timers and registrations name a server; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,17 +107,17 @@ impl Default for Rendezvous {
 #[derive(Debug)]
 pub(crate) struct Server {
     /// `host:port`, as it was configured.
-    name: String,
+    pub(super) name: String,
     pub(super) key: Option<ServerKey>,
-    /// The key that it showed, if that is not the one that we know.
-    stranger: Option<ServerKey>,
-    /// It was told that it does not answer.
+    /// The key is configured, or an answer was made with it: no other one takes its place.
+    is_pinned: bool,
+    /// An answer was made with the key.
+    is_proved: bool,
+    /// It was told that it does not answer, and that it is another one.
     silent: bool,
-    /// Its clock, and when it said so.
-    time: Option<(ServerTime, Instant)>,
-    /// When that was another day than before.
-    new_day: Option<Instant>,
-    links: [Link; 2],
+    strange: bool,
+    pub(super) clock: ServerClock,
+    pub(super) links: [Link; 2],
     pub(super) registrations: Vec<Registration>,
 }
 
@@ -118,14 +125,23 @@ pub(crate) struct Server {
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     pub(super) addr: Option<SocketAddr>,
-    /// Of the hail that waits for its answer.
+    /// Of the latest hail.
     nonce: Option<Nonce>,
     attempts: u32,
+    /// How many answers of the right key, and of a wrong one, this hail got.
+    retries: u32,
+    wrong: u32,
+    /// The wrong key that answered so many hails in a row.
+    impostor: Option<(ServerKey, u32)>,
+    /// The key of who answers there, if that is not the one that we know.
+    stranger: Option<ServerKey>,
     /// When the hails of this period began, and how many there were.
     period: (Instant, u32),
     pub(super) cookie: Option<Cookie>,
-    /// How the server sees us.
+    /// How the server sees us, by the last word.
     pub(super) seen: Option<SocketAddr>,
+    /// What the others were told of that.
+    told: Option<SocketAddr>,
     /// And by its second port.
     pub(super) second: SecondPort,
 }
@@ -140,45 +156,20 @@ impl Server {
     }
 
     /// Whether it has been asked often enough, and answers nowhere.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         let asked = |link: &Link| link.attempts >= LOOK_UP_AFTER;
         self.links.iter().all(|link| link.cookie.is_none()) && self.links.iter().any(asked)
     }
 
-    /// Its day and the second of that day, by its own clock.
-    fn time(&self, now: Instant) -> Option<ServerTime> {
-        let (time, told) = self.time?;
-        let second = u64::from(time.second) + now.since(told).as_secs();
-        let days = u32::try_from(second / u64::from(DAY_SECONDS)).ok()?;
-        let day = Day(time.day.0.checked_add(days)?);
-        Some(ServerTime { day, second: u32::try_from(second % u64::from(DAY_SECONDS)).ok()? })
-    }
-
     /// In which namespaces a member is to be found now, and until when that is so.
     pub(super) fn days(&self, now: Instant) -> (Vec<Day>, Duration) {
-        let Some(ServerTime { day, second }) = self.time(now) else { return (Vec::new(), LOOK_UP_AGAIN) };
-        let edge = DAY_SECONDS - DAY_EDGE_SECONDS;
-        let (days, until) = match second {
-            ..DAY_EDGE_SECONDS => (vec![Some(day), day.0.checked_sub(1).map(Day)], DAY_EDGE_SECONDS),
-            second if second < edge => (vec![Some(day)], edge),
-            _ => (vec![Some(day), day.0.checked_add(1).map(Day)], DAY_SECONDS),
-        };
-        (days.into_iter().flatten().collect(), Duration::from_secs(u64::from(until - second)))
+        self.clock.days(now)
     }
 
-    /// Takes its time, but not a new day again and again; says whether members are to be found elsewhere now.
-    fn set_time(&mut self, time: ServerTime, now: Instant) -> bool {
-        let before = (self.time, self.days(now).0);
-        self.time = Some((time, now));
-        let changed = self.days(now).0 != before.1;
-        if changed && before.0.is_some() && self.new_day.is_some_and(|at| now.since(at) < NEW_DAY_AGAIN) {
-            self.time = before.0;
-            return false;
-        }
-        if changed {
-            self.new_day = Some(now);
-        }
-        changed
+    /// The key of who answers in its place, and it answers nowhere.
+    pub(super) fn stranger(&self) -> Option<ServerKey> {
+        let answers = self.links.iter().any(|link| link.cookie.is_some());
+        self.links.iter().filter(|_| !answers).find_map(|link| link.stranger)
     }
 }
 
@@ -202,6 +193,7 @@ impl Node {
             let mut known = self.rendezvous.servers.values_mut();
             if let Some(known) = known.find(|known| known.name == named.name) {
                 known.key = named.key.or(known.key);
+                known.is_pinned |= named.key.is_some();
                 continue;
             }
             let id = ServerId(self.rendezvous.next);
@@ -209,10 +201,11 @@ impl Node {
             let server = Server {
                 name: named.name.clone(),
                 key: named.key,
-                stranger: None,
+                is_pinned: named.key.is_some(),
+                is_proved: false,
                 silent: false,
-                time: None,
-                new_day: None,
+                strange: false,
+                clock: ServerClock::default(),
                 links: Default::default(),
                 registrations: Vec::new(),
             };
@@ -278,6 +271,7 @@ impl Node {
         let Some(server) = self.rendezvous.servers.get_mut(&id) else { return };
         let link = server.link_mut(family);
         (link.cookie, link.attempts, link.nonce) = (None, 0, None);
+        (link.impostor, link.stranger) = (None, None);
         if now.since(link.period.0) >= HAILS_PERIOD {
             link.period = (now, 0);
         }
@@ -296,12 +290,35 @@ impl Node {
         if link.addr.is_none() {
             return;
         }
-        (link.nonce, link.cookie) = (Some(nonce), None);
-        let pause = HAIL_AGAIN[HAIL_AGAIN.len().min(link.attempts as usize + 1) - 1];
+        if link.wrong == 0 && link.attempts > 0 {
+            (link.impostor, link.stranger) = (None, None);
+        }
+        link.wrong = 0;
+        let stranger = link.impostor.filter(|(_, hails)| *hails >= WRONG_KEYS).map(|(key, _)| key);
+        if stranger.is_some() && link.stranger.is_none() {
+            link.stranger = stranger;
+            if !std::mem::replace(&mut server.strange, true) {
+                warn!(server = %server.name, reason = "wrong-key", "this rendezvous server has another key than the known one");
+            }
+            self.timers.set(Timer::Hail(id, family), self.now + WRONG_KEY_PAUSE);
+            return self.update_registrations();
+        }
+        (link.nonce, link.cookie, link.retries) = (Some(nonce), None, 0);
+        let pause = match link.stranger {
+            Some(_) => WRONG_KEY_PAUSE,
+            None => HAIL_AGAIN[HAIL_AGAIN.len().min(link.attempts as usize + 1) - 1],
+        };
         link.attempts += 1;
-        let look_up = link.attempts % LOOK_UP_AFTER == 0;
-        if server.is_gone() && server.stranger.is_none() && !std::mem::replace(&mut server.silent, true) {
+        let (look_up, is_lost) = (link.attempts % LOOK_UP_AFTER == 0, link.attempts == LOOK_UP_AFTER);
+        if server.is_gone() && server.stranger().is_none() && !std::mem::replace(&mut server.silent, true) {
             warn!(server = %server.name, reason = "no-answer", "this rendezvous server does not answer");
+        }
+        if is_lost {
+            // What waits for an answer to a hail waits no more.
+            for lost in server.registrations.iter_mut().filter(|it| it.family == family) {
+                lost.lease = Lease::default();
+                self.timers.clear(Timer::Lease(lost.id));
+            }
         }
         self.ask_server(id, family, &FromNode::Hail(nonce));
         let again = self.jittered(pause);
@@ -312,7 +329,7 @@ impl Node {
     }
 
     pub(super) fn send_to_server(&mut self, addr: SocketAddr, message: &[u8]) {
-        self.outbox.push(Destination::One(Route::to(addr)), message);
+        self.outbox.push_cut(Destination::One(Route::to(addr)), message);
     }
 
     /// A message of a rendezvous server, or of somebody who poses as one.
@@ -330,10 +347,10 @@ impl Node {
             FromServer::Retry(retry) => self.on_retry(id, family, &retry),
             FromServer::Welcome(welcome) => self.on_welcome(id, family, datagram, &welcome),
             FromServer::Kept(kept) => self.on_kept(id, family, datagram, &kept),
-            FromServer::Page(page) => self.on_page(id, family, datagram, &page),
-            FromServer::Event(event) => self.on_server_event(id, datagram, &event),
-            FromServer::Knock(knock) => self.on_knock(id, datagram, &knock),
-            FromServer::Nope(nope) => self.on_nope(id, family, &nope),
+            FromServer::Page(page) => self.on_page(id, datagram, &page),
+            FromServer::Event(event) => self.on_server_event(id, family, datagram, &event),
+            FromServer::Knock(knock) => self.on_knock(id, family, datagram, &knock),
+            FromServer::Nope(nope) => self.on_nope(id, &nope),
             // The one is asked for from another port of ours, the other from another port of the server.
             FromServer::Echo(_) | FromServer::Here(_) => Err(Dropped::Unexpected),
         }
@@ -343,66 +360,106 @@ impl Node {
         let now = self.now;
         let server = self.rendezvous.servers.get_mut(&id).ok_or(Dropped::Unexpected)?;
         let hailed = server.link(family).nonce == Some(retry.nonce);
-        if !hailed && !server.registrations.iter().any(|known| known.asked(family, retry.nonce)) {
+        let of_family = |known: &&Registration| known.family == family;
+        let asked = server.registrations.iter().filter(of_family).find(|known| known.asked(retry.nonce));
+        let asked = asked.map(|known| known.id);
+        if !hailed && asked.is_none() {
             return Err(Dropped::Unexpected);
         }
         if !is_a_time(retry.time) {
             return Err(Dropped::Malformed);
         }
-        if server.key.is_some_and(|key| key != retry.server) {
-            if server.stranger.replace(retry.server).is_none() {
-                warn!(server = %server.name, reason = "wrong-key", "this rendezvous server has another key than the known one");
+        if server.key.is_some_and(|key| key != retry.server) && (server.is_pinned || !hailed) {
+            // Whoever hears the question can answer so: it goes on waiting for the right key.
+            let link = server.link_mut(family);
+            if hailed && link.cookie.is_none() && link.wrong == 0 {
+                let hails = link.impostor.map_or(0, |(_, hails)| hails);
+                link.impostor = Some((retry.server, hails + 1));
             }
-            server.link_mut(family).nonce = None;
-            self.timers.set(Timer::Hail(id, family), now + WRONG_KEY_PAUSE);
+            link.wrong += u32::from(hailed);
             return Err(Dropped::Unauthenticated);
         }
-        server.registrations.iter_mut().for_each(|known| known.refused(family, retry.nonce));
-        server.stranger = None;
-        if server.key.is_none() {
-            info!(server = %server.name, key = %retry.server, "this is the key of the rendezvous server from now on");
-            server.key = Some(retry.server);
-        }
-        if server.time.is_none() {
-            // Its key is proved now.
-            self.events.push_back(Event::Remember);
-        }
-        server.set_time(retry.time, now);
         let link = server.link_mut(family);
-        (link.nonce, link.cookie, link.attempts) = (None, Some(retry.cookie), 0);
+        let again = hailed && link.cookie.is_some();
+        if hailed {
+            link.retries += 1;
+            if link.retries > RETRIES
+                || again && (link.cookie, link.seen) == (Some(retry.cookie), Some(retry.seen))
+            {
+                return Err(Dropped::Unexpected);
+            }
+        }
+        (link.cookie, link.attempts) = (Some(retry.cookie), 0);
+        (link.impostor, link.stranger) = (None, None);
         self.timers.clear(Timer::Hail(id, family));
-        self.note_seen(id, family, retry.seen);
+        if server.key != Some(retry.server) {
+            // Not proved yet: it is only known to be right when an answer comes that was made with it.
+            let left: Vec<_> = server.registrations.iter().map(|known| known.id).collect();
+            server.key = Some(retry.server);
+            left.into_iter().for_each(|registration| self.leave_registration(registration));
+        }
+        let Some(server) = self.rendezvous.servers.get_mut(&id) else { return Ok(()) };
+        server.strange = false;
+        server.clock.hint(retry.time, now);
+        // Elsewhere we are somebody else, but not twice by one hail; where the handle was heard already, it may stay.
+        if again {
+            self.move_registrations_back(id, family, retry.seen.ip());
+        } else if hailed {
+            self.move_registrations(id, family, retry.seen.ip());
+        }
+        let refused = asked.filter(|asked| self.registration_mut(*asked).is_some_and(|(_, it)| it.refused()));
+        if hailed {
+            self.note_seen(id, family, retry.seen);
+        } else if let Some(server) = self.rendezvous.servers.get_mut(&id) {
+            // For the next register only: whoever hears all our questions could make us tell the others without end.
+            server.link_mut(family).seen = Some(retry.seen);
+        }
+        let known = self.rendezvous.servers.get(&id).into_iter().flat_map(|it| &it.registrations);
+        let of_family = known.filter(|known| known.family == family);
+        let waiting: Vec<_> = of_family
+            .filter(|known| Some(known.id) == refused || again && !known.is_kept() && known.lease.is_asked())
+            .map(|known| known.id)
+            .collect();
         self.update_registrations();
+        for registration in waiting {
+            self.register(registration);
+        }
+        if hailed {
+            self.resume_leases(id, family);
+        }
         Ok(())
     }
 
     /// A server says what time it has: perhaps members are to be found elsewhere than we thought.
     pub(super) fn note_time(&mut self, id: ServerId, time: ServerTime) {
         let now = self.now;
-        let Some(server) = self.rendezvous.servers.get_mut(&id).filter(|_| is_a_time(time)) else { return };
-        if server.set_time(time, now) {
+        let Some(server) = self.rendezvous.servers.get_mut(&id) else { return };
+        if server.clock.hear(time, now) {
             self.update_registrations();
         }
     }
 
     /// What we have registered at a server is known there.
-    pub(super) fn server_answers(&mut self, id: ServerId) {
+    pub(super) fn server_answers(&mut self, id: ServerId, family: Family) {
         let Some(server) = self.rendezvous.servers.get_mut(&id) else { return };
+        server.link_mut(family).nonce = None;
+        if !std::mem::replace(&mut server.is_proved, true) {
+            self.events.push_back(Event::RememberServers);
+        }
+        if let (false, Some(key)) = (std::mem::replace(&mut server.is_pinned, true), server.key) {
+            info!(server = %server.name, %key, "this is the key of the rendezvous server from now on");
+        }
         if std::mem::take(&mut server.silent) {
             info!(server = %server.name, reason = "registered", "this rendezvous server answers again");
         }
-    }
-
-    /// Whether a server showed another key than we know.
-    pub(super) fn is_strange(&self, id: ServerId) -> bool {
-        self.rendezvous.servers.get(&id).is_some_and(|server| server.stranger.is_some())
     }
 
     /// How a server sees us: the others are told when it is not as before.
     pub(super) fn note_seen(&mut self, id: ServerId, family: Family, seen: SocketAddr) {
         let Some(server) = self.rendezvous.servers.get_mut(&id) else { return };
         let link = server.link_mut(family);
-        let before = link.seen.replace(seen);
+        link.seen = Some(seen);
+        let before = link.told.replace(seen);
         if before.map(|before| before.ip()) != Some(seen.ip()) && seen.is_ipv4() {
             self.is_elsewhere();
         }
@@ -416,7 +473,7 @@ impl Node {
     /// The servers that a network is registered on: the same two for all members that have the same list.
     pub(super) fn servers_of(&self, network: &NetworkKeys) -> Vec<ServerId> {
         let weight = |key: &ServerKey| hash::mac(&**network.namespace(), &[b"which server", &key.0]).bytes();
-        let known = self.rendezvous.servers.iter().filter(|(_, server)| server.stranger.is_none());
+        let known = self.rendezvous.servers.iter().filter(|(_, server)| server.stranger().is_none());
         let mut known: Vec<_> = known.filter_map(|(id, server)| Some((weight(&server.key?), *id))).collect();
         known.sort();
         known.into_iter().rev().take(SERVERS_USED).map(|(_, id)| id).collect()
@@ -446,14 +503,15 @@ impl Node {
 
     /// The servers whose keys were seen to be theirs, to be known again after a restart.
     pub fn proved_servers(&self) -> Vec<RendezvousServer> {
-        let proved = self.rendezvous.servers.values().filter(|server| server.time.is_some());
+        let proved = self.rendezvous.servers.values().filter(|server| server.is_proved);
         proved.map(|server| RendezvousServer { name: server.name.clone(), key: server.key }).collect()
     }
 
-    /// The servers in use, each with the key that is configured or that it showed.
+    /// The servers in use, each with the key that is configured or was proved.
     pub fn known_servers(&self) -> Vec<RendezvousServer> {
         let known = self.rendezvous.servers.values();
-        known.map(|server| RendezvousServer { name: server.name.clone(), key: server.key }).collect()
+        let key = |server: &Server| server.key.filter(|_| server.is_pinned);
+        known.map(|server| RendezvousServer { name: server.name.clone(), key: key(server) }).collect()
     }
 
     pub(crate) fn rendezvous_info(&self) -> Vec<RendezvousInfo<'static>> {
@@ -461,7 +519,7 @@ impl Node {
             let registered = server.registrations.iter().any(Registration::is_kept);
             let state = if !self.is_registering() {
                 "open-network"
-            } else if server.stranger.is_some() {
+            } else if server.stranger().is_some() {
                 "wrong-key"
             } else if registered {
                 "registered"
@@ -472,62 +530,14 @@ impl Node {
             } else {
                 "connecting"
             };
-            let members = server.registrations.iter().map(Registration::members).max().unwrap_or(0);
+            let members: BTreeSet<_> = server.registrations.iter().flat_map(Registration::members).collect();
             RendezvousInfo {
                 server: server.name.clone().into(),
                 state: state.into(),
                 reflexive: server.links.iter().find_map(|link| link.seen),
-                members: members as u64,
+                members: members.len() as u64,
             }
         };
         self.rendezvous.servers.values().map(info).collect()
     }
-
-    pub(crate) fn rendezvous_health(&self) -> Vec<Health<'static>> {
-        let health = |server: &Server| {
-            let name = &server.name;
-            let (why, fix) = if let (Some(stranger), Some(key)) = (server.stranger, server.key) {
-                let why = format!(
-                    "{name} has the key {stranger}, and not {key}: it is not the server that we know"
-                );
-                (
-                    why,
-                    "if its operator changed the key, write the new line into the configuration: --rendezvous HOST:PORT#KEY; or, if \
-                     it came with an invitation: atonce network join, with a line of atonce invite from a member that knows \
-                     the new key",
-                )
-            } else if server.links.iter().all(|link| link.addr.is_none()) {
-                (format!("{name} has no address"), "correct --rendezvous; it is looked up again every minute")
-            } else if server.is_gone() {
-                let fix = "see whether it runs, and whether this network lets UDP out";
-                (format!("{name} does not answer"), fix)
-            } else {
-                return None;
-            };
-            Some(Health {
-                check: "rendezvous".into(),
-                state: HealthState::Warn,
-                why: why.into(),
-                fix: fix.into(),
-            })
-        };
-        if !self.is_registering() {
-            let any = !self.rendezvous.servers.is_empty();
-            return Vec::from_iter(
-                any.then(|| Health {
-                    check: "rendezvous".into(),
-                    state: HealthState::Warn,
-                    why: "the open network is not registered at any server".into(),
-                    fix: "make a private one: atonce network create, and on each device atonce network join"
-                        .into(),
-                }),
-            );
-        }
-        self.rendezvous.servers.values().filter_map(health).collect()
-    }
-}
-
-/// Whether a server may have this time: until the year 4700.
-const fn is_a_time(time: ServerTime) -> bool {
-    time.second < DAY_SECONDS && time.day.0 < 1_000_000
 }

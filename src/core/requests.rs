@@ -7,33 +7,54 @@ use crate::core::api::{Event as NodeEvent, Route};
 use crate::core::asks::{Ask, Message};
 use crate::core::clients::Client;
 use crate::core::encoder::{self, Incoming};
-use crate::core::letters::{Address, Letter, Sender};
+use crate::core::letters::{Address, Letter, Patience, Sender};
 use crate::id::{ClientId, NodeId, ReplyToken, RequestId, Topic, TopicNumber};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::complaint;
 use crate::wire::local::{
     BadLine, Ending, ErrorCode, Event, Hello, NetworkInfo, Op, Outcome, Outgoing, PathKind, PeerOutcome,
-    PeerRef, Reloaded, ReplyTo, Request, Subject, WhenFull,
+    PeerRef, Reloaded, ReplyTo, Request, Subject,
 };
 use crate::wire::message::{DISCARD, Fate, Heading};
 
 /// Outcomes that one `result` of a publication names; with longer lists it would not be a legal line. The failures come
 /// first, and the count of what was sent is always whole.
-const OUTCOMES_NAMED: usize = 256;
-/// Bytes of one of them, about: they count among what an app has no answer to.
-const OUTCOME_BYTES: usize = 128;
+pub(crate) const OUTCOMES_NAMED: usize = 256;
+/// Bytes of a copy on its way to one peer, and of its outcome: they count among what an app has no answer to.
+pub(crate) const COPY_BYTES: usize = 256;
 
 /// A publication whose outcomes are awaited.
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) client: ClientId,
-    id: Option<RequestId>,
-    bytes: usize,
-    sent: u64,
+    pub(crate) id: Option<RequestId>,
+    pub(crate) bytes: usize,
+    pub(crate) sent: u64,
     pub(crate) outcomes: Vec<(NodeId, Outcome)>,
+    /// Copies may still be added.
+    pub(crate) open: bool,
     /// Its app has the result; it counts for it until all copies have ended.
-    told: bool,
+    pub(crate) told: bool,
+}
+
+/// Which of the apps that listen here get a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Audience {
+    All,
+    /// All but the one that published it.
+    AllBut(ClientId),
+    Only(ClientId),
+}
+
+impl Audience {
+    fn has(self, client: ClientId) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllBut(publisher) => client != publisher,
+            Self::Only(one) => client == one,
+        }
+    }
 }
 
 impl Node {
@@ -55,6 +76,12 @@ impl Node {
     }
 
     fn on_op(&mut self, client: ClientId, id: Option<RequestId>, op: Op<'_>) {
+        let only_administers = self.clients.get(client).is_some_and(|known| known.only_administers);
+        if only_administers && is_of_an_app(&op) {
+            let message = "all places for apps are taken: this connection may only administer the daemon";
+            let hint = "end some of this user's apps, and connect again";
+            return self.refuse(client, id, ErrorCode::Limit, message.into(), hint);
+        }
         match op {
             Op::Hello => self.answer_hello(client, id),
             Op::Listen { topic } => self.listen(client, id, topic),
@@ -64,24 +91,16 @@ impl Node {
             Op::Reply { reply_to, message } => self.reply(client, id, reply_to, &message),
             Op::Watch { own } => {
                 self.ok(client, id);
-                let online = self.peers.online();
-                if let Some(known) = self.clients.get_mut(client) {
-                    known.watch(online.into_iter(), own.then_some(self.id));
-                }
+                self.watch(client, own);
                 self.refill(client);
             }
-            Op::Peers => {
-                if let Some(known) = self.clients.get_mut(client) {
-                    known.list(id);
-                }
-                self.refill(client);
-            }
+            Op::Peers { settled: true } if self.is_young() => self.list_when_settled(client, id),
+            Op::Peers { .. } => self.list_peers(client, id),
             Op::Status => self.answer_status(client, id),
-            Op::Ping { to, count, interval, timeout } => {
-                if let Some(peer) = self.resolve(client, id, to.as_str()) {
-                    self.start_ping(client, id, peer, count, interval, timeout);
-                }
-            }
+            Op::Ping { to, count, interval, timeout } => match self.find(to.as_str()) {
+                Some(peer) => self.start_ping(client, id, peer, count, interval, timeout),
+                None => self.ping_when_known(client, id, to.as_str(), (count, interval, timeout)),
+            },
             Op::Forget { to } => self.forget(client, id, to.as_str()),
             Op::Network(op) => self.network(client, id, op),
             Op::Invite => self.invite(client, id),
@@ -93,22 +112,17 @@ impl Node {
         }
     }
 
-    /// Whom an app means by `to`: an exact name or id, ours included. Tells the app if nobody.
-    pub(crate) fn resolve(&mut self, client: ClientId, id: Option<RequestId>, to: &str) -> Option<NodeId> {
+    /// Whom an app means by `to`: an exact name or id, ours included.
+    pub(crate) fn find(&self, to: &str) -> Option<NodeId> {
         let by_id = || to.parse::<NodeId>().ok().filter(|id| *id == self.id || self.peers.is_known(id));
         let own = (to == self.config.name.as_str()).then_some(self.id);
-        let found = own.or_else(|| self.peers.by_name(to)).or_else(by_id);
-        if found.is_none() {
-            let message = format!("no peer was ever called {}", complaint::word(to));
-            self.refuse(
-                client,
-                id,
-                ErrorCode::NoPeer,
-                message.into(),
-                "atonce peers --all lists everyone known",
-            );
-        }
-        found
+        own.or_else(|| self.peers.by_name(to)).or_else(by_id)
+    }
+
+    /// Tells an app that nobody is meant by `to`.
+    pub(crate) fn refuse_unknown(&mut self, client: ClientId, id: Option<RequestId>, to: &str) {
+        let message = format!("no peer was ever called {}", complaint::word(to));
+        self.refuse(client, id, ErrorCode::NoPeer, message.into(), "atonce peers --all lists everyone known");
     }
 
     fn listen(&mut self, client: ClientId, id: Option<RequestId>, topic: Topic) {
@@ -118,23 +132,31 @@ impl Node {
         }
         let Some(known) = self.clients.get_mut(client) else { return };
         let full = known.topics.len() >= limits::TOPICS_PER_CLIENT && !known.topics.contains(&topic);
-        if full || !self.topics.has_room(&topic) {
-            let (count, whose) =
-                if full { (limits::TOPICS_PER_CLIENT, "app") } else { (limits::TOPICS_PER_NODE, "node") };
-            let message = format!("one {whose} listens to at most {count} topics");
+        let uid = known.owner.uid;
+        if full || !self.topics.has_room(&topic, self.clients.topics_of(uid)) {
+            let message = if full {
+                format!("one app listens to at most {} topics", limits::TOPICS_PER_CLIENT)
+            } else {
+                let (all, few) = (limits::TOPICS_PER_NODE, limits::TOPIC_PLACES.few);
+                format!(
+                    "the apps of this node listen to {all} topics, and those of this user to {few} or more"
+                )
+            };
             self.refuse(client, id, ErrorCode::Limit, message.into(), "unlisten to some first");
             return;
         }
+        let Some(known) = self.clients.get_mut(client) else { return };
         known.topics.insert(topic.clone());
         if self.topics.listen(&topic, client) {
             self.topics_changed();
         }
         self.ok(client, id);
+        self.listener_came(client, &topic);
     }
 
     fn unlisten(&mut self, client: ClientId, id: Option<RequestId>, topic: &Topic) {
         let Some(known) = self.clients.get_mut(client) else { return };
-        if known.topics.remove(topic) && self.topics.unlisten(topic, client) {
+        if known.topics.remove(topic) && self.topics.unlisten(topic, client, self.now) {
             self.topics_changed();
         }
         self.ok(client, id);
@@ -148,7 +170,22 @@ impl Node {
         subject: &Subject<'_>,
         message: &Outgoing<'_>,
     ) {
-        let Some(peer) = self.resolve(client, id, to) else { return };
+        match self.find(to) {
+            Some(peer) => self.send_to(client, id, peer, subject, message),
+            None => self.send_when_known(client, id, to, subject, message),
+        }
+    }
+
+    /// The same to a node that is known.
+    pub(crate) fn send_to(
+        &mut self,
+        client: ClientId,
+        id: Option<RequestId>,
+        peer: NodeId,
+        subject: &Subject<'_>,
+        message: &Outgoing<'_>,
+    ) {
+        self.mean(peer);
         let mut sender = Sender { client, id, publication: None, ask: None };
         let payload = message.payload.as_bytes();
         let topic = subject.topic.as_str();
@@ -162,103 +199,38 @@ impl Node {
             let (asked, bytes) = (vec![peer], payload.len());
             let sent = Message::Sent { peer, outcome: None };
             let (accepted, deadline) = (self.now, self.now + message.timeout);
-            let ask = Ask { client, id, message: sent, asked, wanted, came: 0, accepted, deadline, bytes };
+            let open = false;
+            let ask =
+                Ask { client, id, message: sent, asked, open, wanted, came: 0, accepted, deadline, bytes };
             self.begin_ask(token, ask);
             sender.ask = Some(token);
         } else if peer != self.id {
             self.owe(client, payload.len());
         }
         if peer == self.id {
-            let outcome = self.deliver_here(topic, payload, message.ack, None, sender.ask).into();
-            let took = Some(std::time::Duration::ZERO);
-            return match sender.ask {
-                Some(token) => self.ask_reported(token, peer, outcome, took),
-                None => self.end_send(sender, peer, outcome, took, None),
-            };
+            let fate = self.deliver_here(topic, payload, message.ack, Audience::All, sender.ask);
+            let deadline = self.now + message.timeout;
+            let patience = Patience::of(message);
+            if fate == Fate::NoListener
+                && self.keep_here(sender, topic, payload, message.ack, patience, deadline)
+            {
+                return;
+            }
+            return self.end_here(sender, fate);
         }
         if let Some(outcome) = self.dispatch(peer, self.letter(subject, message, sender.ask), sender) {
             self.report(sender, peer, outcome, None, payload.len());
         }
     }
 
-    pub(crate) fn publish(
-        &mut self,
-        client: ClientId,
-        id: Option<RequestId>,
-        subject: &Subject<'_>,
-        message: &Outgoing<'_>,
-    ) {
-        let payload = message.payload.as_bytes();
-        let topic = subject.topic.as_str();
-        if payload.len() > limits::PAYLOAD_BYTES {
-            let message =
-                format!("a message has at most {} bytes, this one {}", limits::PAYLOAD_BYTES, payload.len());
-            return self.refuse(client, id, ErrorCode::BadRequest, message.into(), "send it in pieces");
-        }
-        let token = subject.replies.map(|_| self.draw_token());
-        // Nobody is told what becomes of it here, so what finds no room is lost, and that is told there.
-        let here = self.deliver_here(topic, payload, false, Some(client), token);
-        let listening =
-            |peer: &crate::core::peers::Peer| peer.is_online() && peer.topics.number(topic).is_some();
-        let mut to = std::mem::take(&mut self.recipients);
-        to.extend(self.peers.iter().filter(|(_, peer)| listening(peer)).map(|(id, _)| *id));
-        let sent = to.len() as u64;
-        let mut sender = Sender { client, id: None, publication: None, ask: None };
-        let outcomes_bytes = if message.ack { to.len().min(OUTCOMES_NAMED) * OUTCOME_BYTES } else { 0 };
-        let bytes = payload.len() + outcomes_bytes;
-        if let (Some(wanted), Some(token), Some(id)) = (subject.replies, token, id) {
-            let own = (here == Fate::Delivered).then_some(self.id);
-            let asked: Vec<NodeId> = to.iter().copied().chain(own).collect();
-            let publication = message.ack.then(|| {
-                self.keep_publication(Publication {
-                    client,
-                    id: Some(id),
-                    bytes: 0,
-                    sent,
-                    outcomes: Vec::new(),
-                    told: false,
-                })
-            });
-            let bytes = bytes + asked.len() * size_of::<NodeId>();
-            let published = Message::Published { sent, publication };
-            let (accepted, deadline) = (self.now, self.now + message.timeout);
-            sender = Sender { publication, ask: Some(token), ..sender };
-            let ask =
-                Ask { client, id, message: published, asked, wanted, came: 0, accepted, deadline, bytes };
-            self.begin_ask(token, ask);
-        } else if message.ack {
-            let publication = Publication { client, id, bytes, sent, outcomes: Vec::new(), told: false };
-            if sent == 0 {
-                self.end_publication(publication);
-            } else {
-                self.owe(client, bytes);
-                sender.publication = Some(self.keep_publication(publication));
-            }
-        } else {
-            self.result(client, id, Ending::Publish { sent, outcomes: None, replies: None });
-        }
-        let letter = self.letter(subject, message, sender.ask);
-        self.published = Some(None);
-        for peer in to.drain(..) {
-            if !message.ack {
-                self.owe(client, payload.len());
-            }
-            if let Some(outcome) = self.dispatch(peer, letter, sender) {
-                self.report(sender, peer, outcome, None, payload.len());
-            }
-        }
-        self.published = None;
-        self.recipients = to;
-    }
-
-    fn keep_publication(&mut self, publication: Publication) -> u64 {
+    pub(crate) fn keep_publication(&mut self, publication: Publication) -> u64 {
         let number = self.next_publication;
         self.next_publication += 1;
         self.publications.insert(number, publication);
         number
     }
 
-    fn letter<'a>(
+    pub(crate) fn letter<'a>(
         &self,
         subject: &'a Subject<'_>,
         message: &'a Outgoing<'_>,
@@ -270,7 +242,7 @@ impl Node {
             payload: message.payload.as_bytes(),
             tracked: message.ack,
             deadline: self.now + message.timeout,
-            may_wait: message.when_full == WhenFull::Wait,
+            patience: Patience::of(message),
         }
     }
 
@@ -278,6 +250,15 @@ impl Node {
         if let Some(known) = self.clients.get_mut(client) {
             known.owe(bytes);
         }
+        self.clients.settle(client);
+    }
+
+    /// What an app owed it has its answer to.
+    pub(crate) fn pay(&mut self, client: ClientId, bytes: usize) {
+        if let Some(known) = self.clients.get_mut(client) {
+            known.paid(bytes);
+        }
+        self.clients.settle(client);
     }
 
     /// What became of a message that took its time.
@@ -293,9 +274,7 @@ impl Node {
             self.report_copy(number, sender, peer, outcome);
         } else if sender.ask.is_none() || sender.id.is_none() {
             // Of a request to one peer the ask is paid, when it ends.
-            if let Some(known) = self.clients.get_mut(sender.client) {
-                known.paid(bytes);
-            }
+            self.pay(sender.client, bytes);
         }
         match sender.ask {
             Some(token) => self.ask_reported(token, peer, outcome, took),
@@ -308,14 +287,12 @@ impl Node {
     fn report_copy(&mut self, number: u64, sender: Sender, peer: NodeId, outcome: Outcome) {
         let Some(publication) = self.publications.get_mut(&number) else { return };
         publication.outcomes.push((peer, outcome));
-        let complete = publication.outcomes.len() as u64 >= publication.sent;
+        let complete = !publication.open && publication.outcomes.len() as u64 >= publication.sent;
         if complete
             && (sender.ask.is_none() || publication.told)
             && let Some(publication) = self.publications.remove(&number)
         {
-            if let Some(known) = self.clients.get_mut(sender.client) {
-                known.paid(publication.bytes);
-            }
+            self.pay(sender.client, publication.bytes);
             if !publication.told {
                 self.end_publication(publication);
             }
@@ -340,7 +317,7 @@ impl Node {
         Some(self.outcomes_named(outcomes))
     }
 
-    fn end_publication(&mut self, publication: Publication) {
+    pub(crate) fn end_publication(&mut self, publication: Publication) {
         let Publication { client, id, sent, outcomes, .. } = publication;
         let outcomes = Some(self.outcomes_named(outcomes));
         self.result(client, id, Ending::Publish { sent, outcomes, replies: None });
@@ -366,11 +343,16 @@ impl Node {
         took: Option<std::time::Duration>,
         replies: Option<u32>,
     ) {
-        let Self { clients, peers, config, links, .. } = self;
+        let Self { clients, peers, config, links, id: own, .. } = self;
         let (Some(known), Some(_)) = (clients.get_mut(sender.client), sender.id) else { return };
+        let short;
         let (name, path) = match peers.get(&peer) {
             Some(peer) => (peer.name.as_str(), peer.path.map(|path| links.kind(path.remote.ip()))),
-            None => (config.name.as_str(), Some(PathKind::Local)),
+            None if peer == *own => (config.name.as_str(), Some(PathKind::Local)),
+            None => {
+                short = peer.short();
+                (short.as_str(), None)
+            }
         };
         let ending = Ending::Send {
             outcome,
@@ -433,7 +415,7 @@ impl Node {
 
     /// Whether this app may do such a thing; tells it if not.
     pub(crate) fn may_administer(&mut self, client: ClientId, id: Option<RequestId>, what: &str) -> bool {
-        let admin = self.clients.get(client).is_some_and(|known| known.admin);
+        let admin = self.clients.get(client).is_some_and(|known| known.owner.admin);
         if !admin {
             let message = format!("{what} needs root or the daemon's own user");
             self.refuse(client, id, ErrorCode::Denied, message.into(), "try again with sudo");
@@ -465,21 +447,20 @@ impl Node {
         self.tell_output(client);
     }
 
-    /// Delivers a message of an app of this node to those that listen here, but not to its own connection when it was
-    /// published.
-    fn deliver_here(
+    /// Delivers a message of an app of this node to those that listen here.
+    pub(crate) fn deliver_here(
         &mut self,
         topic: &str,
         payload: &[u8],
         tracked: bool,
-        publisher: Option<ClientId>,
+        audience: Audience,
         ask: Option<ReplyToken>,
     ) -> Fate {
         if topic == Topic::DISCARD {
             return Fate::Delivered;
         }
         let Some(topic) = self.topics.number(topic) else { return Fate::NoListener };
-        self.hand_over(topic, ask, self.id, PathKind::Local, payload, tracked, publisher)
+        self.hand_over(topic, ask, self.id, PathKind::Local, payload, tracked, audience)
     }
 
     /// Delivers a message of a peer.
@@ -500,11 +481,11 @@ impl Node {
         if topic == DISCARD {
             return Fate::Delivered;
         }
-        self.hand_over(topic, ask, from, path, payload, tracked, None)
+        self.hand_over(topic, ask, from, path, payload, tracked, Audience::All)
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that is known of a message")]
-    fn hand_over(
+    pub(crate) fn hand_over(
         &mut self,
         number: TopicNumber,
         ask: Option<ReplyToken>,
@@ -512,7 +493,7 @@ impl Node {
         path: PathKind,
         payload: &[u8],
         tracked: bool,
-        except: Option<ClientId>,
+        audience: Audience,
     ) -> Fate {
         let Some((topic, listeners)) = self.topics.numbered(number) else { return Fate::NoListener };
         let name = self.peers.get(&from).map_or(&self.config.name, |peer| &peer.name);
@@ -520,17 +501,18 @@ impl Node {
         let at = self.clock.since_1970(self.now);
         let subject = encoder::Subject::Topic { number, topic, reply_to };
         let incoming = Incoming { from, name, subject, path, at, payload };
-        let others = || listeners.iter().filter(|client| Some(**client) != except);
+        let others = || listeners.iter().filter(|client| audience.has(**client));
         let clients = &mut self.clients;
         let in_lines = others().any(|client| clients.get(*client).is_some_and(Client::speaks_lines));
         let event = in_lines.then(|| incoming.event(&mut self.words));
         let mut full = 0;
         for client in others() {
-            let Some(known) = clients.get_mut(*client) else { continue };
-            if known.tell_message(&incoming, event.as_ref()) {
-                self.touched.push(*client);
-            } else {
-                full += 1;
+            match clients.with_room(*client) {
+                Some(known) => {
+                    known.tell_message(&incoming, event.as_ref());
+                    self.touched.push(*client);
+                }
+                None => full += 1,
             }
         }
         let taken = !self.touched.is_empty();
@@ -550,6 +532,24 @@ impl Node {
             (false, 0) => Fate::NoListener,
             (false, _) => Fate::Busy,
         }
+    }
+}
+
+/// Whether only apps ask this: it takes part in what apps share, for as long as they like.
+const fn is_of_an_app(op: &Op<'_>) -> bool {
+    match op {
+        Op::Listen { .. } | Op::Send { .. } | Op::Publish { .. } | Op::Reply { .. } | Op::Watch { .. } => {
+            true
+        }
+        Op::Hello
+        | Op::Unlisten { .. }
+        | Op::Peers { .. }
+        | Op::Status
+        | Op::Ping { .. }
+        | Op::Forget { .. }
+        | Op::Network(_)
+        | Op::Invite
+        | Op::Reload => false,
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tracing::{debug, info};
 
 use crate::core::Node;
-use crate::core::api::{Destination, Dropped, Event, Route};
+use crate::core::api::{Destination, Dropped, Route};
 use crate::core::handshakes::Owner;
 use crate::core::introductions::is_public;
+use crate::core::origin::Origin;
 use crate::core::paths::{COMPARE_AGAIN, PATH_HELD, Question, Source, WORTH_COMPARING};
 use crate::core::relays::is_relayed;
 use crate::core::ring::LET_GO;
@@ -64,7 +65,7 @@ impl Node {
         via: Route,
     ) -> bool {
         let index = established.index;
-        if self.peers.admit(id, name).is_none() {
+        if !self.make_room(id) || self.peers.admit(id, name).is_none() {
             self.handshakes.indices.remove(&index);
             return false;
         }
@@ -79,7 +80,7 @@ impl Node {
         for candidate in learnt.iter() {
             peer.candidates.add(candidate.route, candidate.source);
         }
-        peer.candidates.add(via, Source::Proved);
+        peer.candidates.add(links.own_end(via), Source::Proved);
         peer.boot = Some(boot);
         peer.network = Some(established.network);
         if let Some(counter) = counter {
@@ -91,10 +92,11 @@ impl Node {
         }
         let entered = !peer.is_online();
         let better = peer.path.is_none_or(|path| {
-            let rank = |route: Route| links.rank(route.remote.ip());
+            let rank = |route: Route| links.rank(route);
             let penalised = !path.is_way_of(&via) && peer.candidates.is_penalised(via, now);
             rank(via) <= rank(path) && !penalised || now.since(peer.path_heard) > PATH_STALE
         });
+        peer.origin = Some(Origin::of(via.remote.ip(), links));
         peer.met.get_or_insert(now);
         peer.heard = Some(now);
         peer.lost = None;
@@ -103,15 +105,20 @@ impl Node {
         peer.comparison = None;
         self.timers.clear(Timer::Lost(id));
         self.timers.set(Timer::Session(id), now + LET_GO);
+        self.end_previous(id);
         if better {
             self.take_path(id, via);
         }
         if entered {
             self.entered(id);
         }
+        let routes =
+            self.peers.get(&id).map(|peer| peer.candidates.iter().map(|known| known.route).collect());
+        self.try_other_interfaces(id, routes.unwrap_or_default());
         if self.peers.get(&id).is_some_and(|peer| peer.is_near()) {
             self.met(id);
         }
+        self.names_changed();
         self.resume_delivery(id);
         true
     }
@@ -119,12 +126,14 @@ impl Node {
     /// `id` is reached by `via` from now on.
     fn take_path(&mut self, id: NodeId, via: Route) {
         let kind = self.links.kind(via.remote.ip());
+        let via = self.links.own_end(via);
+        self.begin_mtu(id, via);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let before = peer.path.replace(via);
         let since = std::mem::replace(&mut peer.path_since, self.now);
         peer.round_trip = peer.candidates.round_trip(via);
         if let Some(before) = before
-            && self.links.rank(before.remote.ip()) < self.links.rank(via.remote.ip())
+            && self.links.rank(before) < self.links.rank(via)
         {
             peer.candidates.fell(before, since, self.now);
         }
@@ -140,6 +149,7 @@ impl Node {
             return;
         }
         debug!(peer = %id.short(), path = %via.remote, "path");
+        self.remember();
         self.choose_warm();
         self.path_changed(id);
         if kind_changed {
@@ -187,11 +197,14 @@ impl Node {
 
     fn entered(&mut self, id: NodeId) {
         self.peers.recount(id);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.topics.begin(self.now);
+        }
         info!(peer = %id.short(), "enter");
         if let Some(peer) = self.peers.get(&id) {
             debug!(peer = %id.short(), name = %peer.name, path = ?peer.path, "enter");
         }
-        self.events.push_back(Event::Remember);
+        self.remember();
         self.presence_changed(id);
         self.ring_changed();
         self.choose_warm();
@@ -202,7 +215,9 @@ impl Node {
 
     /// The peer is gone: its sessions are wiped, its apps are told.
     pub(crate) fn exit(&mut self, id: NodeId, reason: &'static str) {
+        let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.stayed = peer.has_stayed(now);
         let online = peer.path.take().is_some();
         peer.why = reason;
         peer.liveness = Default::default();
@@ -228,12 +243,13 @@ impl Node {
         if online {
             self.peers.recount(id);
             info!(peer = %id.short(), reason, "exit");
-            self.events.push_back(Event::Remember);
+            self.remember();
             self.forget_remote_topics(id);
             self.presence_changed(id);
             self.ring_changed();
             self.stop_relaying(id);
             self.relay_left(id);
+            self.look_on();
             if self.is_awaited(id) {
                 self.seek(id, None, None);
             }
@@ -357,7 +373,7 @@ impl Node {
         let links = &self.links;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let took = now.since(question.asked);
-        peer.candidates.add(via, Source::Proved);
+        peer.candidates.add(links.own_end(via), Source::Proved);
         let there = peer.candidates.sample(via, took);
         let Some(path) = peer.path else { return };
         if path.is_way_of(&via) {
@@ -371,12 +387,12 @@ impl Node {
             }
             return;
         }
-        let (new, old) = (links.rank(via.remote.ip()), links.rank(path.remote.ip()));
+        let (new, old) = (links.rank(via), links.rank(path));
         // A peer that moved is heard from where it is now, and no more from where it was.
         let silent = peer.path_heard <= question.asked;
         let better = match new.cmp(&old) {
             Ordering::Less => silent || !peer.candidates.is_penalised(via, now),
-            Ordering::Equal if silent => true,
+            Ordering::Equal if silent || peer.liveness.awaits(&path, question.asked) => true,
             Ordering::Equal if there.is_single() => {
                 self.ask(id, via);
                 false
@@ -400,10 +416,38 @@ impl Node {
         }
     }
 
+    /// Asks on those of `routes` that leave by another interface than the path, so that there is a second way before the
+    /// first one dies.
+    pub(super) fn try_other_interfaces(&mut self, id: NodeId, routes: Vec<Route>) {
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.current.is_some()) else { return };
+        let Some(path) = peer.path else { return };
+        for route in routes {
+            if route.interface().is_some() && route.interface() != path.interface() {
+                self.challenge(id, route);
+            }
+        }
+    }
+
+    /// Whether the interface is gone by which `id` was reached. Another way that is known takes its place at once.
+    pub(super) fn leave_lost_interface(&mut self, id: NodeId) -> bool {
+        let links = &self.links;
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let Some(path) = peer.path else { return false };
+        let lost = links.has_lost(path);
+        let renewed = links.renewed(path);
+        peer.path = Some(renewed);
+        // The same without its interface is no other way.
+        let other = peer.candidates.best_beside(renewed, |route| links.rank(route));
+        if let Some(other) = other.filter(|other| lost && !links.has_lost(*other) && links.may_lead(*other)) {
+            self.take_path(id, other);
+        }
+        lost
+    }
+
     /// The second way on which what is acknowledged goes too, while the path is in doubt.
     pub(super) fn other_way(&self, id: NodeId) -> Option<Route> {
         let peer = self.peers.get(&id).filter(|peer| peer.liveness.is_suspect())?;
-        peer.candidates.best_beside(peer.path?, |route| self.links.rank(route.remote.ip()))
+        peer.candidates.best_beside(peer.path?, |route| self.links.rank(route))
     }
 
     /// Asks on all ways to a peer in use how long they take, if its path is long and that was not asked lately.
@@ -462,8 +506,7 @@ impl Node {
 
     pub(crate) fn on_session_timer(&mut self, id: NodeId) {
         let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(current) = &peer.current else { return };
+        let Some(current) = self.peers.get(&id).and_then(|peer| peer.current.as_ref()) else { return };
         let (since, initiator) = (current.since, current.initiator);
         let age = now.since(since);
         if age >= LET_GO && !self.keeps_session(id) {
@@ -474,12 +517,35 @@ impl Node {
             return;
         }
         let renew_at = since + if initiator { RENEW_IDLE } else { RENEW_IDLE + RENEW_MARGIN };
-        if now >= renew_at {
+        if age < LET_GO {
+            self.timers.set(Timer::Session(id), since + LET_GO);
+        } else if now >= renew_at {
             self.seek(id, None, None);
             self.timers.set(Timer::Session(id), since + LIFE);
         } else {
             self.timers.set(Timer::Session(id), renew_at);
         }
+        self.end_previous(id);
+    }
+
+    /// Wipes the keys of the session before the current one when they are too old, now or in time.
+    fn end_previous(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some(gone) = peer.previous.take_if(|previous| now.since(previous.since) >= LIFE) {
+            self.handshakes.indices.remove(&gone.index);
+        }
+        if let Some(previous) = &peer.previous {
+            self.timers.set_sooner(Timer::Session(id), previous.since + LIFE);
+        }
+    }
+
+    /// The age of the oldest keys of any session that this node holds: they are wiped at 540 s.
+    pub(super) fn oldest_key(&self) -> Duration {
+        let of_peers = self.peers.iter().flat_map(|(_, peer)| [&peer.current, &peer.previous]);
+        let established = of_peers.flatten().map(|session| session.since);
+        let since = established.chain(self.handshakes.oldest()).chain(self.prospects.oldest_key()).min();
+        since.map_or(Duration::ZERO, |since| self.now.since(since))
     }
 
     /// Says goodbye to everyone and wipes all sessions.

@@ -1,37 +1,46 @@
-//! What the node says of itself: the list of peers, the status, and what the edge keeps on disk.
+//! What the node says of itself: the list of peers, and the status.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::core::Node;
-use crate::core::api::KnownPeer;
 use crate::core::clock_text::write_time;
 use crate::core::peers::{Peer, short_name};
+use crate::core::pins::Apart;
+use crate::core::room::MADE_ROOM;
 use crate::crypto::network::NetworkKind;
-use crate::id::{ClientId, NodeId, RequestId};
+use crate::id::{ClientId, NodeId, NodeName, RequestId};
 use crate::limits;
 use crate::wire::local::{
-    Event, Health, HealthState, InterfaceInfo, PathInfo, PeerCounts, PeerInfo, PeerState, Status,
+    Event, Health, HealthState, InterfaceInfo, LookingInfo, PathInfo, PeerCounts, PeerInfo, PeerState, Status,
 };
 
 impl Node {
+    /// Lists the peers for an app.
+    pub(crate) fn list_peers(&mut self, client: ClientId, id: Option<RequestId>) {
+        if let Some(known) = self.clients.get_mut(client) {
+            known.list(id);
+        }
+        self.refill(client);
+    }
+
     /// Writes as much of the lists that an app asked for as it has room for.
     pub(crate) fn refill_listing(&mut self, client: ClientId) {
         loop {
-            let Some(known) = self.clients.get_mut(client) else { return };
-            if !known.has_room_for_state() {
+            self.clients.settle(client);
+            if !self.clients.has_room_for_state(client) {
                 return;
             }
+            let Some(known) = self.clients.get_mut(client) else { return };
             let Some(listing) = known.listing() else { return };
             let (id, after) = (listing.id, listing.after);
             let met = self.peers.known_after(after).next();
-            let unmet = self.unmet_after(after);
-            let next = match (met, unmet) {
-                (Some((met, peer)), unmet) if unmet.is_none_or(|unmet| *met <= unmet) => {
-                    Some((*met, self.peer_info(*met, peer)))
-                }
-                (_, unmet) => unmet.map(|unmet| (unmet, self.unmet_info(unmet))),
-            };
+            let met = met.map(|(met, peer)| (*met, self.peer_info(*met, peer)));
+            let apart = self.peers.apart_after(after).next();
+            let apart = apart.map(|(id, name, apart)| (*id, self.apart_info(*id, name, apart)));
+            let unmet = self.unmet_after(after).map(|unmet| (unmet, self.unmet_info(unmet)));
+            let next = [met, apart, unmet].into_iter().flatten().min_by_key(|(id, _)| *id);
             let Some(known) = self.clients.get_mut(client) else { return };
             match next {
                 Some((peer, info)) => {
@@ -58,11 +67,7 @@ impl Node {
             via: self.relay_of(path.remote.ip()).map(|relay| relay.to_string()),
         });
         let heard = peer.heard.map(|heard| self.clock.since_1970(heard)).or(peer.seen_before);
-        let last_seen = heard.map(|heard| {
-            let mut text = String::new();
-            write_time(heard, &mut text);
-            text
-        });
+        let last_seen = heard.map(as_text);
         PeerInfo {
             id,
             name: Cow::Owned(peer.name.to_string()),
@@ -76,9 +81,20 @@ impl Node {
             rtt_us: peer.round_trip.smoothed().filter(|_| peer.is_online()).map(|rtt| rtt.as_micros() as u64),
             last_seen,
             topics: peer.topics.names().map(|topic| Cow::Owned(topic.to_string())).collect(),
-            conflict: !peer.pinned,
+            conflict: !self.peers.is_pinned(&id),
             old_secret: peer.is_online()
                 && self.config.network.before().is_some_and(|before| peer.network == Some(before.tag())),
+        }
+    }
+
+    /// Somebody of whom only the name is known any more.
+    fn apart_info(&self, id: NodeId, name: &NodeName, apart: &Apart) -> PeerInfo<'static> {
+        PeerInfo {
+            name: Cow::Owned(name.to_string()),
+            state: PeerState::Offline,
+            why: Some(Cow::Borrowed(MADE_ROOM)),
+            last_seen: apart.last_seen.map(as_text),
+            ..self.unmet_info(id)
         }
     }
 
@@ -134,6 +150,7 @@ impl Node {
                 PeerState::Offline => peers.offline += 1,
             }
         }
+        peers.offline += self.peers.count_apart() as u64;
         let network = self.config.network.current();
         Status {
             v: 1,
@@ -147,6 +164,9 @@ impl Node {
             interfaces: self.interfaces(),
             rendezvous: self.rendezvous_info(),
             peers,
+            looking: self
+                .looked_in_vain()
+                .map(|(time, tries)| LookingInfo { for_s: time.as_secs(), tries: tries.into() }),
             apps: self.clients.len() as u64,
             counters: self.counters(),
             health: self.checks(),
@@ -171,13 +191,20 @@ impl Node {
             .iter()
             .map(|(reason, count)| (Cow::Owned(format!("dropped-{reason}")), *count))
             .collect();
-        let waiting: usize = self.peers.iter().map(|(_, peer)| peer.delivery.len()).sum();
+        let to_peers: usize = self.peers.iter().map(|(_, peer)| peer.delivery.len()).sum();
+        let waiting = to_peers + self.waiting.len() + self.open_publications.len();
         let sessions = self.peers.iter().filter(|(_, peer)| peer.current.is_some()).count();
         counters.extend([
             ("sessions".into(), sessions as u64),
+            ("oldest-session-key-seconds".into(), self.oldest_key().as_secs()),
             ("odd-records".into(), self.odd_records),
             ("unheard-messages".into(), self.unheard),
-            ("partial-message-bytes".into(), self.reassembled as u64),
+            ("partial-message-bytes".into(), self.budgets.parts.held() as u64),
+            ("held-message-bytes".into(), self.budgets.held.held() as u64),
+            ("unheld-messages".into(), self.unheld),
+            ("remote-topic-bytes".into(), self.budgets.topics.held() as u64),
+            ("paced-records".into(), self.paced_records),
+            ("app-bytes".into(), self.clients.held() as u64),
             ("dropped-partial-messages".into(), self.parts_dropped),
             ("refused-message-pieces".into(), self.parts_refused),
             ("overflowed-trains".into(), self.outbox.overflowed),
@@ -201,24 +228,20 @@ impl Node {
             checks.push(Health {
                 check: "peers".into(),
                 state: HealthState::Warn,
-                why: format!("{} peers are known, and no more are remembered", limits::PEERS).into(),
-                fix: "make several networks of it".into(),
+                why: format!(
+                    "{} peers are known: for each new one another makes room that no app here ever addressed",
+                    limits::PEERS
+                )
+                .into(),
+                fix: "make several networks of it; if these are strangers, a private one".into(),
             });
         }
         checks
     }
+}
 
-    /// The peers to be remembered on disk.
-    pub fn known_peers(&self) -> Vec<KnownPeer> {
-        let known = |(id, peer): (&NodeId, &Peer)| KnownPeer {
-            id: *id,
-            name: peer.name.clone(),
-            pinned: peer.pinned,
-            addrs: peer.candidates.proved().collect(),
-            last_seen: peer.heard.map(|heard| self.clock.since_1970(heard)).or(peer.seen_before),
-        };
-        // Who came for a moment is not worth a place on disk, nor a name.
-        let stays = |(_, peer): &(&NodeId, &Peer)| peer.is_friend() || peer.is_online();
-        self.peers.known().filter(stays).map(known).collect()
-    }
+fn as_text(since_1970: Duration) -> String {
+    let mut text = String::new();
+    write_time(since_1970, &mut text);
+    text
 }

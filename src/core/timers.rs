@@ -29,6 +29,8 @@ pub(crate) enum Timer {
     Lost(NodeId),
     /// Tell this peer our topics again.
     Topics(NodeId),
+    /// Tell apps of this peer what was not told because it changes all the time.
+    Presence(NodeId),
     /// Ask again whether the machine lives whose place another one claims, or give it away.
     Contest(NodeId),
     /// Look whether another machine has our key.
@@ -45,6 +47,8 @@ pub(crate) enum Timer {
     Cookie,
     /// Greet everyone again.
     Hello,
+    /// Look on for whom we miss.
+    Look,
     /// Browse again, or stop.
     Browse,
     /// Look up the name of this rendezvous server.
@@ -54,7 +58,7 @@ pub(crate) enum Timer {
     /// Ask its second port how it sees us, or ask again.
     SecondPort(ServerId, Family),
     /// Keep what is registered there.
-    Lease(RegistrationId, Family),
+    Lease(RegistrationId),
     /// Register in the namespaces that count now.
     NewDay,
     /// Try again to reach this member, which a rendezvous server told us of.
@@ -65,6 +69,10 @@ pub(crate) enum Timer {
     Whereabouts,
     /// Measure how long a mapping lives, or take an echo for lost.
     MappingLife,
+    /// Look whether anything is to be written on disk.
+    Remember,
+    /// End what has waited long enough for somebody to come.
+    Waiting,
     /// End this request, which waits for replies.
     Ask(ReplyToken),
 }
@@ -82,6 +90,7 @@ impl Timer {
             Self::Reassembly(_) => "reassembly",
             Self::Lost(_) => "lost",
             Self::Topics(_) => "topics",
+            Self::Presence(_) => "presence",
             Self::Contest(_) => "contest",
             Self::Copy => "copy",
             Self::Whois(_) => "whois",
@@ -90,6 +99,7 @@ impl Timer {
             Self::HalfOpen => "half-open",
             Self::Cookie => "cookie",
             Self::Hello => "hello",
+            Self::Look => "look",
             Self::Browse => "browse",
             Self::LookUp(_) => "look-up",
             Self::Hail(..) => "hail",
@@ -100,6 +110,8 @@ impl Timer {
             Self::Punch => "punch",
             Self::Whereabouts => "whereabouts",
             Self::MappingLife => "mapping-life",
+            Self::Remember => "remember",
+            Self::Waiting => "waiting",
             Self::Ask(_) => "ask",
         }
     }

@@ -1,17 +1,25 @@
-//! Who listens to what: our own topics, and how far each peer and we follow each other's (protocol.md, 5.3).
+//! How far each peer and we follow each other's lists of topics (protocol.md, 5.3; for our own see `own_topics`).
 //!
-//! A list has a version that counts its changes. A topic's number is the version at which it came, so it is never used
-//! for another topic in this life of the node, and it is what messages carry. Who follows a list names the version that
-//! it has and is sent what changed since; a lost update is sent again until it is confirmed.
+//! Who follows a list names the version that it has and is sent what changed since; a lost update is sent again until it is
+//! confirmed.
+//!
+//! The names that peers make us remember share one budget. Of a list for which there was no room it is known that it is
+//! cut, so that nobody is told that a topic has no listener there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use crate::core::Node;
+use crate::core::budget::Budget;
+use crate::core::pace::Pace;
+use crate::core::presence::Stamp;
 use crate::core::timers::Timer;
-use crate::id::{ClientId, NodeId, Topic, TopicNumber};
-use crate::limits;
+use crate::id::{NodeId, Topic, TopicNumber};
+use crate::limits::{self, LISTENER_GRACE};
+use crate::time::Instant;
 use crate::wire::message::{DISCARD, Record};
+use crate::wire::packet::size;
 
 /// From one telling to the next, while it is not confirmed.
 const RETRY: [Duration; 5] = [
@@ -23,144 +31,225 @@ const RETRY: [Duration; 5] = [
 ];
 /// With this telling a handshake is begun.
 const HANDSHAKE_WITH: usize = 4;
+/// Records of one peer's topics that are read at once, and a second: a list of all topics takes twenty, and what is not
+/// read is told again until it is confirmed.
+const RECORDS_AT_ONCE: u32 = 64;
+const RECORDS_A_SECOND: u32 = 20;
+/// Names that went and that somebody still has to be told of; beyond, they are told that the peer went and came.
+const GONE: usize = 256;
+/// See [`name_bytes`].
+const NAME_OVERHEAD: usize = 80;
+/// What the longest name takes.
+const NAME_ROOM: usize = 63 + NAME_OVERHEAD;
 /// Bytes of names in one record: with the numbers it stays well within a datagram.
 const CHUNK_BYTES: usize = 900;
-
-/// What the apps of this node listen to.
-#[derive(Debug, Default)]
-pub(crate) struct LocalTopics {
-    by_name: BTreeMap<Topic, LocalTopic>,
-    by_number: BTreeMap<TopicNumber, Topic>,
-    version: u64,
-    /// Changes up to this version are forgotten: who has less starts anew.
-    floor: u64,
-}
-
-#[derive(Debug)]
-struct LocalTopic {
-    number: TopicNumber,
-    changed: u64,
-    listeners: BTreeSet<ClientId>,
-}
-
-impl LocalTopics {
-    /// Whether one more app may listen to `topic`.
-    pub(crate) fn has_room(&self, topic: &Topic) -> bool {
-        self.listeners(topic).is_some() || self.listened().count() < limits::TOPICS_PER_NODE
-    }
-
-    /// Adds a listener; says whether the list that others see changed.
-    pub(crate) fn listen(&mut self, topic: &Topic, client: ClientId) -> bool {
-        let next = self.version + 1;
-        let entry = self.by_name.entry(topic.clone()).or_insert_with(|| LocalTopic {
-            number: TopicNumber(next),
-            changed: next,
-            listeners: BTreeSet::new(),
-        });
-        let first = entry.listeners.is_empty();
-        entry.listeners.insert(client);
-        if first {
-            entry.changed = next;
-            self.version = next;
-            self.by_number.insert(entry.number, topic.clone());
-        }
-        first
-    }
-
-    /// Takes a listener away; says whether the list that others see changed.
-    pub(crate) fn unlisten(&mut self, topic: &Topic, client: ClientId) -> bool {
-        let Some(entry) = self.by_name.get_mut(topic) else { return false };
-        let last = entry.listeners.remove(&client) && entry.listeners.is_empty();
-        if last {
-            self.version += 1;
-            entry.changed = self.version;
-            self.forget_oldest();
-        }
-        last
-    }
-
-    /// Topics without listeners are remembered so that others can be told, but not for ever.
-    fn forget_oldest(&mut self) {
-        let unheard = self.by_name.iter().filter(|(_, entry)| entry.listeners.is_empty());
-        if unheard.clone().count() <= limits::TOPICS_PER_NODE {
-            return;
-        }
-        let oldest = unheard.min_by_key(|(_, entry)| entry.changed).map(|(topic, _)| topic.clone());
-        if let Some(entry) = oldest.and_then(|topic| self.by_name.remove(&topic)) {
-            self.by_number.remove(&entry.number);
-            self.floor = self.floor.max(entry.changed);
-        }
-    }
-
-    /// The apps that listen to `topic`.
-    pub(crate) fn listeners(&self, topic: &Topic) -> Option<&BTreeSet<ClientId>> {
-        self.by_name.get(topic).map(|entry| &entry.listeners).filter(|listeners| !listeners.is_empty())
-    }
-
-    /// Every topic that an app listens to.
-    pub(crate) fn listened(&self) -> impl Iterator<Item = &Topic> {
-        self.by_name.iter().filter(|(_, entry)| !entry.listeners.is_empty()).map(|(topic, _)| topic)
-    }
-
-    /// What others call `topic`, if an app listens to it.
-    pub(crate) fn number(&self, topic: &str) -> Option<TopicNumber> {
-        self.by_name.get(topic).filter(|entry| !entry.listeners.is_empty()).map(|entry| entry.number)
-    }
-
-    /// The topic that others call `number`, and the apps that listen to it.
-    pub(crate) fn numbered(&self, number: TopicNumber) -> Option<(&Topic, &BTreeSet<ClientId>)> {
-        let topic = self.by_number.get(&number)?;
-        Some((topic, self.listeners(topic)?))
-    }
-
-    pub(crate) const fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// What changed after `since`, as much as fits one datagram.
-    fn changes(&self, since: u64) -> (u64, Vec<(TopicNumber, &str)>, Vec<TopicNumber>) {
-        let mut changed: Vec<_> = self.by_name.iter().filter(|(_, entry)| entry.changed > since).collect();
-        changed.sort_by_key(|(_, entry)| entry.changed);
-        let (mut added, mut removed, mut bytes, mut upto) = (Vec::new(), Vec::new(), 0, self.version);
-        for (topic, entry) in changed {
-            let cost = topic.as_str().len() + 10;
-            if bytes + cost > CHUNK_BYTES {
-                upto = entry.changed - 1;
-                break;
-            }
-            bytes += cost;
-            if entry.listeners.is_empty() {
-                removed.push(entry.number);
-            } else {
-                added.push((entry.number, topic.as_str()));
-            }
-        }
-        (upto, added, removed)
-    }
-}
+/// Bytes of such a record that are no names.
+const CHUNK_OVERHEAD: usize = 32;
 
 /// What the apps of a peer listen to, and how far it follows our list.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RemoteTopics {
-    numbers: BTreeMap<Topic, TopicNumber>,
+    by_name: BTreeMap<Topic, RemoteTopic>,
+    /// What nobody listens to any more, as long as an app that watches was told that somebody does.
+    gone: Vec<GoneTopic>,
+    /// Who was told of less than this cannot be told what changed since: it is forgotten.
+    floor: Stamp,
+    /// Bytes of names, with what keeping them costs.
+    bytes: usize,
+    /// There was no room for all names.
+    is_cut: bool,
+    /// Of the peer's records.
+    pace: Pace,
     have: u64,
     /// Our version that it confirmed.
     confirmed: u64,
     /// Removals up to this version of ours cannot matter to it: it began with nothing when they were forgotten.
     cleared: u64,
     retries: usize,
+    /// When the peer came, and how far its list went then, as it says.
+    met: Instant,
+    told: Option<u64>,
+    /// Digests of topics whose last listener went a moment ago, and when.
+    left: VecDeque<(u64, Instant)>,
+}
+
+/// What stands for a topic's name. That another one has the same only makes us wait a little for it.
+fn digest(topic: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    topic.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[derive(Debug)]
+struct RemoteTopic {
+    number: TopicNumber,
+    since: Stamp,
+}
+
+#[derive(Debug)]
+struct GoneTopic {
+    topic: Topic,
+    since: Stamp,
+    until: Stamp,
+}
+
+impl Default for RemoteTopics {
+    fn default() -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            gone: Vec::new(),
+            floor: Stamp::default(),
+            bytes: 0,
+            is_cut: false,
+            pace: Pace::new(RECORDS_AT_ONCE, RECORDS_A_SECOND),
+            have: 0,
+            confirmed: 0,
+            cleared: 0,
+            retries: 0,
+            met: Instant::default(),
+            told: None,
+            left: VecDeque::new(),
+        }
+    }
 }
 
 impl RemoteTopics {
     /// What the peer calls `topic`, if somebody there listens.
     pub(crate) fn number(&self, topic: &str) -> Option<TopicNumber> {
-        if topic == Topic::DISCARD { Some(DISCARD) } else { self.numbers.get(topic).copied() }
+        if topic == Topic::DISCARD { Some(DISCARD) } else { self.by_name.get(topic).map(|it| it.number) }
+    }
+
+    /// Whether the list that the peer had when it came is here.
+    pub(crate) fn is_known(&self) -> bool {
+        self.told.is_some_and(|told| self.have >= told)
+    }
+
+    /// From when on it is true that nobody listens to `topic` there, if its list says so then: before, an app may just be
+    /// restarting, alone or with its daemon.
+    pub(crate) fn settles(&self, topic: &str) -> Instant {
+        self.left(topic).map_or(self.met, |left| left.max(self.met)) + LISTENER_GRACE
+    }
+
+    /// Until when somebody may be expected who listens to `topic` there, though nobody is known to: the list is not here
+    /// yet, or somebody has just gone.
+    pub(crate) fn expected_until(&self, topic: &str, is_online: bool) -> Option<Instant> {
+        let unknown = (is_online && !self.is_known()).then_some(self.met);
+        unknown.max(self.left(topic)).map(|since| since + LISTENER_GRACE)
+    }
+
+    fn left(&self, topic: &str) -> Option<Instant> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let digest = digest(topic);
+        self.left.iter().rev().find(|(of, _)| *of == digest).map(|(_, left)| *left)
+    }
+
+    fn note_left(left: &mut VecDeque<(u64, Instant)>, topic: &Topic, now: Instant) {
+        let digest = digest(topic.as_str());
+        left.retain(|(of, at)| *of != digest && now.since(*at) < LISTENER_GRACE);
+        if left.len() >= limits::RECENT_TOPICS {
+            left.pop_front();
+        }
+        left.push_back((digest, now));
+    }
+
+    /// The peer is there, and its list is not known yet.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        (self.met, self.told) = (now, None);
     }
 
     /// The names with a listener there.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Topic> {
-        self.numbers.keys()
+        self.by_name.keys()
     }
+
+    /// Whether there are more than we have room for.
+    pub(crate) const fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// The names that had a listener there at `stamp`, as far as that is remembered.
+    pub(crate) fn names_at(&self, stamp: Stamp) -> impl Iterator<Item = &Topic> {
+        let there = self.by_name.iter().filter(move |(_, topic)| topic.since <= stamp);
+        let gone = self.gone.iter().filter(move |gone| gone.was_there(stamp));
+        there.map(|(name, _)| name).chain(gone.map(|gone| &gone.topic))
+    }
+
+    /// The names whose last listener went between two moments, and those that got one. None: too much has changed since.
+    pub(crate) fn changes(&self, from: Stamp, upto: Stamp) -> Option<(Vec<&Topic>, Vec<&Topic>)> {
+        if from < self.floor {
+            return None;
+        }
+        let is_between = |since: Stamp| from < since && since <= upto;
+        let left = self.gone.iter().filter(|gone| gone.was_there(from) && gone.until <= upto);
+        let came = self.by_name.iter().filter(|(_, topic)| is_between(topic.since)).map(|(name, _)| name);
+        let stayed = self.gone.iter().filter(|gone| is_between(gone.since) && gone.until > upto);
+        let came: Vec<_> = came.chain(stayed.map(|gone| &gone.topic)).collect();
+        let left: Vec<_> = left.map(|gone| &gone.topic).collect();
+        // What went and came back is what it was.
+        let went = left.iter().filter(|name| !came.contains(name)).copied().collect();
+        let new = came.iter().filter(|name| !left.contains(name)).copied().collect();
+        Some((went, new))
+    }
+
+    /// Nobody has to be told any more of what went before `stamp`.
+    pub(crate) fn forget_gone(&mut self, stamp: Stamp, budget: &mut Budget) {
+        self.floor = stamp;
+        let before = self.bytes;
+        self.bytes -= self.gone.drain(..).map(|gone| name_bytes(&gone.topic)).sum::<usize>();
+        budget.changed(before, self.bytes);
+    }
+
+    /// Takes away those of which `which` says so; `stamp` is the time of that, `left` when their last listener went, if that
+    /// is why.
+    fn remove(
+        &mut self,
+        stamp: Stamp,
+        left: Option<Instant>,
+        mut which: impl FnMut(TopicNumber) -> bool,
+    ) -> bool {
+        let before = self.by_name.len();
+        for (topic, was) in self.by_name.extract_if(.., |_, topic| which(topic.number)) {
+            if let Some(now) = left {
+                Self::note_left(&mut self.left, &topic, now);
+            }
+            self.gone.push(GoneTopic { topic, since: was.since, until: stamp });
+        }
+        self.by_name.len() != before
+    }
+
+    fn has_room(&self, more: usize, budget: &Budget) -> bool {
+        self.by_name.len() < limits::TOPICS_OF_A_PEER && budget.has_room(self.bytes, more)
+    }
+
+    /// Adds a name, if there is room for it.
+    fn add(&mut self, topic: Topic, number: TopicNumber, stamp: Stamp, budget: &mut Budget) -> bool {
+        if let Some(known) = self.by_name.get_mut(&topic) {
+            known.number = number;
+            return false;
+        }
+        let more = name_bytes(&topic);
+        let has_room = self.has_room(more, budget);
+        self.is_cut |= !has_room;
+        if has_room {
+            budget.changed(self.bytes, self.bytes + more);
+            self.bytes += more;
+            self.by_name.insert(topic, RemoteTopic { number, since: stamp });
+        }
+        has_room
+    }
+}
+
+impl GoneTopic {
+    fn was_there(&self, stamp: Stamp) -> bool {
+        self.since <= stamp && stamp < self.until
+    }
+}
+
+/// Bytes that keeping a name costs: its text, its place in the tree, and what the allocator adds.
+fn name_bytes(topic: &Topic) -> usize {
+    topic.as_str().len() + NAME_OVERHEAD
 }
 
 impl Node {
@@ -207,6 +296,10 @@ impl Node {
         let floor = self.topics.floor;
         let version = self.topics.version();
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        // What was not answered may have been too large for the path.
+        let largest =
+            if peer.topics.retries > 1 { limits::SMALLEST_DATAGRAM_BYTES } else { peer.datagram_bytes };
+        let room = CHUNK_BYTES.min(largest - size::DATA_OVERHEAD - CHUNK_OVERHEAD);
         if since == 0 {
             peer.topics.cleared = floor;
         } else if since > version || since < floor && peer.topics.cleared < floor {
@@ -216,7 +309,7 @@ impl Node {
         }
         // The record borrows from the list, and telling needs the whole node: the list is put aside meanwhile.
         let topics = std::mem::take(&mut self.topics);
-        let (upto, added, removed) = topics.changes(since);
+        let (upto, added, removed) = topics.changes(since, room);
         self.tell(id, &Record::Topics { since, upto, added, removed });
         self.topics = topics;
     }
@@ -227,7 +320,8 @@ impl Node {
 
     /// The peer's list is at `version`: asks for what we lack.
     pub(crate) fn follow_topics(&mut self, id: NodeId, version: u64) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.topics.told.get_or_insert(version);
         let upto = peer.topics.have;
         if upto != version {
             self.tell(id, &Record::TopicsHave { upto, ask: true });
@@ -267,90 +361,72 @@ impl Node {
         added: &[(TopicNumber, &str)],
         removed: &[TopicNumber],
     ) {
+        let now = self.now;
+        let stamp = self.presence.next_stamp();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let topics = &mut peer.topics;
+        if added.len() + removed.len() > limits::TOPICS_OF_A_PEER {
+            // No list has so many, and each is a look at all.
+            self.odd_records += 1;
+            return;
+        }
+        if !topics.pace.take(now) {
+            self.paced_records += 1;
+            return;
+        }
         let begins_anew = since == 0 && upto == 0;
+        // An answer to what we have now; one to what we had before says nothing of what came since.
+        let is_current = since == topics.have && upto == topics.have;
         if begins_anew || since <= topics.have && upto > topics.have {
-            let before: BTreeSet<Topic> = topics.numbers.keys().cloned().collect();
-            if begins_anew {
-                topics.numbers.clear();
-            }
-            topics.numbers.retain(|_, number| !removed.contains(number));
+            let budget = &mut self.budgets.topics;
+            topics.is_cut &= !begins_anew;
+            let is_removed = |number| begins_anew || removed.contains(&number);
+            let mut changed = topics.remove(stamp, Some(now), is_removed);
             for (number, name) in added {
-                if let Ok(topic) = name.parse::<Topic>()
-                    && (topics.numbers.len() < limits::TOPICS_PER_NODE || topics.numbers.contains_key(&topic))
-                {
-                    topics.numbers.insert(topic, *number);
+                if let Ok(topic) = name.parse::<Topic>() {
+                    changed |= topics.add(topic, *number, stamp, budget);
                 }
             }
             topics.have = upto;
-            if !topics.numbers.keys().eq(before.iter()) {
+            if topics.gone.len() > GONE {
+                topics.forget_gone(stamp, budget);
+            }
+            if changed {
                 self.presence_changed(id);
             }
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let have = peer.topics.have;
         self.tell(id, &Record::TopicsHave { upto: have, ask: false });
-        self.topics_answered(id);
+        self.publish_late(id);
+        self.topics_answered(id, is_current);
     }
 
     /// The peer is gone or has a new life: what it listened to is not known any more.
     pub(crate) fn forget_remote_topics(&mut self, id: NodeId) {
+        let stamp = self.presence.next_stamp();
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.topics = RemoteTopics::default();
-        peer.delivery.topics_forgotten();
+        self.budgets.topics.changed(peer.topics.bytes, 0);
+        peer.topics.remove(stamp, Some(self.now), |_| true);
+        let left = std::mem::take(&mut peer.topics.left);
+        // A peer that comes and goes has no more records than one that stays.
+        let pace = std::mem::replace(&mut peer.topics.pace, Pace::new(0, 0));
+        peer.topics = RemoteTopics { floor: stamp, pace, left, ..RemoteTopics::default() };
+        peer.delivery.topics_forgotten(self.now);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn topic(text: &str) -> Topic {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_topic_keeps_its_number_while_it_is_remembered() {
-        let mut topics = LocalTopics::default();
-        assert!(topics.listen(&topic("a"), ClientId(1)));
-        assert!(!topics.listen(&topic("a"), ClientId(2)));
-        assert!(!topics.unlisten(&topic("a"), ClientId(1)));
-        assert!(topics.unlisten(&topic("a"), ClientId(2)));
-        assert!(topics.numbered(TopicNumber(1)).is_none());
-        assert!(topics.listen(&topic("a"), ClientId(1)));
-        assert_eq!(topics.numbered(TopicNumber(1)).unwrap().0, &topic("a"));
-    }
-
-    #[test]
-    fn who_follows_in_pieces_ends_with_the_whole_list() {
-        let mut topics = LocalTopics::default();
-        let names: Vec<_> = (0..limits::TOPICS_PER_NODE).map(|n| topic(&format!("{n:063}"))).collect();
-        for name in &names {
-            topics.listen(name, ClientId(1));
-        }
-        let (mut have, mut seen, mut pieces) = (0, Vec::new(), 0);
-        while have < topics.version() {
-            let (upto, added, _) = topics.changes(have);
-            assert!(upto > have);
-            seen.extend(added.into_iter().map(|(_, name)| name.to_owned()));
-            have = upto;
-            pieces += 1;
-        }
-        assert_eq!(seen.len(), names.len());
-        assert!(pieces > 1);
-    }
-
-    #[test]
-    fn topics_that_come_and_go_for_ever_do_not_pile_up() {
-        let mut topics = LocalTopics::default();
-        for n in 0..10_000 {
-            let name = topic(&format!("t{n}"));
-            topics.listen(&name, ClientId(1));
-            topics.unlisten(&name, ClientId(1));
-        }
-        assert!(topics.by_name.len() <= limits::TOPICS_PER_NODE + 1);
-        assert_eq!(topics.by_name.len(), topics.by_number.len());
-        assert!(topics.floor > 9_000, "who is further behind begins with nothing");
+/// What there was no room for.
+impl Node {
+    /// There was no room for all that the peer listens to: if there is now, it tells all again.
+    pub(crate) fn follow_cut_topics(&mut self, id: NodeId) {
+        let stamp = self.presence.next_stamp();
+        let budget = &mut self.budgets.topics;
+        let is_to_grow = |topics: &RemoteTopics| topics.is_cut && topics.has_room(NAME_ROOM, budget);
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| is_to_grow(&peer.topics)) else { return };
+        // It names what is there, and not what went before; and the room of these is for the same again.
+        peer.topics.remove(stamp, None, |_| true);
+        peer.topics.forget_gone(stamp, budget);
+        (peer.topics.have, peer.topics.is_cut) = (0, false);
     }
 }

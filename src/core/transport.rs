@@ -3,6 +3,7 @@
 //!
 //! The figures stand in `flight`, `receipts` and `path_mtu`; here they meet the session, the path and the clock.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tracing::debug;
@@ -20,6 +21,11 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wire::message::{self, Record};
 use crate::wire::packet::size;
+
+/// No link of IP takes less (RFC 791).
+const LEAST_MTU: u32 = 68;
+/// A path on which something came this recently is not dead.
+const ALIVE: Duration = Duration::from_secs(1);
 
 impl Peer {
     /// The train of datagrams that is being filled, and what it needs to leave; none without a session.
@@ -173,10 +179,60 @@ impl Node {
     /// The path to `id` is another one: what is under way goes again, and nothing is known of the new one.
     pub(crate) fn path_changed(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.path_mtu = Default::default();
-        peer.datagram_bytes = limits::DATAGRAM_BYTES;
         peer.flight.change_path(peer.datagram_bytes);
         self.timers.clear(Timer::Flight(id));
+        self.resume_delivery(id);
+    }
+
+    /// Nothing is known of the path to `id` but what our own link takes.
+    pub(crate) fn begin_mtu(&mut self, id: NodeId, route: Route) {
+        let sizes = self.sizes(route);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.path_mtu = Default::default();
+        peer.datagram_bytes = peer.path_mtu.datagram_bytes(sizes);
+        peer.flight.begin_path(peer.datagram_bytes);
+    }
+
+    /// Our links are others: each path has datagrams of which its link takes as many bytes.
+    pub(crate) fn follow_mtu(&mut self) {
+        for id in self.peers.online() {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            peer.path_mtu.try_again();
+            let (Some(route), before) = (peer.path, peer.datagram_bytes) else { continue };
+            self.use_mtu(id, route);
+            self.send_smaller(id, before);
+        }
+    }
+
+    /// No packet of more than `mtu` bytes gets to `remote`.
+    pub(crate) fn on_too_large(&mut self, remote: SocketAddr, mtu: u32, certain: bool) {
+        if mtu < LEAST_MTU {
+            // Old routers name no size: then it is found as where nobody says anything.
+            return;
+        }
+        let there = |path: Route| {
+            path.remote.ip() == remote.ip() && (remote.port() == 0 || remote.port() == path.remote.port())
+        };
+        let to: Vec<_> = self
+            .peers
+            .iter()
+            .filter_map(|(id, peer)| Some((*id, peer.path.filter(|path| there(*path))?)))
+            .collect();
+        for (id, route) in to {
+            let (sizes, now) = (self.sizes(route), self.now);
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let before = peer.datagram_bytes;
+            if peer.path_mtu.on_too_large(sizes, mtu, certain, now) {
+                self.use_mtu(id, route);
+                self.send_smaller(id, before);
+            }
+        }
+    }
+
+    /// The datagrams of the path had `before` bytes: if they are smaller now, what is under way did not get through.
+    fn send_smaller(&mut self, id: NodeId, before: usize) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.datagram_bytes < before) else { return };
+        peer.flight.change_path(peer.datagram_bytes);
         self.resume_delivery(id);
     }
 
@@ -220,15 +276,19 @@ impl Node {
         debug!(peer = %id.short(), bytes = peer.datagram_bytes, "largest datagram of the path");
     }
 
-    /// Goes back to the usual datagrams if larger ones vanish.
+    /// Goes back to smaller datagrams if the larger ones vanish.
     fn mind_hole(&mut self, id: NodeId) {
         let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if !peer.path_mtu.is_large() || !peer.flight.is_in_hole() {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let (Some(route), before) = (peer.path, peer.datagram_bytes) else { return };
+        // Datagrams of the usual size pass nearly everywhere: then rather the path is dead, unless something comes by it.
+        let alive = before > limits::DATAGRAM_BYTES || now.since(peer.path_heard) < ALIVE;
+        if before <= limits::SMALLEST_DATAGRAM_BYTES || !alive || !peer.flight.is_in_hole() {
             return;
         }
-        let Some(route) = peer.path else { return };
-        peer.path_mtu.on_hole(now);
+        let sizes = self.sizes(route);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.path_mtu.on_hole(sizes, now);
         self.use_mtu(id, route);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.flight.change_path(peer.datagram_bytes);
@@ -237,6 +297,12 @@ impl Node {
 
     fn sizes(&self, route: Route) -> Sizes {
         let remote = route.remote.ip().to_canonical();
-        Sizes { on_link: self.links.on_link(remote), relayed: is_relayed(remote), ipv6: remote.is_ipv6() }
+        let link = self.links.of_link(route).and_then(|own| own.mtu);
+        Sizes {
+            on_link: self.links.on_link(remote),
+            relayed: is_relayed(remote),
+            ipv6: remote.is_ipv6(),
+            link,
+        }
     }
 }

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::crypto::hash;
 use crate::crypto::network::{BadSecret, NetworkSecret, PREFIX};
 use crate::limits;
+use crate::pasted;
 use crate::wire::rendezvous::RendezvousServer;
 
 /// What an invitation begins with.
@@ -72,7 +73,7 @@ impl FromStr for Invitation {
     fn from_str(text: &str) -> Result<Self, BadSecret> {
         // As long as the text from the start: growing would leave a copy behind that is not wiped.
         let mut line = Zeroizing::new(String::with_capacity(text.len()));
-        line.extend(text.chars().filter(|char| !char.is_whitespace()));
+        line.extend(pasted::squeezed(text));
         let is_invitation = line
             .split_at_checked(INVITATION.len())
             .is_some_and(|(start, _)| start.eq_ignore_ascii_case(INVITATION));
@@ -244,7 +245,9 @@ mod tests {
     #[test]
     fn the_longest_line_is_written_into_memory_that_does_not_move() {
         let key = "c".repeat(51) + "a";
-        let servers = (0..limits::RENDEZVOUS_SERVERS).map(|n| format!("{n}{}:28283#{key}", "a".repeat(252)));
+        // 253 characters: four labels of at most 63, with dots between.
+        let labels = [62, 63, 63, 61].map(|bytes| "a".repeat(bytes)).join(".");
+        let servers = (0..limits::RENDEZVOUS_SERVERS).map(|n| format!("{n}{labels}:28283#{key}"));
         let line = line(&servers.collect::<Vec<_>>().join(","));
         let written = line.parse::<Invitation>().unwrap().to_line();
         assert_eq!((written.as_str(), written.capacity()), (line.as_str(), LINE_BYTES));

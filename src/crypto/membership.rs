@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto::invitation::{INVITATION, Invitation};
 use crate::crypto::network::{BadSecret, NetworkKeys, NetworkKind, NetworkTag, PREFIX};
+use crate::pasted;
 use crate::wire::rendezvous::RendezvousServer;
 
 /// Whose members we talk to.
@@ -124,7 +125,7 @@ impl FromStr for NetworkSecrets {
     fn from_str(text: &str) -> Result<Self, BadSecret> {
         // As long as the text from the start: growing would leave a copy behind that is not wiped.
         let mut line = Zeroizing::new(String::with_capacity(text.len()));
-        line.extend(text.chars().filter(|char| !char.is_whitespace()));
+        line.extend(pasted::squeezed(text));
         // The case of a secret does not matter, that of an interface's name behind an address does.
         let lower = Zeroizing::new(line.to_ascii_lowercase());
         let mut starts: Vec<_> = [PREFIX, INVITATION]
@@ -161,7 +162,7 @@ mod tests {
         let one: NetworkSecrets = line("b").parse().unwrap();
         assert!(one.before.is_none());
         assert_eq!(*one.to_lines(), format!("{}\n", line("b")));
-        for between in ["\n", "", " \r\n\r\n"] {
+        for between in ["\n", "", " \r\n\r\n", "\"\r\n\"", "\u{feff}"] {
             let text = format!(" {}{between}{}\n", line("b"), line("c").to_uppercase());
             let two: NetworkSecrets = text.parse().unwrap();
             assert_eq!(*two.to_lines(), format!("{}\n{}\n", line("b"), line("c")));
@@ -184,7 +185,7 @@ mod tests {
         let (one, two) =
             (invitation("b", &["a:1", "b:2"]), invitation("c", &["[fe80::1%Eth0]:3", &format!("a:1#{key}")]));
         let loud = two.replacen(&"c".repeat(51), &"C".repeat(51), 1);
-        for between in ["\n", "", " \r\n\r\n"] {
+        for between in ["\n", "", " \r\n\r\n", "\"\r\n\"", "\u{feff}"] {
             let secrets: NetworkSecrets = format!("{}{between}{loud}\n", *one).parse().unwrap();
             let servers: Vec<_> = secrets.servers().iter().map(ToString::to_string).collect();
             assert_eq!(servers, [format!("a:1#{key}"), "b:2".to_owned(), "[fe80::1%Eth0]:3".to_owned()]);

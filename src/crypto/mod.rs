@@ -7,7 +7,8 @@
 //!             |                                     cookie   "prove your address first", under load
 //!          session   data packets, numbered         replay   which numbers were seen
 //!
-//!         namespace   what a network is to a rendezvous server
+//!         namespace   what a network is to a rendezvous server      claim       whose handle it is there
+//!         signature   what a member says there, by its identity
 //! ```
 //!
 //! Nothing here knows an address book, a clock or a source of randomness: random bytes are arguments. Nothing
@@ -15,6 +16,7 @@
 //! Keys are wiped when they are dropped, and no `Debug` prints one.
 
 pub(crate) mod aead;
+pub mod claim;
 pub mod cookie;
 pub mod handshake;
 pub(crate) mod hash;
@@ -27,3 +29,4 @@ pub mod network;
 pub(crate) mod noise;
 pub mod replay;
 pub mod session;
+pub(crate) mod signature;

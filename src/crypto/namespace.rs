@@ -9,26 +9,32 @@
 //!          server's secret, namespace --------
 //! ```
 //!
-//! What members tell each other there is sealed under keys of the network, and bound to who says it where.
+//! What members tell each other there is sealed under keys of the network, so that nobody else reads it, and signed by who
+//! says it (`signature.rs`), since a member could seal it in the name of any other one. Both are bound to where it is said.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use crate::crypto::aead;
 use crate::crypto::hash::{self, Key};
+use crate::crypto::identity::Identity;
 use crate::crypto::keypair::KeyPair;
 use crate::crypto::network::NetworkKeys;
-use crate::id::ServerKey;
+use crate::crypto::signature::{self, SIGNATURE};
+use crate::id::{NodeId, ServerKey};
 use crate::wire::packet::size::{NONCE, TAG};
 use crate::wire::presence::{INTRODUCTION_MAX, Introduction, PRESENCE_MAX, Presence};
 use crate::wire::rendezvous::{Day, Handle, Namespace, Nonce, address_bytes, size};
 
-/// What sealing adds.
-const SEAL: usize = NONCE + TAG;
-/// The lengths of a presence blob: a few, so that they tell little.
-const BLOBS: [usize; 3] = [128, 256, size::BLOB_MAX];
+/// What signing and sealing add.
+const SEAL: usize = SIGNATURE + NONCE + TAG;
+/// The lengths of a presence blob: a few, so that they tell little. The first has room for four addresses of IPv4.
+const BLOBS: [usize; 3] = [192, 256, size::BLOB_MAX];
 /// The lengths of an introduction's payload.
-const PAYLOADS: [usize; 3] = [128, 256, size::PAYLOAD_MAX];
+const PAYLOADS: [usize; 3] = [224, 288, size::PAYLOAD_MAX];
+/// What signatures begin with, so that one never passes for another.
+const PRESENCE: &[u8] = b"atonce presence 1";
+const INTRODUCTION: &[u8] = b"atonce introduction 1";
 
 const _: () = assert!(PRESENCE_MAX + SEAL <= size::BLOB_MAX && INTRODUCTION_MAX + SEAL <= size::PAYLOAD_MAX);
 
@@ -136,19 +142,21 @@ impl Meeting {
 }
 
 impl NetworkKeys {
-    /// The blob of the member `handle` with its register `seq`; `nonce` is fresh random bytes.
+    /// The blob of the member `handle` with its register `seq`, in the name of `identity`; `nonce` is fresh random bytes.
     pub fn seal_presence(
         &self,
+        identity: &Identity,
         presence: &Presence,
         namespace: &Namespace,
         handle: Handle,
         seq: u32,
         nonce: [u8; NONCE],
     ) -> Vec<u8> {
-        seal(self.presence(), &presence_ad(namespace, handle, seq), &presence.to_bytes(), nonce, &BLOBS)
+        let place = Said { key: self.presence(), label: PRESENCE, ad: presence_ad(namespace, handle, seq) };
+        place.seal(identity, presence.to_bytes(), nonce, &BLOBS)
     }
 
-    /// What a member says of itself, if it is one of ours.
+    /// What a member says of itself, if it is one of ours and nobody else says it.
     pub fn open_presence(
         &self,
         blob: &[u8],
@@ -156,23 +164,26 @@ impl NetworkKeys {
         handle: Handle,
         seq: u32,
     ) -> Option<Presence> {
-        let text = open(self.presence(), &presence_ad(namespace, handle, seq), blob, size::BLOB_MAX)?;
-        Presence::parse(&text)
+        let place = Said { key: self.presence(), label: PRESENCE, ad: presence_ad(namespace, handle, seq) };
+        place.open(blob, size::BLOB_MAX, |text| Presence::parse(text).map(|said| (said.id, said)))
     }
 
-    /// The payload of an intro; `nonce` is fresh random bytes.
+    /// The payload of an intro, in the name of `identity`; `nonce` is fresh random bytes.
     pub fn seal_introduction(
         &self,
+        identity: &Identity,
         introduction: &Introduction,
         meeting: &Meeting,
         nonce: [u8; NONCE],
     ) -> Vec<u8> {
-        seal(self.intro(), &meeting.ad(), &introduction.to_bytes(), nonce, &PAYLOADS)
+        let place = Said { key: self.intro(), label: INTRODUCTION, ad: meeting.ad() };
+        place.seal(identity, introduction.to_bytes(), nonce, &PAYLOADS)
     }
 
-    /// What a knock says, if a member of ours sent it.
+    /// What a knock says, if the member of ours sent it that it names.
     pub fn open_introduction(&self, payload: &[u8], meeting: &Meeting) -> Option<Introduction> {
-        Introduction::parse(&open(self.intro(), &meeting.ad(), payload, size::PAYLOAD_MAX)?)
+        let place = Said { key: self.intro(), label: INTRODUCTION, ad: meeting.ad() };
+        place.open(payload, size::PAYLOAD_MAX, |text| Introduction::parse(text).map(|said| (said.id, said)))
     }
 }
 
@@ -180,21 +191,35 @@ fn presence_ad(namespace: &Namespace, handle: Handle, seq: u32) -> Vec<u8> {
     [&namespace.0[..], &handle.0, &seq.to_le_bytes()].concat()
 }
 
-/// The text, padded with zeros so that it has one of the `lengths` when it is sealed.
-fn seal(key: &Key, ad: &[u8], text: &[u8], nonce: [u8; NONCE], lengths: &[usize]) -> Vec<u8> {
-    let length = lengths.iter().find(|length| text.len() + SEAL <= **length);
-    let mut padded = text.to_vec();
-    padded.resize(length.map_or(text.len(), |length| length - SEAL), 0);
-    let mut sealed = vec![0; padded.len() + SEAL];
-    let (nonce_out, out) = sealed.split_at_mut(NONCE);
-    nonce_out.copy_from_slice(&nonce);
-    aead::seal_blob(key, &nonce, ad, &padded, out);
-    sealed
+/// What is said, and where: under which key it is sealed, and what the signature and the seal are bound to.
+struct Said<'a> {
+    key: &'a Key,
+    label: &'static [u8],
+    ad: Vec<u8>,
 }
 
-fn open(key: &Key, ad: &[u8], sealed: &[u8], max: usize) -> Option<Vec<u8>> {
-    let (nonce, sealed) = sealed.split_first_chunk().filter(|_| sealed.len() <= max)?;
-    aead::open_blob_vec(key, nonce, ad, sealed)
+impl Said<'_> {
+    /// The signature and the text, padded with zeros so that it has one of the `lengths` when it is sealed.
+    fn seal(&self, identity: &Identity, mut text: Vec<u8>, nonce: [u8; NONCE], lengths: &[usize]) -> Vec<u8> {
+        let length = lengths.iter().find(|length| text.len() + SEAL <= **length);
+        text.resize(length.map_or(text.len(), |length| length - SEAL), 0);
+        let signature = signature::sign(identity.key_pair(), &[self.label, &self.ad, &text]);
+        let signed = [&signature[..], &text].concat();
+        let mut sealed = vec![0; text.len() + SEAL];
+        let (nonce_out, out) = sealed.split_at_mut(NONCE);
+        nonce_out.copy_from_slice(&nonce);
+        aead::seal_blob(self.key, &nonce, &self.ad, &signed, out);
+        sealed
+    }
+
+    /// What `parse` reads, if the one signed it who it says that it is.
+    fn open<T>(&self, sealed: &[u8], max: usize, parse: impl Fn(&[u8]) -> Option<(NodeId, T)>) -> Option<T> {
+        let (nonce, sealed) = sealed.split_first_chunk().filter(|_| sealed.len() <= max)?;
+        let signed = aead::open_blob_vec(self.key, nonce, &self.ad, sealed)?;
+        let (signature, text) = signed.split_first_chunk()?;
+        let (id, said) = parse(text)?;
+        signature::verify(&id.0, &[self.label, &self.ad, text], signature).then_some(said)
+    }
 }
 
 #[cfg(test)]
@@ -211,6 +236,10 @@ mod tests {
 
     fn network(seed: u8) -> NetworkKeys {
         NetworkKeys::private(&NetworkSecret::generate(&mut ChaCha20Rng::from_seed([seed; 32])))
+    }
+
+    fn identity(n: u8) -> Identity {
+        Identity::from_secret([n; 32])
     }
 
     fn server() -> ServerSecret {
@@ -291,14 +320,17 @@ mod tests {
     fn a_presence_opens_for_members_in_its_own_place_and_has_one_of_three_lengths() {
         let (keys, namespace) = (network(1), *member().namespace());
         for candidates in 0..=8 {
-            let presence = presence(candidates);
-            let blob = keys.seal_presence(&presence, &namespace, HANDLE, 7, [9; NONCE]);
+            let (one, other) = (identity(7), identity(8));
+            let presence = Presence { id: one.id(), ..presence(candidates) };
+            let blob = keys.seal_presence(&one, &presence, &namespace, HANDLE, 7, [9; NONCE]);
             assert!(BLOBS.contains(&blob.len()), "{}", blob.len());
-            assert_eq!(keys.open_presence(&blob, &namespace, HANDLE, 7), Some(presence));
+            assert_eq!(keys.open_presence(&blob, &namespace, HANDLE, 7), Some(presence.clone()));
             assert_eq!(keys.open_presence(&blob, &namespace, HANDLE, 8), None);
             assert_eq!(keys.open_presence(&blob, &namespace, Handle([4; 16]), 7), None);
             assert_eq!(keys.open_presence(&blob, &Namespace([1; 32]), HANDLE, 7), None);
             assert_eq!(network(2).open_presence(&blob, &namespace, HANDLE, 7), None);
+            let lie = keys.seal_presence(&other, &presence, &namespace, HANDLE, 7, [9; NONCE]);
+            assert_eq!(keys.open_presence(&lie, &namespace, HANDLE, 7), None);
             for end in 0..blob.len() {
                 assert_eq!(keys.open_presence(&blob[..end], &namespace, HANDLE, 7), None);
             }
@@ -311,10 +343,11 @@ mod tests {
         let (namespace, target, nonce) = (*member().namespace(), Handle([4; 16]), Nonce([1; 8]));
         let meeting = Meeting { namespace, from: HANDLE, target, nonce };
         for candidates in 0..=8 {
-            let introduction = introduction(candidates);
-            let payload = keys.seal_introduction(&introduction, &meeting, [9; NONCE]);
+            let (one, other) = (identity(7), identity(8));
+            let introduction = Introduction { id: one.id(), ..introduction(candidates) };
+            let payload = keys.seal_introduction(&one, &introduction, &meeting, [9; NONCE]);
             assert!(PAYLOADS.contains(&payload.len()), "{}", payload.len());
-            assert_eq!(keys.open_introduction(&payload, &meeting), Some(introduction));
+            assert_eq!(keys.open_introduction(&payload, &meeting), Some(introduction.clone()));
             for other in [
                 Meeting { from: target, target: HANDLE, ..meeting },
                 Meeting { nonce: Nonce([2; 8]), ..meeting },
@@ -323,6 +356,8 @@ mod tests {
                 assert_eq!(keys.open_introduction(&payload, &other), None);
             }
             assert_eq!(network(2).open_introduction(&payload, &meeting), None);
+            let lie = keys.seal_introduction(&other, &introduction, &meeting, [9; NONCE]);
+            assert_eq!(keys.open_introduction(&lie, &meeting), None);
         }
     }
 

@@ -22,6 +22,7 @@ use crate::crypto::aead;
 use crate::crypto::hash::{self, Key};
 use crate::id::NodeId;
 use crate::limits;
+use crate::pasted;
 use crate::wire::packet::{Kind, field, size};
 use crate::wire::rendezvous::BadServer;
 use crate::wire::txt::SEALED_BYTES;
@@ -63,7 +64,7 @@ impl FromStr for NetworkSecret {
     fn from_str(text: &str) -> Result<Self, BadSecret> {
         // As long as the text from the start: growing would leave a copy behind that is not wiped.
         let mut line = Zeroizing::new(String::with_capacity(text.len()));
-        line.extend(text.chars().filter(|char| !char.is_whitespace()).map(|char| char.to_ascii_uppercase()));
+        line.extend(pasted::squeezed(text).map(|char| char.to_ascii_uppercase()));
         if line.is_empty() {
             return Err(BadSecret::Empty);
         }
@@ -388,8 +389,10 @@ mod tests {
         let line = secret().to_line();
         assert_eq!(line.len(), 66);
         assert!(line.starts_with("atonce-secret-"));
-        let spaced: String = line.chars().flat_map(|char| [char, '\u{a0}', '\n']).collect();
-        for text in [&*line, &format!("  {}\r\n", *line), &line.to_uppercase(), &spaced] {
+        let spaced: String = line.chars().flat_map(|char| [char, '\u{a0}', '\n', '\u{200b}']).collect();
+        let around = [("  ", "\r\n"), ("\u{feff}", "\r\n"), ("\"", "\""), ("“", "”\n")];
+        let around = around.map(|(before, behind)| format!("{before}{}{behind}", *line));
+        for text in [line.to_string(), line.to_uppercase(), spaced].iter().chain(&around) {
             let read: NetworkSecret = text.parse().unwrap();
             assert_eq!(read.0, secret().0);
             assert_eq!(read.to_line(), line);

@@ -21,12 +21,77 @@ use crate::edge::netlink::AddressChanges;
 /// From one look at the addresses to the next where the kernel does not tell of changes: a plugged cable should be seen
 /// while its owner still looks at it, and one look is some system calls of some microseconds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Names of interfaces that are not used, told to who looks for the reason: a host of containers has thousands.
+const LEFT_OUT: usize = 8;
 /// `IFA_F_TENTATIVE` and `IFA_F_DADFAILED` (if_addr.h), as `/proc/net/if_inet6` shows them.
 const UNUSABLE: u8 = 0x40 | 0x08;
 
-/// Interfaces that lead to no neighbour, unless the user says otherwise: containers, virtual machines, tunnels.
-pub const VIRTUAL: [&str; 10] =
-    ["docker*", "br-*", "veth*", "virbr*", "vmnet*", "tun*", "tap*", "wg*", "tailscale*", "zt*"];
+/// Interfaces that lead to no device of people by the shortest way, unless the user says otherwise (design.md, 12):
+/// containers, virtual machines, tunnels, carriers. Bridges that people make, as `br0` and `br-lan`, are none of them.
+pub const VIRTUAL: [&str; 55] = [
+    // Docker, and what names its bridges alike: the first twelve digits of the network's id.
+    "docker*",
+    "br-[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]",
+    "hassio",
+    // Podman, nerdctl.
+    "podman*",
+    "cni-podman*",
+    "nerdctl*",
+    // LXC, LXD, Incus, systemd-nspawn, Waydroid.
+    "lxc*",
+    "lxdbr*",
+    "incusbr*",
+    "ve-*",
+    "vb-*",
+    "vz-*",
+    "waydroid*",
+    "veth*",
+    // Kubernetes.
+    "cni[0-9]*",
+    "cbr[0-9]*",
+    "flannel*",
+    "cali*",
+    "*.calico",
+    "cilium*",
+    "weave*",
+    "kube-*",
+    "nodelocaldns*",
+    "antrea-*",
+    "ovn-k8s-*",
+    "genev*",
+    "vxlan*",
+    // Virtual machines, and switches in software.
+    "virbr*",
+    "vnet*",
+    "macvtap*",
+    "vmnet*",
+    "vboxnet*",
+    "mpqemubr*",
+    "tap*",
+    "fwbr*",
+    "fwln*",
+    "fwpr*",
+    "ovs-system",
+    "br-int",
+    "br-tun",
+    "dummy*",
+    // Tunnels.
+    "tun*",
+    "utun*",
+    "wg*",
+    "wt[0-9]*",
+    "tailscale*",
+    "zt*",
+    "nebula*",
+    "ipsec*",
+    "ham[0-9]*",
+    // Carriers: nobody is near there, and each byte is paid.
+    "ppp*",
+    "wwan*",
+    "wwp*",
+    "rmnet*",
+    "ccmni*",
+];
 
 /// Which interfaces we use. Loopback is always one of them: other daemons of this host are found there.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +140,7 @@ impl InterfaceFilter {
 pub struct Interfaces {
     filter: Arc<InterfaceFilter>,
     current: BTreeSet<InterfaceAddr>,
+    left_out: Vec<String>,
     cause: Cause,
 }
 
@@ -97,7 +163,7 @@ impl Interfaces {
                 Cause::Time(look)
             }
         };
-        Self { filter, current: BTreeSet::new(), cause }
+        Self { filter, current: BTreeSet::new(), left_out: Vec::new(), cause }
     }
 
     /// The addresses, complete, whenever they have changed.
@@ -113,6 +179,11 @@ impl Interfaces {
         }
     }
 
+    /// The interfaces that lead to a network and are not used.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
     /// Whether nothing is to be heard on other interfaces.
     pub fn is_confined(&self) -> bool {
         self.filter.is_confining()
@@ -121,10 +192,11 @@ impl Interfaces {
     /// Looks now: the addresses, complete, if they have changed since the last look.
     pub fn changed(&mut self) -> Option<Vec<InterfaceAddr>> {
         match addresses(&self.filter) {
-            Ok(addrs) if addrs == self.current => None,
-            Ok(addrs) => {
+            Ok((addrs, left_out)) if addrs == self.current && left_out == self.left_out => None,
+            Ok((addrs, left_out)) => {
                 tracing::debug!(addresses = ?addrs, "the addresses of this machine changed");
                 self.current = addrs;
+                self.left_out = left_out;
                 Some(self.current.iter().cloned().collect())
             }
             Err(error) => {
@@ -135,15 +207,20 @@ impl Interfaces {
     }
 }
 
-fn addresses(filter: &InterfaceFilter) -> io::Result<BTreeSet<InterfaceAddr>> {
+/// The addresses that are used, and the names of the interfaces that are not.
+fn addresses(filter: &InterfaceFilter) -> io::Result<(BTreeSet<InterfaceAddr>, Vec<String>)> {
     let unusable =
         std::fs::read_to_string("/proc/net/if_inet6").map(|table| unusable(&table)).unwrap_or_default();
-    let used = if_addrs::get_if_addrs()?.into_iter().filter(|interface| {
-        interface.is_oper_up()
-            && filter.uses(interface)
-            && !unusable.contains(&(interface.ip(), interface.index.unwrap_or(0)))
+    let up = if_addrs::get_if_addrs()?.into_iter().filter(|interface| {
+        interface.is_oper_up() && !unusable.contains(&(interface.ip(), interface.index.unwrap_or(0)))
     });
-    Ok(used.map(address).collect())
+    let (used, others): (Vec<_>, Vec<_>) = up.partition(|interface| filter.uses(interface));
+    let mut left_out: Vec<_> = others.into_iter().map(|interface| interface.name).collect();
+    left_out.sort_unstable();
+    left_out.dedup();
+    left_out.retain(|name| used.iter().all(|interface| interface.name != *name));
+    left_out.truncate(LEFT_OUT);
+    Ok((used.into_iter().map(address).collect(), left_out))
 }
 
 /// The addresses, with the numbers of their interfaces, that the kernel has not finished to check or found taken. A line
@@ -164,10 +241,11 @@ fn address(interface: Interface) -> InterfaceAddr {
         if_addrs::IfAddr::V4(addr) => addr.prefixlen,
         if_addrs::IfAddr::V6(addr) => addr.prefixlen,
     };
+    let point_to_point = interface.is_p2p();
     let wireless = is_wireless(&interface.name);
     let index = interface.index.unwrap_or(0);
     let mtu = mtu_of(&interface.name, index);
-    InterfaceAddr { addr: interface.ip(), index, name: interface.name, prefix, wireless, mtu }
+    InterfaceAddr { addr: interface.ip(), index, name: interface.name, prefix, point_to_point, wireless, mtu }
 }
 
 /// What the kernel says; nothing where it shows the interfaces of another namespace.
@@ -198,7 +276,6 @@ mod tests {
     fn virtual_interfaces_are_left_out_until_the_user_names_them() {
         let default = filter(&[], None);
         assert!(default.uses_name("eth0", false));
-        assert!(default.uses_name("br0", false));
         assert!(!default.uses_name("docker0", false));
         assert!(!default.uses_name("veth12ab", false));
         assert!(!default.uses_name("ppp0", true));
@@ -211,6 +288,32 @@ mod tests {
         assert!(!ignoring.uses_name("eth0", false));
         assert!(ignoring.uses_name("docker0", false));
         assert!(!filter(&["eth*"], Some(&["eth1"])).uses_name("eth1", false));
+    }
+
+    #[test]
+    fn by_default_the_networks_of_people_are_used_and_those_of_containers_machines_and_tunnels_are_not() {
+        let default = filter(&[], None);
+        let people = "eth0 eth0.10 eno1 enp3s0 enp3s0f1np1 ens18 end0 enx001122334455 lan0 lan1 wan wlan0 wlan0.sta1 \
+                      wlp2s0 wlx001122334455 wlu1u2 ap0 uap0 phy0-ap0 phy0-sta0 phy1-mesh0 wl0.1 radio0 p2p-wlan0-0 \
+                      mesh0 bat0 br0 br1 bridge0 br-lan br-guest br-iot br-wan br-vlan10 br-lan.20 br-ex vmbr0 vmbr1 \
+                      br-cafe br-deadbeef br-0123456789abc br-0123456789ag bond0 bond0.5 team0 nm-bridge nm-team \
+                      vlan10 usb0 usb1 rndis0 ncm0 bnep0 pan0 lowpan0 macvlan0 mac0 shim-br0 switch0 xenbr0 eth1 \
+                      ethernet lan en0 hsr0 ib0 vlxlan lxd0 container-lan";
+        let others = "docker0 docker_gwbridge br-0123456789ab br-f00dcafe1234 hassio podman0 podman1 cni-podman0 \
+                      nerdctl0 lxcbr0 lxdbr0 lxdbr1 incusbr0 incusbr-1 ve-web vb-web vz-zone waydroid0 veth12ab \
+                      veth0a1b2c3 cni0 cbr0 flannel.1 flannel-v6.1 cali0123456789a vxlan.calico vxlan-v6.calico \
+                      cilium_host cilium_net cilium_vxlan lxc0123456789ab lxc_health weave kube-ipvs0 kube-bridge \
+                      nodelocaldns antrea-gw0 ovn-k8s-mp0 genev_sys_6081 vxlan0 vxlan_sys_4789 virbr0 virbr0-nic \
+                      vnet0 macvtap0 vmnet1 vmnet8 vboxnet0 mpqemubr0 tap0 tap100i0 fwbr100i0 fwln100i0 fwpr100p0 \
+                      ovs-system br-int br-tun dummy0 tun0 utun3 wg0 wg-home wt0 tailscale0 ztabcdefgh nebula1 ipsec0 \
+                      ham0 ppp0 wwan0 wwp0s20u4 rmnet0 rmnet_data0 ccmni1";
+        for name in people.split_ascii_whitespace() {
+            assert!(default.uses_name(name, false), "{name} is left out");
+        }
+        for name in others.split_ascii_whitespace() {
+            assert!(!default.uses_name(name, false), "{name} is used");
+            assert!(filter(&[name], None).uses_name(name, true), "{name} was named");
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The state directory: whose it is, and the secrets in it.
 //!
-//! One daemon owns it for as long as it lives (`lock`, with its process id). `identity.key` holds the node's key,
+//! One daemon owns it for as long as it lives (the directory and the file `lock` are locked, with its process id in the
+//! file). Where nothing can be written (a root that was made read-only, a full disk, another owner) it still serves with
+//! the key that is there, and remembers nothing. `identity.key` holds the node's key,
 //! bound to the machine (`keytext`, `hardware`), so that a cut or foreign file is told from a key, and a copied one from
 //! ours; `network.secret` holds the line of the
 //! private network that an app made us join. What cannot be read is kept aside under another name and told.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use getrandom::SysRng;
@@ -32,8 +34,10 @@ const LOCK_FILE: &str = "lock";
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    /// The kernel releases the lock when this is closed, whatever became of the process.
-    _lock: File,
+    /// Why nothing can be written, as far as it was seen at the start.
+    unwritable: Option<String>,
+    /// The kernel releases the locks when these are closed, whatever became of the process.
+    _locks: Vec<File>,
 }
 
 /// Why the state directory cannot be used.
@@ -66,6 +70,19 @@ pub enum StateError {
     /// The key of a rendezvous server, which nodes know it by, is cut or foreign.
     #[error("the key in {} is cut or foreign\ntry: put a good copy back, or move the file away for a new key; nodes that know the old one then stay away until they are told the new one", .0.display())]
     BadKey(PathBuf),
+    /// There is no key yet, or none of ours, and a new one cannot be kept.
+    #[error(
+        "{why}, and a new key cannot be written to {}: {error}\ntry: start once while it can be written, so that the key is made; or another --state-dir",
+        dir.display()
+    )]
+    NoKey {
+        /// Why there has to be a new one.
+        why: String,
+        /// The directory.
+        dir: PathBuf,
+        /// The operating system's reason.
+        error: io::Error,
+    },
     /// There is no randomness.
     #[error("the operating system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -101,34 +118,59 @@ impl StateDir {
         if !statefile::is_ours_alone(path).map_err(failed("read", path))? {
             return Err(StateError::Unsafe(path.to_owned()));
         }
+        let mut unwritable = statefile::probe(path).err();
         let lock_path = path.join(LOCK_FILE);
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            // Its content is replaced: a link of somebody else's making is not followed.
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&lock_path)
-            .map_err(failed("open", &lock_path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                let _ = lock.read_to_string(&mut text);
-                return Err(StateError::Locked { path: path.to_owned(), pid: text.trim().parse().ok() });
+        let mut locks = Vec::new();
+        // The file may be missing where it cannot be made, so the directory is locked too; but not one that others may
+        // open: they could keep us from starting.
+        let directory = File::open(path).map_err(failed("open", path))?;
+        let is_private = directory.metadata().map_err(failed("read", path))?.mode() & 0o044 == 0;
+        let lock = match open_lock(&lock_path, true) {
+            Ok(lock) => Some(lock),
+            Err(error) if !is_refused(&error) => return Err(failed("open", &lock_path)(error)),
+            Err(error) => {
+                unwritable.get_or_insert(error);
+                open_lock(&lock_path, false).ok()
             }
-            Err(error) => return Err(failed("lock", &lock_path)(error.into())),
+        };
+        if is_private || lock.is_none() {
+            take_lock(&directory, path, &lock_path)?;
+            locks.push(directory);
         }
-        let pid = format!("{}\n", std::process::id());
-        lock.set_len(0).and_then(|()| lock.write_all(pid.as_bytes())).map_err(failed("write", &lock_path))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        if let Some(mut lock) = lock {
+            take_lock(&lock, path, &lock_path)?;
+            if unwritable.is_none() {
+                let pid = format!("{}\n", std::process::id());
+                unwritable = lock.set_len(0).and_then(|()| lock.write_all(pid.as_bytes())).err();
+            }
+            locks.push(lock);
+        }
+        let unwritable = unwritable.map(|error| error.to_string());
+        if let Some(reason) = &unwritable {
+            tracing::warn!(dir = %path.display(), reason, "the state directory cannot be written: nothing is remembered");
+        }
+        Ok(Self { path: path.to_owned(), unwritable, _locks: locks })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// That nothing is remembered, if it is so.
+    pub fn health(&self) -> Option<Health<'static>> {
+        let reason = self.unwritable.as_ref()?;
+        Some(Health {
+            check: "state-dir".into(),
+            state: HealthState::Warn,
+            why: format!(
+                "{} cannot be written ({reason}): the key in it is used, and nothing is remembered, neither peers nor the \
+                 network that is joined",
+                self.path.display()
+            )
+            .into(),
+            fix: "make it writable and restart the daemon; or leave it so, if that is meant".into(),
+        })
     }
 
     /// The node's key: the one of earlier runs, else a new one; a key that belongs to another machine is kept aside.
@@ -141,27 +183,36 @@ impl StateDir {
     pub fn identity(&self, hardware: &Hardware) -> Result<(Identity, Vec<Health<'static>>), StateError> {
         let path = self.path.join(KEY_FILE);
         let text = match statefile::read(&path) {
-            Ok(text) => text.map(Zeroizing::new),
+            Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Zeroizing::new(String::new())),
             Err(error) => return Err(failed("read", &path)(error)),
         };
-        let Some(text) = text else { return self.new_identity(hardware, Vec::new()) };
+        let Some(text) = text else {
+            return self.new_identity(
+                hardware,
+                Vec::new(),
+                &format!("there is no key in {}", self.path.display()),
+            );
+        };
         let Some(stored) = StoredKey::parse(&text) else {
-            let aside = statefile::keep_aside(&path).map_err(failed("rename", &path))?;
+            let why = format!("the key in {} is cut or foreign", path.display());
+            let aside = statefile::keep_aside(&path).map_err(self.no_key(&why))?;
             tracing::error!(
                 file = %path.display(),
                 aside = %aside.display(),
                 "the key file is cut or foreign: it was kept aside and a new key made; other nodes see a new peer"
             );
-            return self.new_identity(hardware, vec![replaced(&path, "was cut or foreign", &aside)]);
+            return self.new_identity(hardware, vec![replaced(&path, "was cut or foreign", &aside)], &why);
         };
         let mut told: Vec<_> = self.tighten(&path).into_iter().collect();
         let now = hardware.binding(&stored.secret);
         if stored.binding.is_other(&now) {
             // Bound to nothing: whoever puts it back means that it belongs here.
             let unbound = StoredKey { binding: Binding::default(), ..stored };
-            let aside = statefile::free_name(&path, "other-machine").map_err(failed("write", &path))?;
-            statefile::write(&aside, unbound.to_text().as_bytes()).map_err(failed("write", &aside))?;
+            let why =
+                format!("the key in {} belongs to another machine (is this disk a copy?)", path.display());
+            let aside = statefile::free_name(&path, "other-machine").map_err(self.no_key(&why))?;
+            statefile::write(&aside, unbound.to_text().as_bytes()).map_err(self.no_key(&why))?;
             tracing::error!(
                 file = %path.display(),
                 aside = %aside.display(),
@@ -169,7 +220,7 @@ impl StateDir {
                  other nodes see a new peer"
             );
             told.push(replaced(&path, "belongs to another machine (is this disk a copy?)", &aside));
-            return self.new_identity(hardware, told);
+            return self.new_identity(hardware, told, &why);
         }
         let before = stored.binding.clone();
         let stored = StoredKey { binding: stored.binding.renewed(now), ..stored };
@@ -225,14 +276,21 @@ impl StateDir {
         &self,
         hardware: &Hardware,
         mut told: Vec<Health<'static>>,
+        why: &str,
     ) -> Result<(Identity, Vec<Health<'static>>), StateError> {
         let path = self.path.join(KEY_FILE);
         let mut secret = Zeroizing::new([0; 32]);
         SysRng.try_fill_bytes(&mut *secret).map_err(StateError::Random)?;
         let stored = StoredKey { binding: hardware.binding(&secret), secret };
-        statefile::write(&path, stored.to_text().as_bytes()).map_err(failed("write", &path))?;
+        statefile::write(&path, stored.to_text().as_bytes()).map_err(self.no_key(why))?;
         told.push(bound_health(&stored.binding));
         Ok((Identity::from_secret(*stored.secret), told))
+    }
+
+    /// A new key is needed, as `why` says, and cannot be kept.
+    pub(super) fn no_key(&self, why: &str) -> impl FnOnce(io::Error) -> StateError {
+        let (why, dir) = (why.to_owned(), self.path.clone());
+        move |error| StateError::NoKey { why, dir, error }
     }
 
     fn tighten(&self, path: &Path) -> Option<Health<'static>> {
@@ -253,6 +311,42 @@ impl StateDir {
     }
 }
 
+fn open_lock(path: &Path, write: bool) -> io::Result<File> {
+    // Its content is replaced: a link of somebody else's making is not followed.
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new()
+        .read(true)
+        .write(write)
+        .create(write)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+}
+
+/// Locks `file` for the owner of the state directory `dir`.
+fn take_lock(file: &File, dir: &Path, lock_path: &Path) -> Result<(), StateError> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(StateError::Locked { path: dir.to_owned(), pid: lock_owner(lock_path) })
+        }
+        Err(error) => Err(failed("lock", lock_path)(error.into())),
+    }
+}
+
+/// Who wrote the lock file, if that process lives: an owner that could not write left the number of another one there.
+fn lock_owner(path: &Path) -> Option<u32> {
+    let pid: u32 = statefile::read(path).ok()??.trim().parse().ok()?;
+    Path::new("/proc").join(pid.to_string()).exists().then_some(pid)
+}
+
+/// Whether only the writing is refused, so that what is there may still be read.
+fn is_refused(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+}
+
 /// The network secret in a file that the user named, and the one of before if there is a second line.
 ///
 /// # Errors
@@ -263,8 +357,10 @@ pub fn read_secrets(path: &Path) -> Result<NetworkSecrets, StateError> {
     // Somebody may have given the secret where the file is to be named.
     let path = Path::new(&*without_secrets(&path.to_string_lossy())).to_owned();
     let text = match text {
-        Ok(text) => text.map(Zeroizing::new),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Zeroizing::new(String::new())),
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(StateError::BadSecret { path, reason: error.to_string() });
+        }
         Err(error) => return Err(StateError::Secret { path, reason: error.to_string() }),
     };
     let missing = || StateError::Secret { path: path.clone(), reason: "there is no such file".to_owned() };
@@ -312,7 +408,7 @@ fn owner(pid: Option<u32>) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::edge::hardware::tests::{machine, with_card};
@@ -418,6 +514,20 @@ mod tests {
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
         drop(state);
         assert!(StateDir::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn two_daemons_are_kept_apart_whether_or_not_there_is_a_lock_file() {
+        for is_there in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+            let state = StateDir::open(dir.path()).unwrap();
+            if !is_there {
+                fs::remove_file(dir.path().join(LOCK_FILE)).unwrap();
+            }
+            assert!(matches!(StateDir::open(dir.path()), Err(StateError::Locked { .. })), "{is_there}");
+            drop(state);
+        }
     }
 
     #[test]

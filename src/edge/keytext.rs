@@ -5,6 +5,7 @@
 //! 52 characters of base32: the secret key
 //! serial 26 characters                        any number of parts of the machine, see `hardware`
 //! card 26 characters
+//! adapter 26 characters
 //! 16 characters: the checksum
 //! ```
 //!
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::edge::hardware::Binding;
 use crate::id::{base32, base32_32};
+use crate::pasted;
 
 const VERSION: &str = "atonce-identity-2";
 const VERSION_1: &str = "atonce-identity-1";
@@ -34,8 +36,9 @@ impl StoredKey {
     pub fn to_text(&self) -> Zeroizing<String> {
         let key = Zeroizing::new(base32(&self.secret));
         // As long as it will be from the start: growing would leave a copy behind that is not wiped.
-        let mut text = Zeroizing::new(String::with_capacity(1024));
         let parts = self.binding.lines();
+        let bytes = 128 + parts.iter().map(|line| line.len() + 1).sum::<usize>();
+        let mut text = Zeroizing::new(String::with_capacity(bytes));
         for line in [VERSION, &key].into_iter().chain(parts.iter().map(String::as_str)) {
             text.push_str(line);
             text.push('\n');
@@ -48,6 +51,7 @@ impl StoredKey {
 
     /// What such a file holds; none if it is cut, edited or foreign.
     pub fn parse(text: &str) -> Option<Self> {
+        let text = Zeroizing::new(pasted::lines(text).into_owned());
         let mut lines: Vec<&str> = text.lines().collect();
         let sum = lines.pop()?;
         let (version, key) = (*lines.first()?, *lines.get(1)?);
@@ -97,6 +101,8 @@ mod tests {
             assert_eq!(String::from_utf8(bytes).ok().and_then(|text| StoredKey::parse(&text)), None, "{at}");
         }
         assert_eq!(format!("{:?}", StoredKey::parse(&text)), "Some(StoredKey { .. })");
+        let copied = format!("\u{feff}{}\r\n", text.replace('\n', " \r\n"));
+        assert_eq!(StoredKey::parse(&copied), StoredKey::parse(&text), "an editor may have saved it");
     }
 
     #[test]

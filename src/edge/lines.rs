@@ -1,8 +1,9 @@
-//! Bytes of a stream cut into lines, of which none is longer than a line may be.
+//! Bytes of a stream cut into lines, of which none is longer than a line may be. A line of white space says nothing and
+//! is skipped: the carriage return of other systems' line ends among it.
 
 use crate::limits;
 
-/// Finds the lines. What comes after the last newline is no line, even when the stream ends: its writer died.
+/// Finds the lines. What comes after the last newline is no line, even when the stream ends: its writer may have died.
 #[derive(Debug, Default)]
 pub struct Lines {
     /// So many bytes of the unfinished line are known to hold no newline.
@@ -14,7 +15,7 @@ pub struct Lines {
 /// One line, without its newline.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Not empty.
+    /// With something on it.
     Whole(&'a [u8]),
     /// Over the limit; the rest of it is skipped.
     TooLong,
@@ -36,11 +37,16 @@ impl Lines {
             let line = &rest[..self.scanned + found];
             *at += line.len() + 1;
             self.scanned = 0;
-            if std::mem::take(&mut self.skipping) || line.is_empty() {
+            if std::mem::take(&mut self.skipping) || is_white(line) {
                 continue;
             }
             return Some(if line.len() < limits::LINE_BYTES { Line::Whole(line) } else { Line::TooLong });
         }
+    }
+
+    /// Whether `rest`, which came after the last newline of a stream that has ended, says nothing.
+    pub fn is_blank(&self, rest: &[u8]) -> bool {
+        self.skipping || is_white(rest)
     }
 
     fn unfinished(&mut self, length: usize, at: &mut usize) -> Option<Line<'static>> {
@@ -54,6 +60,11 @@ impl Lines {
         }
         too_long.then_some(Line::TooLong)
     }
+}
+
+/// Whether JSON has nothing but white space here (RFC 8259, 2).
+fn is_white(line: &[u8]) -> bool {
+    line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
 }
 
 #[cfg(test)]
@@ -89,6 +100,13 @@ mod tests {
         for pieces in [&[limit * 3][..], &[1000], &[65_536], &[limit]] {
             assert_eq!(lengths(&bytes, pieces), [Some(limit - 1), None, Some(2)], "{pieces:?}");
         }
+    }
+
+    #[test]
+    fn a_line_of_white_space_alone_is_skipped() {
+        assert_eq!(lengths(b"\r\n\n \t\r\na\r\n\r\n b\n", &[100]), [Some(2), Some(2)]);
+        let lines = Lines::new();
+        assert!(lines.is_blank(b"") && lines.is_blank(b" \r") && !lines.is_blank(b"\r{"));
     }
 
     #[test]

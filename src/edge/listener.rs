@@ -1,12 +1,15 @@
 //! The Unix socket at which apps find us: given by systemd, or made by us and removed by us.
+//!
+//! What cleans directories of temporary files may take ours, and its directory with it. So we look at it from time to
+//! time (`Listener::renew`) and make it again; what else is found in its place is left alone.
 
-use std::env;
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use listenfd::ListenFd;
 use rustix::fs::FlockOperation;
@@ -16,7 +19,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::{Gid, geteuid};
 use thiserror::Error;
 
+use crate::edge::config::variable;
 use crate::edge::statefile;
+use crate::limits;
 
 /// Who is in this group may talk to the daemon.
 const GROUP: &str = "atonce";
@@ -31,9 +36,14 @@ pub struct Listener {
     /// The socket.
     pub(super) socket: UnixListener,
     path: PathBuf,
-    /// Device and number of the file that we made: only that one is removed at the end.
-    made: Option<(u64, u64)>,
+    /// Its directory is one that we make where everybody may.
+    in_shared: bool,
+    /// The file that we made: only that one is removed at the end.
+    made: Option<Made>,
 }
+
+/// What tells a file from the next one in its place: device, number, and, since numbers are used again, when it was made.
+type Made = (u64, u64, Option<SystemTime>);
 
 /// Why apps cannot be served.
 #[derive(Debug, Error)]
@@ -49,6 +59,12 @@ pub enum ListenError {
         /// Which.
         pid: Option<i32>,
     },
+    /// No system takes it.
+    #[error(
+        "the path of the socket has {} bytes, and the system takes at most {}: {}\ntry: a shorter --socket",
+        .0.as_os_str().len(), limits::SOCKET_PATH_BYTES, .0.display()
+    )]
+    TooLong(PathBuf),
     /// Something else has that name.
     #[error("{} is no socket, so it was left alone\ntry: another --socket", .0.display())]
     NoSocket(PathBuf),
@@ -74,18 +90,25 @@ impl Listener {
     pub fn open(named: Option<&Path>) -> Result<Self, ListenError> {
         if let Some(socket) = passed()? {
             let path = socket.local_addr().ok().and_then(|addr| addr.as_pathname().map(Path::to_owned));
-            return Ok(Self { socket, path: path.unwrap_or_default(), made: None });
+            return Ok(Self { socket, path: path.unwrap_or_default(), in_shared: false, made: None });
         }
-        let path = match (named, env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())) {
-            (Some(path), _) => path.to_owned(),
-            (None, Some(dir)) => PathBuf::from(dir).join("atonce").join(FILE),
-            (None, None) => {
-                let dir = PathBuf::from(format!("/tmp/atonce-{}", geteuid().as_raw()));
-                own_dir(&dir)?;
-                dir.join(FILE)
-            }
+        let (path, in_shared) = match (named, variable("XDG_RUNTIME_DIR")) {
+            (Some(path), _) => (path.to_owned(), false),
+            (None, Some(dir)) => (dir.join("atonce").join(FILE), false),
+            (None, None) => (PathBuf::from(format!("/tmp/atonce-{}/{FILE}", geteuid().as_raw())), true),
         };
-        Self::bind(path)
+        Self::bind(path, in_shared, LOCK_TRIES)
+    }
+
+    /// Makes the socket again if somebody removed it, or put something else in its place. `None`: there was no need.
+    pub(super) fn renew(&mut self) -> Option<Result<(), ListenError>> {
+        let made = self.made.as_ref()?;
+        if identity(&self.path).is_ok_and(|found| found == *made) {
+            return None;
+        }
+        // Who waits here holds up all apps and peers: once must do, and the next look comes soon.
+        let renewed = Self::bind(self.path.clone(), self.in_shared, 1);
+        Some(renewed.map(|renewed| *self = renewed))
     }
 
     /// Where it is.
@@ -100,25 +123,44 @@ impl Listener {
         }
     }
 
-    fn bind(path: PathBuf) -> Result<Self, ListenError> {
+    fn bind(path: PathBuf, in_shared: bool, lock_tries: u32) -> Result<Self, ListenError> {
+        if path.as_os_str().len() > limits::SOCKET_PATH_BYTES {
+            return Err(ListenError::TooLong(path));
+        }
         let failed = |error| ListenError::Io { path: path.clone(), error };
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        statefile::create_private_dir(dir).map_err(failed)?;
+        if in_shared {
+            own_dir(dir)?;
+        } else {
+            statefile::create_private_dir(dir).map_err(failed)?;
+        }
         // Between the look at a socket that may be stale and its replacement nobody else may do the same.
-        let _only_one = lock(dir);
+        let _only_one = lock(dir, lock_tries);
         clear(&path)?;
         // Made beside its place, and put there when its permissions are right.
-        let new = dir.join(format!(".{FILE}.{}", std::process::id()));
+        let name = format!(".atonced.{}", std::process::id());
+        let new = dir.join(&name);
         let _ = fs::remove_file(&new);
-        let socket = UnixListener::bind(&new).map_err(failed)?;
+        let socket = bind_in(dir, &name).map_err(failed)?;
         let placed = place(&new, &path);
         if placed.is_err() {
             let _ = fs::remove_file(&new);
         }
         placed.map_err(failed)?;
         let made = Some(identity(&path).map_err(failed)?);
-        Ok(Self { socket, path, made })
+        Ok(Self { socket, path, in_shared, made })
     }
+}
+
+/// A socket of this name in a directory, also where both together are longer than the path of a socket may be: the final
+/// name may be shorter than this one.
+fn bind_in(dir: &Path, name: &str) -> io::Result<UnixListener> {
+    let direct = dir.join(name);
+    if direct.as_os_str().len() <= limits::SOCKET_PATH_BYTES {
+        return UnixListener::bind(direct);
+    }
+    let dir = File::open(dir)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
 }
 
 fn place(new: &Path, path: &Path) -> io::Result<()> {
@@ -132,13 +174,15 @@ fn place(new: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Waits for the other daemons that begin in this directory, but not for ever: anybody may lock a directory.
-fn lock(dir: &Path) -> Option<File> {
+fn lock(dir: &Path, tries: u32) -> Option<File> {
     let dir = File::open(dir).ok()?;
-    for _ in 0..LOCK_TRIES {
+    for again in 1..=tries {
         if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
             return Some(dir);
         }
-        std::thread::sleep(LOCK_PAUSE);
+        if again < tries {
+            std::thread::sleep(LOCK_PAUSE);
+        }
     }
     None
 }
@@ -187,9 +231,9 @@ fn own_dir(dir: &Path) -> Result<(), ListenError> {
     if ours { Ok(()) } else { Err(ListenError::Unsafe(dir.to_owned())) }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn identity(path: &Path) -> io::Result<Made> {
     let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+    Ok((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 fn group_id(name: &str) -> Option<Gid> {
@@ -207,16 +251,78 @@ mod tests {
 
     use super::*;
 
+    fn bind(path: &Path) -> Result<Listener, ListenError> {
+        Listener::bind(path.to_owned(), false, LOCK_TRIES)
+    }
+
+    #[test]
+    fn a_path_may_have_as_many_bytes_as_the_system_takes_and_of_a_longer_one_the_limit_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path_of = |bytes: usize, name: &str| {
+            let fill = bytes - dir.path().as_os_str().len() - name.len() - 2;
+            dir.path().join("d".repeat(fill)).join(name)
+        };
+        for bytes in 96..=107 {
+            for name in ["s", "atonced.sock", "a-name-longer-than-the-one-that-it-is-made-under"] {
+                let path = path_of(bytes, name);
+                assert_eq!(path.as_os_str().len(), bytes);
+                let listener = bind(&path).unwrap();
+                assert!(UnixStream::connect(&path).is_ok());
+                assert!(matches!(bind(&path), Err(ListenError::Live { .. })));
+                listener.remove();
+            }
+        }
+        let error = bind(&path_of(108, "s")).unwrap_err().to_string();
+        assert!(error.contains("has 108 bytes, and the system takes at most 107: /"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_that_somebody_removed_is_made_again_and_nothing_else_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/a.sock");
+        let mut listener = bind(&path).unwrap();
+        assert!(listener.renew().is_none());
+        let is_made_again = |listener: &mut Listener| {
+            assert!(listener.renew().unwrap().is_ok());
+            assert!(UnixStream::connect(&path).is_ok() && listener.socket.accept().is_ok());
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
+            assert!(listener.renew().is_none());
+        };
+        fs::remove_file(&path).unwrap();
+        is_made_again(&mut listener);
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        is_made_again(&mut listener);
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        is_made_again(&mut listener);
+
+        // A file of somebody else, a daemon of somebody else: left alone, and taken again when they are gone.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(listener.renew(), Some(Err(ListenError::NoSocket(_)))));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        fs::remove_file(&path).unwrap();
+        let other = bind(&path).unwrap();
+        assert!(matches!(listener.renew(), Some(Err(ListenError::Live { .. }))));
+        assert!(UnixStream::connect(&path).is_ok() && other.socket.accept().is_ok());
+        drop(other);
+        is_made_again(&mut listener);
+
+        // What systemd passed is systemd's.
+        fs::remove_file(&path).unwrap();
+        let mut passed = Listener { made: None, ..listener };
+        assert!(passed.renew().is_none() && !path.exists());
+    }
+
     #[test]
     fn a_stale_socket_is_replaced_and_a_live_one_names_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/a.sock");
-        drop(Listener::bind(path.clone()).unwrap());
+        drop(bind(&path).unwrap());
         assert!(path.exists());
 
-        let live = Listener::bind(path.clone()).unwrap();
+        let live = bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
-        let error = Listener::bind(path.clone()).unwrap_err().to_string();
+        let error = bind(&path).unwrap_err().to_string();
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
         live.remove();
         assert!(!path.exists());
@@ -227,8 +333,8 @@ mod tests {
         for _ in 0..20 {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("a.sock");
-            drop(Listener::bind(path.clone()).unwrap());
-            let begin = || Listener::bind(path.clone());
+            drop(bind(&path).unwrap());
+            let begin = || bind(&path);
             let served: Vec<_> = std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
                 threads.into_iter().filter_map(|thread| thread.join().unwrap().ok()).collect()
@@ -243,10 +349,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(Listener::bind(path.clone()), Err(ListenError::NoSocket(_))));
+        assert!(matches!(bind(&path), Err(ListenError::NoSocket(_))));
         fs::remove_file(&path).unwrap();
 
-        let ours = Listener::bind(path.clone()).unwrap();
+        let ours = bind(&path).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "another").unwrap();
         ours.remove();

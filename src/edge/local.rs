@@ -5,26 +5,36 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::geteuid;
+use rustix::process::{Resource, geteuid, getrlimit};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
+use zeroize::Zeroize;
 
-use crate::core::Node;
+use crate::core::{Node, Owner};
 use crate::edge::frames::{Cut, Frames};
 use crate::edge::lines::{Line, Lines};
 use crate::edge::listener::Listener;
 use crate::id::ClientId;
+use crate::limits;
 use crate::time::Instant;
-use crate::wire::local::frame::{Frame, PREFACE};
-use crate::wire::local::{BadLine, ErrorCode, Event, Request};
+use crate::wire::complaint;
+use crate::wire::local::frame::{Frame, Header, PREFACE};
+use crate::wire::local::{BadLine, ErrorCode, Event, Health, HealthState, Request};
 
 /// Bytes read from one connection before the others get their turn.
 const READ_BYTES: usize = 64 * 1024;
+/// Descriptors that apps leave to files of the state, to sockets of other ports, and to the watch of the network.
+const DESCRIPTORS_OF_FILES: u64 = 4;
+/// Beside these, to whoever administers the daemon.
+const DESCRIPTORS_OF_ADMINS: u64 = 4;
+/// Bytes of the longest line or frame that is kept until it is whole, its header included.
+const KEPT_BYTES: usize = limits::LINE_BYTES + Header::BYTES;
 /// Connections taken before the others get their turn.
 const ACCEPTS_IN_A_ROW: usize = 16;
 /// After a failed accept, mostly for want of descriptors, so long nothing is accepted: the failure comes at once again.
@@ -40,7 +50,11 @@ pub struct Local {
     clients: BTreeMap<ClientId, Connection>,
     next: u64,
     euid: u32,
+    /// How many descriptors this process may have.
+    descriptors: u64,
     memory: Vec<u8>,
+    /// Why the socket, which somebody removed, cannot be made again.
+    missing: Option<String>,
 }
 
 impl Local {
@@ -50,15 +64,15 @@ impl Local {
     ///
     /// The socket cannot be waited for.
     pub fn new(listener: Listener) -> io::Result<Self> {
-        let socket = listener.socket.try_clone()?;
-        socket.set_nonblocking(true)?;
         Ok(Self {
-            socket: UnixListener::from_std(socket)?,
+            socket: serving(listener.socket.try_clone()?)?,
             listener,
+            missing: None,
             pause: None,
             clients: BTreeMap::new(),
             next: 1,
             euid: geteuid().as_raw(),
+            descriptors: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             memory: Vec::with_capacity(READ_BYTES),
         })
     }
@@ -66,6 +80,38 @@ impl Local {
     /// Where apps find us.
     pub fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    /// Looks whether apps still find the socket, and makes it again if they do not. Tells how that went, when there is
+    /// something new to tell.
+    pub fn look(&mut self) -> Option<Health<'static>> {
+        let outcome = match self.listener.renew() {
+            None if self.missing.is_none() => return None,
+            // Whatever was in its place is gone, and it is ours again.
+            None => Ok(()),
+            Some(Ok(())) => self.listener.socket.try_clone().and_then(serving).map_or_else(
+                |error| Err(error.to_string()),
+                |socket| {
+                    self.socket = socket;
+                    tracing::warn!(socket = %self.listener.path().display(), "the socket was removed, and made again");
+                    Ok(())
+                },
+            ),
+            Some(Err(error)) => Err(error.to_string()),
+        };
+        let missing = outcome.err();
+        let is_news = missing != self.missing || missing.is_none();
+        self.missing = missing;
+        if !is_news {
+            return None;
+        }
+        if let Some(reason) = &self.missing {
+            tracing::error!(
+                reason = complaint::one_line(reason),
+                "the socket was removed, and cannot be made again"
+            );
+        }
+        Some(socket_health(self.missing.as_deref()))
     }
 
     /// How many apps are connected.
@@ -140,14 +186,46 @@ impl Local {
     fn welcome(&mut self, stream: UnixStream, node: &mut Node, now: Instant) {
         let Ok(owner) = stream.peer_cred() else { return };
         let client = ClientId(self.next);
-        let admin = owner.uid() == 0 || owner.uid() == self.euid;
-        if let Err(error) = node.handle_connect(client, admin, now) {
-            let _ = stream.try_write(&refusal(&error.to_string()));
+        let uid = owner.uid();
+        let owner = Owner { uid, admin: uid == 0 || uid == self.euid };
+        let kept =
+            if owner.admin { DESCRIPTORS_OF_FILES } else { DESCRIPTORS_OF_FILES + DESCRIPTORS_OF_ADMINS };
+        // The kernel gives the lowest number that is free: so many are taken.
+        let has_descriptors = u64::try_from(stream.as_raw_fd()).is_ok_and(|fd| fd + kept < self.descriptors);
+        let taken = if has_descriptors {
+            node.handle_connect(client, owner, now).map_err(|error| error.to_string())
+        } else {
+            Err("the daemon may not open more files".to_owned())
+        };
+        if let Err(reason) = taken {
+            tracing::debug!(uid, reason, "an app was refused");
+            let _ = stream.try_write(&refusal(&reason));
             return;
         }
         self.next += 1;
         self.clients.insert(client, Connection::new(stream));
     }
+}
+
+fn serving(socket: std::os::unix::net::UnixListener) -> io::Result<UnixListener> {
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket)
+}
+
+/// Whether apps find the socket.
+fn socket_health(missing: Option<&str>) -> Health<'static> {
+    let (state, why, fix) = match missing {
+        None => (HealthState::Ok, "apps find the socket".to_owned(), ""),
+        Some(reason) => (
+            HealthState::Fail,
+            format!(
+                "somebody removed the socket, and it cannot be made again: {}",
+                complaint::one_line(reason)
+            ),
+            "free its place: it is tried again within seconds, and at once by a signal HUP",
+        ),
+    };
+    Health { check: "socket".into(), state, why: why.into(), fix: fix.into() }
 }
 
 /// One app's connection.
@@ -160,6 +238,8 @@ struct Connection {
     used: usize,
     /// There may be whole lines or frames in `kept`.
     held: bool,
+    /// A network secret was in what was handed over: it is overwritten.
+    had_secret: bool,
     /// The app has said all; it may still read.
     finished: bool,
     /// It does not even read any more.
@@ -193,6 +273,7 @@ impl Connection {
             kept: Vec::new(),
             used: 0,
             held: false,
+            had_secret: false,
             finished: false,
             unheard: false,
             writing: false,
@@ -224,8 +305,12 @@ impl Connection {
             return Ok(false);
         }
         if self.held {
-            let data = std::mem::take(&mut self.kept);
-            let used = self.hand_over(&data, self.used, app);
+            let mut data = std::mem::take(&mut self.kept);
+            let from = self.used;
+            let used = self.hand_over(&data, from, app);
+            if std::mem::take(&mut self.had_secret) {
+                data[from..used].zeroize();
+            }
             self.keep(data, used);
             return Ok(true);
         }
@@ -236,10 +321,19 @@ impl Connection {
         let shared = self.kept.is_empty();
         let mut data = std::mem::take(if shared { memory } else { &mut self.kept });
         data.drain(..std::mem::take(&mut self.used));
-        data.reserve(READ_BYTES);
+        // Beyond what is kept no more is read than the longest line needs: what many connections keep adds up.
+        data.reserve_exact(if shared {
+            READ_BYTES
+        } else {
+            READ_BYTES.min(KEPT_BYTES.saturating_sub(data.len())).max(1)
+        });
         let outcome = self.stream.try_read_buf(&mut data);
         let used = if matches!(outcome, Ok(1..)) { self.hand_over(&data, 0, app) } else { 0 };
+        if std::mem::take(&mut self.had_secret) {
+            data[..used].zeroize();
+        }
         if shared {
+            self.kept.reserve_exact(data.len() - used);
             self.kept.extend_from_slice(&data[used..]);
             data.clear();
             *memory = data;
@@ -247,7 +341,10 @@ impl Connection {
             self.keep(data, used);
         }
         match outcome {
-            Ok(0) => self.finished = true,
+            Ok(0) => {
+                self.finished = true;
+                self.tell_unfinished(app);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // Registers for the next time.
                 return Ok(self.stream.poll_read_ready(cx).is_ready());
@@ -256,6 +353,22 @@ impl Connection {
             Ok(_) => {}
         }
         Ok(true)
+    }
+
+    /// The app ends in the middle of a line or frame: it may have been cut, so it is not done, and that is told.
+    fn tell_unfinished(&mut self, app: &mut App<'_>) {
+        let rest = &self.kept[self.used.min(self.kept.len())..];
+        let told = match &self.mode {
+            Mode::Unknown if rest.is_empty() => return,
+            Mode::Unknown => BadLine::other_preface(),
+            Mode::Lines(lines) if lines.is_blank(rest) => return,
+            Mode::Lines(_) => BadLine::unfinished(),
+            Mode::Frames(_) if rest.is_empty() => return,
+            Mode::Frames(_) => BadLine::unfinished_frame(),
+        };
+        app.node.handle_request(app.client, Err(told), app.now);
+        self.kept = Vec::new();
+        self.used = 0;
     }
 
     /// Keeps what is left. It moves to the front only when more is read, not for each message that the node takes.
@@ -284,6 +397,7 @@ impl Connection {
                         Some(Line::TooLong) => Err(BadLine::too_long()),
                         None => return at,
                     };
+                    self.had_secret |= request.as_ref().is_ok_and(Request::has_secret);
                     app.node.handle_request(app.client, request, app.now);
                 }
                 Mode::Frames(frames) => {
@@ -292,6 +406,7 @@ impl Connection {
                         Some(Cut::TooLong(header)) => Err(BadLine::long_body(header)),
                         None => return at,
                     };
+                    self.had_secret |= frame.as_ref().is_ok_and(Frame::has_secret);
                     app.node.handle_frame(app.client, frame, app.now);
                 }
             }
@@ -357,7 +472,7 @@ fn refusal(reason: &str) -> Vec<u8> {
         id: None,
         code: ErrorCode::Limit,
         message: reason.into(),
-        hint: "close another app's connection first".into(),
+        hint: "end some of this user's apps first".into(),
     };
     let mut line = serde_json::to_vec(&event).unwrap_or_default();
     line.push(b'\n');

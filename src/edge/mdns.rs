@@ -2,8 +2,11 @@
 //!
 //! One type around the mdns-sd crate, which runs a thread of its own. Its events cross into our loop through a bounded
 //! channel and a small thread per browse; when either overflows, or the crate ends a subscription, we browse again,
-//! which tells all that is known anew. What was asked for is kept as a wish and asked again when the crate is busy. While
-//! nothing is left to do, nothing here wakes.
+//! which tells all that is known anew. What was asked for is kept as a wish and asked again when the crate is busy.
+//!
+//! The crate keeps all records that come while it browses: when that is more than the largest network has, somebody makes
+//! them up, and the crate starts anew without them. While nothing is left to do, nothing here wakes, but for the look at
+//! the records while we browse.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,10 +14,9 @@ use std::thread;
 use std::time::Duration;
 
 use mdns_sd::{
-    DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
-    ServiceInfo, UnregisterStatus,
+    DaemonEvent, IfKind, IfPredicate, Metrics, Receiver, ResolvedService, ScopedIp, ServiceDaemon,
+    ServiceEvent, ServiceInfo, UnregisterStatus,
 };
-use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -37,13 +39,17 @@ const LOOKS_OFTEN: u32 = 1;
 const LOOKS_SELDOM: u32 = 60;
 /// After a change the crate looks often for so many of our own looks.
 const TENDS_AFTER_CHANGE: u32 = 10;
+/// Records that the crate may keep while we browse: five each of a thousand nodes and more. What comes beyond that between
+/// two looks, at the full rate of a wired link, is thirty megabytes.
+const RECORDS_KEPT: i64 = 6144;
 /// How long the end may take: two goodbyes are 120 ms apart.
 const GOODBYE: Duration = Duration::from_millis(300);
 const SECOND_GOODBYE: Duration = Duration::from_millis(150);
 
 /// Our multicast DNS responder and browser.
 pub struct Mdns {
-    daemon: ServiceDaemon,
+    /// None while the system does not give what it needs.
+    daemon: Option<ServiceDaemon>,
     /// Why the crate does without its port, or without that of one family: it takes it at its start or never.
     obstacle: Option<Health<'static>>,
     /// Looks since the last attempt to have the port.
@@ -56,12 +62,17 @@ pub struct Mdns {
     /// Answers when the first goodbye of the last one that was taken back is said.
     goodbye: Option<Receiver<UnregisterStatus>>,
     browse: bool,
+    /// What we send does not come to this host, and so not to our own responder either.
+    quiet: bool,
     /// The number of the browse that runs; an older one's end means nothing.
     browsing: Option<u64>,
     browses: u64,
+    /// Answers with how many records the crate keeps.
+    counted: Option<Receiver<Metrics>>,
     sender: mpsc::Sender<Heard>,
     receiver: mpsc::Receiver<Heard>,
     tend: Interval,
+    count: Interval,
     /// So many looks until the crate looks seldom again; none if it does.
     alert: u32,
     hearing: Hearing,
@@ -75,11 +86,6 @@ pub enum MdnsEvent {
     /// How multicast DNS is.
     Health(Health<'static>),
 }
-
-/// Why there is no multicast DNS.
-#[derive(Debug, Error)]
-#[error("multicast DNS cannot be started: {0}")]
-pub struct MdnsError(mdns_sd::Error);
 
 enum Heard {
     Sighting(Sighting),
@@ -100,21 +106,24 @@ enum Hearing {
 
 impl Mdns {
     /// Starts the responder. `probe`: look for name conflicts before an advert, which takes a second.
-    ///
-    /// # Errors
-    ///
-    /// The operating system gives no thread or descriptor. A taken port shows only later, as health.
-    pub fn start(filter: Arc<InterfaceFilter>, probe: bool) -> Result<Self, MdnsError> {
-        let obstacle = mdns_port::obstacle();
+    /// What stands in the way is told as health, and tried again.
+    pub fn start(filter: Arc<InterfaceFilter>, probe: bool) -> Self {
+        let mut obstacle = mdns_port::obstacle();
         let (sender, receiver) = mpsc::channel(EVENTS_QUEUED);
-        let daemon = responder(&filter, &sender).map_err(MdnsError)?;
+        let daemon = responder(&filter, &sender);
+        if let Err(error) = &daemon {
+            obstacle = Some(not_started(error));
+        }
+        let daemon = daemon.ok();
         if let Some(obstacle) = obstacle.clone() {
             warn(&obstacle);
             let _ = sender.try_send(Heard::Health(obstacle));
         }
         let mut tend = interval(TEND_INTERVAL);
         tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self {
+        let mut count = interval(TEND_INTERVAL);
+        count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
             daemon,
             obstacle,
             looks: 0,
@@ -124,14 +133,17 @@ impl Mdns {
             registered: None,
             goodbye: None,
             browse: false,
+            quiet: false,
             browsing: None,
             browses: 0,
+            counted: None,
             sender,
             receiver,
             tend,
+            count,
             alert: 0,
             hearing: Hearing::Unknown(0),
-        })
+        }
     }
 
     /// Advertises this in place of what was advertised before.
@@ -148,6 +160,18 @@ impl Mdns {
 
     /// Browses, from the fast end of the schedule on.
     pub fn browse(&mut self) {
+        self.set_quiet(false);
+        self.begin_browse();
+    }
+
+    /// Browses so that nobody on this host is asked: our own responder would answer, with as many packets. But not while
+    /// we wait for our own advert to come back.
+    pub fn ask(&mut self) {
+        self.set_quiet(self.hearing == Hearing::Yes);
+        self.begin_browse();
+    }
+
+    fn begin_browse(&mut self) {
         self.browse = true;
         self.browsing = None;
         self.attend();
@@ -159,11 +183,21 @@ impl Mdns {
         self.attend();
     }
 
+    fn set_quiet(&mut self, quiet: bool) {
+        let Some(daemon) = self.daemon.as_ref().filter(|_| self.quiet != quiet) else { return };
+        let set = daemon.set_multicast_loop_v4(!quiet).and_then(|()| daemon.set_multicast_loop_v6(!quiet));
+        match set {
+            Ok(()) => self.quiet = quiet,
+            Err(error) => tracing::debug!(reason = %error, "multicast DNS stays as it is on this host"),
+        }
+    }
+
     /// The addresses of this machine changed: the crate would only see that at its next look. A selection of nothing
     /// makes it look now.
     pub fn look(&mut self) {
-        let look = self.daemon.enable_interface(Vec::<IfKind>::new());
-        if let Err(error) = look.and_then(|()| self.daemon.set_ip_check_interval(LOOKS_OFTEN)) {
+        let Some(daemon) = &self.daemon else { return };
+        let look = daemon.enable_interface(Vec::<IfKind>::new());
+        if let Err(error) = look.and_then(|()| daemon.set_ip_check_interval(LOOKS_OFTEN)) {
             tracing::debug!(reason = %error, "multicast DNS looks at the addresses a little later");
         }
         self.alert = TENDS_AFTER_CHANGE;
@@ -171,6 +205,9 @@ impl Mdns {
 
     /// The next hint or state.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MdnsEvent> {
+        while (self.browsing.is_some() || self.counted.is_some()) && self.count.poll_tick(cx).is_ready() {
+            self.look_at_records();
+        }
         while self.is_unsettled() && self.tend.poll_tick(cx).is_ready() {
             let health = self.look_for_port();
             self.attend();
@@ -209,7 +246,7 @@ impl Mdns {
         {
             thread::sleep(SECOND_GOODBYE);
         }
-        if let Ok(done) = self.daemon.shutdown() {
+        if let Some(Ok(done)) = self.daemon.map(|daemon| daemon.shutdown()) {
             let _ = done.recv_timeout(GOODBYE);
         }
     }
@@ -219,6 +256,7 @@ impl Mdns {
         self.alert > 0
             || self.obstacle.is_some()
             || self.browse != self.browsing.is_some()
+            || self.quiet && !self.browse
             || !self.is_registered()
             || self.is_listening_for_ourselves()
     }
@@ -229,7 +267,8 @@ impl Mdns {
 
     fn calm_down(&mut self) {
         // With the last one the crate has to take it; what it refuses is tried again.
-        if self.alert > 1 || self.alert == 1 && self.daemon.set_ip_check_interval(LOOKS_SELDOM).is_ok() {
+        let calmed = |daemon: &ServiceDaemon| daemon.set_ip_check_interval(LOOKS_SELDOM).is_ok();
+        if self.alert > 1 || self.alert == 1 && self.daemon.as_ref().is_none_or(calmed) {
             self.alert -= 1;
         }
     }
@@ -241,9 +280,14 @@ impl Mdns {
             Ok(()) | Err(mdns_sd::Error::Again) => {}
             Err(error) => tracing::debug!(reason = %error, "multicast DNS refused"),
         }
+        // Behind the command that ends the browse.
+        if !self.browse {
+            self.set_quiet(false);
+        }
     }
 
     fn attend_advert(&mut self) -> mdns_sd::Result<()> {
+        let Some(daemon) = &self.daemon else { return Err(mdns_sd::Error::Again) };
         if self.is_registered() {
             return Ok(());
         }
@@ -252,13 +296,13 @@ impl Mdns {
         if let Some((_, old)) = &self.registered
             && Some(old) != fullname.as_ref()
         {
-            self.goodbye = Some(self.daemon.unregister(old)?);
+            self.goodbye = Some(daemon.unregister(old)?);
             self.registered = None;
         }
         let (Some(advert), Some(info), Some(fullname)) = (self.advert.clone(), info, fullname) else {
             return Ok(());
         };
-        self.daemon.register(info)?;
+        daemon.register(info)?;
         self.registered = Some((advert, fullname));
         self.hearing = Hearing::Unknown(0);
         Ok(())
@@ -276,9 +320,10 @@ impl Mdns {
     }
 
     fn attend_browse(&mut self) -> mdns_sd::Result<()> {
+        let Some(daemon) = &self.daemon else { return Err(mdns_sd::Error::Again) };
         match (self.browse, self.browsing) {
             (true, None) => {
-                let events = self.daemon.browse(SERVICE)?;
+                let events = daemon.browse(SERVICE)?;
                 self.browses += 1;
                 self.browsing = Some(self.browses);
                 let (number, to_loop) = (self.browses, self.sender.clone());
@@ -290,7 +335,7 @@ impl Mdns {
                 Ok(())
             }
             (false, Some(_)) => {
-                self.daemon.stop_browse(SERVICE)?;
+                daemon.stop_browse(SERVICE)?;
                 self.browsing = None;
                 Ok(())
             }
@@ -310,15 +355,46 @@ impl Mdns {
         if obstacle == self.obstacle {
             return None;
         }
-        match responder(&self.filter, &self.sender) {
-            Ok(daemon) => drop(std::mem::replace(&mut self.daemon, daemon).shutdown()),
-            Err(error) => return Some(failing(&error.to_string())),
+        if let Err(error) = self.start_anew() {
+            let obstacle = Some(not_started(&error));
+            if self.obstacle == obstacle {
+                return None;
+            }
+            self.obstacle = obstacle;
+            return self.obstacle.clone().inspect(warn);
         }
-        self.registered = None;
-        self.browsing = None;
-        self.hearing = Hearing::Unknown(0);
         self.obstacle = obstacle;
         self.obstacle.clone().inspect(warn)
+    }
+
+    /// Starts the crate anew; what is wished is asked again.
+    fn start_anew(&mut self) -> mdns_sd::Result<()> {
+        let daemon = responder(&self.filter, &self.sender)?;
+        drop(self.daemon.replace(daemon).map(|before| before.shutdown()));
+        self.registered = None;
+        self.quiet = false;
+        self.browsing = None;
+        self.counted = None;
+        self.hearing = Hearing::Unknown(0);
+        Ok(())
+    }
+
+    /// Bounds what the crate keeps. Browsing ends then until it is wished again: who made up so much goes on.
+    fn look_at_records(&mut self) {
+        if let Some(counted) = self.counted.take() {
+            // An answer that has not come by now is asked for again.
+            if counted.try_recv().is_ok_and(|kept| records(&kept) > RECORDS_KEPT) {
+                tracing::warn!("somebody floods multicast DNS: it starts anew, and browses later");
+                self.browse = false;
+                if let Err(error) = self.start_anew() {
+                    tracing::debug!(reason = %error, "multicast DNS keeps what it has");
+                }
+                return;
+            }
+        }
+        if self.browsing.is_some() {
+            self.counted = self.daemon.as_ref().and_then(|daemon| daemon.get_metrics().ok());
+        }
     }
 
     fn is_ours(&self, sighting: &Sighting) -> bool {
@@ -346,6 +422,15 @@ impl Mdns {
     }
 }
 
+/// The crate's counters of records that it keeps, by their kinds.
+const CACHED: [&str; 6] =
+    ["cached-ptr", "cached-srv", "cached-addr", "cached-txt", "cached-nsec", "cached-subtype"];
+
+/// How many records the crate keeps.
+fn records(metrics: &Metrics) -> i64 {
+    CACHED.iter().filter_map(|kind| metrics.get(*kind)).sum()
+}
+
 /// The crate's responder, on the interfaces that we use.
 fn responder(filter: &Arc<InterfaceFilter>, to_loop: &mpsc::Sender<Heard>) -> mdns_sd::Result<ServiceDaemon> {
     let daemon = ServiceDaemon::new()?;
@@ -367,8 +452,20 @@ fn working() -> Health<'static> {
     }
 }
 
+/// How it is when the system gives no thread or descriptor.
+fn not_started(error: &mdns_sd::Error) -> Health<'static> {
+    Health {
+        check: "mdns".into(),
+        state: HealthState::Warn,
+        why: format!("multicast DNS cannot be started: {error}").into(),
+        fix: "raise the limits of this process for threads and open files; it is tried again every 5 s, and hellos, \
+              remembered addresses and --peer find peers meanwhile"
+            .into(),
+    }
+}
+
 /// How it is when there is none at all.
-pub fn failing(reason: &str) -> Health<'static> {
+fn failing(reason: &str) -> Health<'static> {
     let health = Health {
         check: "mdns".into(),
         state: HealthState::Warn,
@@ -500,8 +597,8 @@ mod tests {
     #[tokio::test]
     async fn two_daemons_of_one_host_see_each_other_come_and_go() {
         let filter = Arc::new(InterfaceFilter::default());
-        let mut left = Mdns::start(Arc::clone(&filter), false).unwrap();
-        let mut right = Mdns::start(filter, false).unwrap();
+        let mut left = Mdns::start(Arc::clone(&filter), false);
+        let mut right = Mdns::start(filter, false);
         left.browse();
         right.announce(advert(201, "küche.test"));
         let found = sighting(&mut left, |seen| matches!(seen, Sighting::Seen { port: 28201, .. })).await;
@@ -522,7 +619,7 @@ mod tests {
 
     #[tokio::test]
     async fn our_own_advert_that_comes_back_shows_that_multicast_works_and_nothing_is_left_to_look_at() {
-        let mut mdns = Mdns::start(Arc::new(InterfaceFilter::default()), false).unwrap();
+        let mut mdns = Mdns::start(Arc::new(InterfaceFilter::default()), false);
         mdns.browse();
         mdns.announce(advert(203, "self"));
         loop {

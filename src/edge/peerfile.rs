@@ -14,6 +14,8 @@ use crate::limits;
 use crate::wire::local::{Health, HealthState, id_text};
 
 const VERSION: u32 = 1;
+/// Peers written and read: those of the table, and names that stay with others.
+const PEERS_MAX: usize = limits::PEERS + limits::PINS_APART;
 /// Addresses read of one peer: as many as a node ever writes of one.
 const ADDRS_MAX: usize = 16;
 
@@ -88,7 +90,7 @@ pub fn parse(text: &str) -> Result<Vec<KnownPeer>, String> {
 ///
 /// None that these types can cause.
 pub fn to_text(peers: &[KnownPeer]) -> serde_json::Result<Vec<u8>> {
-    let entries: Vec<Entry> = peers.iter().take(limits::PEERS).map(Entry::from).collect();
+    let entries: Vec<Entry> = peers.iter().take(PEERS_MAX).map(Entry::from).collect();
     let mut text = serde_json::to_vec_pretty(&Content { v: VERSION, peers: entries })?;
     text.push(b'\n');
     Ok(text)
@@ -116,7 +118,7 @@ struct Content<T> {
 impl Content<serde_json::Value> {
     fn known(self) -> Vec<KnownPeer> {
         let entries = self.peers.into_iter().filter_map(|entry| serde_json::from_value::<Entry>(entry).ok());
-        entries.filter_map(Entry::known).take(limits::PEERS).collect()
+        entries.filter_map(Entry::known).take(PEERS_MAX).collect()
     }
 }
 

@@ -26,6 +26,7 @@ use crate::edge::metrics::Metrics;
 use crate::edge::serverkey;
 use crate::edge::systemd::ServiceManager;
 use crate::edge::udp::{Udp, UdpError};
+use crate::limits;
 use crate::route::{OwnPort, Route};
 use crate::server::{Config, Dropped, SECOND_PORT, Server};
 use crate::time::Instant;
@@ -240,12 +241,14 @@ impl Rendezvous {
         let ports = [(OwnPort::USUAL, Some(&mut self.udp)), (SECOND_PORT, self.second.as_mut())];
         for (port, udp) in ports.into_iter().filter_map(|(port, udp)| Some((port, udp?))) {
             let received = udp.poll_recv(cx, |route, datagram| {
-                if let Err(reason) = server.handle_datagram(Route { port, ..route }, datagram, now) {
+                // Answered as the system routes: who is behind a router may be reached by another interface.
+                let route = Route { interface: None, port, ..route };
+                if let Err(reason) = server.handle_datagram(route, datagram, now) {
                     tracing::trace!(from = %route.remote, %reason, "a datagram was dropped");
                 }
             });
             // A node that went away is forgotten by its lease.
-            any |= received.is_ready() | udp.poll_unreachable(cx).is_ready();
+            any |= received.is_ready() | udp.poll_trouble(cx).is_ready();
         }
         if let Poll::Ready(addrs) = self.interfaces.poll_changed(cx) {
             self.ports().for_each(|udp| udp.set_interfaces(&addrs, false));
@@ -266,6 +269,8 @@ impl Rendezvous {
                         to: Destination::One(Route { port: OwnPort::USUAL, ..route }),
                         segment_bytes: segment_bytes(&self.buffer),
                         hops: None,
+                        // A list of members cannot be shorter.
+                        cut: self.buffer.len() > limits::SMALLEST_DATAGRAM_BYTES,
                     }
                 });
             }

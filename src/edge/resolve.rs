@@ -1,6 +1,7 @@
-//! The addresses behind the `host:port` of configured peers, asked again until each has one.
+//! The addresses behind the `host:port` of configured peers: asked again until each has one, and from time to time
+//! afterwards, since names move to other addresses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
@@ -14,6 +15,9 @@ use crate::wire::local::{Health, HealthState};
 
 /// From one question for a name without an address to the next.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// How often a name that has addresses is asked for: each so many of these times, five minutes, as long as names that
+/// move are kept by resolvers at most.
+const ASK_KNOWN_EACH: u32 = 5;
 
 /// The resolution of configured peers, which goes on beside the daemon's loop.
 #[derive(Debug)]
@@ -113,30 +117,58 @@ impl ServerNames {
     }
 }
 
-async fn resolve(mut peers: Vec<String>, found: mpsc::Sender<Found>) {
-    let mut addrs = BTreeSet::new();
-    loop {
-        let mut missing = Vec::new();
-        for peer in peers {
-            match lookup(&peer).await {
-                Ok(answer) => addrs.extend(answer),
+async fn resolve(peers: Vec<String>, found: mpsc::Sender<Found>) {
+    // An address is looked up once, a name again and again.
+    let mut names: Vec<_> = peers.into_iter().map(|peer| (peer, true)).collect();
+    let mut addrs: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
+    let mut missing: BTreeMap<String, String> = BTreeMap::new();
+    let mut told = None;
+    for round in 0_u32.. {
+        for (peer, goes_on) in &mut names {
+            if addrs.contains_key(peer) && !round.is_multiple_of(ASK_KNOWN_EACH) {
+                continue;
+            }
+            match lookup(peer).await {
+                Ok(answer) => {
+                    *goes_on = !is_literal(peer);
+                    missing.remove(peer);
+                    addrs.insert(peer.clone(), answer);
+                }
                 Err(reason) => {
-                    tracing::debug!(peer, %reason, "a configured peer has no address yet");
-                    missing.push((peer, reason.to_string()));
+                    tracing::debug!(peer, %reason, "a configured peer has no address now");
+                    // One that it had stays: a resolver that is away says nothing of the peer.
+                    if !addrs.contains_key(peer) {
+                        missing.insert(peer.clone(), reason.to_string());
+                    }
                 }
             }
             // At once: the next name may take its resolver half a minute.
-            let so_far = Found { addrs: addrs.iter().copied().collect(), missing: missing.clone() };
-            if found.send(so_far).await.is_err() {
-                return;
+            let all: BTreeSet<_> = addrs.values().flatten().copied().collect();
+            let so_far = (all, missing.clone());
+            if told.as_ref() != Some(&so_far) {
+                told = Some(so_far.clone());
+                let (addrs, missing) = so_far;
+                let known =
+                    Found { addrs: addrs.into_iter().collect(), missing: missing.into_iter().collect() };
+                if found.send(known).await.is_err() {
+                    return;
+                }
             }
         }
-        if missing.is_empty() {
+        names.retain(|(_, goes_on)| *goes_on);
+        if names.is_empty() {
             return;
         }
-        peers = missing.into_iter().map(|(peer, _)| peer).collect();
         sleep(ASK_AGAIN).await;
+        if found.is_closed() {
+            return;
+        }
     }
+}
+
+/// Whether this is an address, which stays what it is. (One with an interface's name may get another number.)
+fn is_literal(peer: &str) -> bool {
+    peer.parse::<SocketAddr>().is_ok()
 }
 
 async fn lookup(peer: &str) -> io::Result<Vec<SocketAddr>> {

@@ -16,7 +16,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::core::{Config, Event, NetworkChange, Node, Transmit};
 use crate::edge::alarm::Alarm;
@@ -28,7 +28,7 @@ use crate::edge::keyfile::{StateDir, StateError};
 use crate::edge::listener::{ListenError, Listener};
 use crate::edge::local::Local;
 use crate::edge::log::Log;
-use crate::edge::mdns::{self, Mdns, MdnsEvent};
+use crate::edge::mdns::{Mdns, MdnsEvent};
 use crate::edge::network::Network;
 use crate::edge::peerfile::{self, PeerFile};
 use crate::edge::portmap::PortMapping;
@@ -38,7 +38,7 @@ use crate::edge::remember::Remembering;
 use crate::edge::resolve::{ServerNames, StaticPeers};
 use crate::edge::serverpins::ServerPins;
 use crate::edge::systemd::{Counts, ServiceManager};
-use crate::edge::udp::{Udp, UdpError};
+use crate::edge::udp::{Trouble, Udp, UdpError};
 use crate::time::Instant;
 use crate::wire::local::Reloaded;
 
@@ -46,6 +46,9 @@ use crate::wire::local::Reloaded;
 const ROUNDS: usize = 32;
 /// Hints of multicast DNS taken in one round.
 const HINTS_IN_A_ROW: usize = 32;
+/// How often we look at what changes without a word: the socket, which somebody may remove, and the host's name. Six
+/// wakeups a minute, and two system calls each.
+const LOOK: Duration = Duration::from_secs(10);
 /// How long the goodbyes may wait for room in a socket.
 const GOODBYES: Duration = Duration::from_millis(200);
 
@@ -69,6 +72,7 @@ pub struct Daemon {
     endings: [Signal; 2],
     hangup: Signal,
     alarm: Alarm,
+    look: Interval,
     sending: Option<Transmit>,
     buffer: Vec<u8>,
 }
@@ -106,6 +110,7 @@ impl Daemon {
         let (server_pins, pins_health) = ServerPins::load(state.path());
         let peer_file = PeerFile::new(state.path());
         let (known, peers_health) = peer_file.load();
+        let remembering = Remembering::new(peer_file, &known);
         let listener = Listener::open(settings.socket.as_deref())?;
         // Bound before anything is announced: who hears of us may write at once.
         let mut udp = Udp::bind(&settings.bind, settings.port)?;
@@ -132,8 +137,12 @@ impl Daemon {
             tracing::warn!("{mistake}");
         }
         let config_health = reload::health(&settings.warnings, &[] as &[&str]);
-        for health in
-            identity_health.into_iter().chain(peers_health).chain(pins_health).chain([config_health])
+        for health in identity_health
+            .into_iter()
+            .chain(state.health())
+            .chain(peers_health)
+            .chain(pins_health)
+            .chain([config_health])
         {
             node.handle_health(health);
         }
@@ -141,14 +150,12 @@ impl Daemon {
             node.handle_health(udp.open_hellos());
         }
         let mdns = settings.mdns.then(|| Mdns::start(Arc::clone(&filter), settings.mdns_probe));
-        let mdns = mdns.and_then(|started| {
-            started.map_err(|error| node.handle_health(mdns::failing(&error.to_string()))).ok()
-        });
         let port = NonZeroU16::new(udp.port()).filter(|_| settings.port_mapping);
         let port_mapping = port.map(PortMapping::new);
         let mut interfaces = Interfaces::new(filter);
         if let Some(addrs) = interfaces.changed() {
             udp.set_interfaces(&addrs, interfaces.is_confined());
+            node.handle_left_out(interfaces.left_out());
             node.handle_interfaces(&addrs, clock.now());
             port_mapping.iter().for_each(|mapping| mapping.set_interfaces(&addrs));
         }
@@ -163,7 +170,7 @@ impl Daemon {
             static_peers: StaticPeers::new(settings.peers),
             server_names: ServerNames::new(),
             port_mapping,
-            remembering: Remembering::new(peer_file),
+            remembering,
             state,
             network,
             server_pins,
@@ -172,6 +179,7 @@ impl Daemon {
             endings,
             hangup,
             alarm: Alarm::new()?,
+            look: looks(),
             sending: None,
             buffer: Vec::new(),
         })
@@ -235,6 +243,11 @@ impl Daemon {
             busy |= self.poll_hints(cx, now);
             busy |= self.local.poll(cx, &mut self.node, now);
             busy |= self.poll_files(cx);
+            // Until it is pending: only then it wakes us again.
+            while self.look.poll_tick(cx).is_ready() {
+                self.look(now);
+                busy = true;
+            }
             if self.endings.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
                 return Poll::Ready(());
             }
@@ -270,8 +283,11 @@ impl Daemon {
                 tracing::trace!(from = %route.remote, %reason, "a datagram was dropped");
             }
         });
-        let Poll::Ready(remote) = self.udp.poll_unreachable(cx) else { return received.is_ready() };
-        self.node.handle_unreachable(remote, now);
+        let Poll::Ready(trouble) = self.udp.poll_trouble(cx) else { return received.is_ready() };
+        match trouble {
+            Trouble::Unreachable(remote) => self.node.handle_unreachable(remote, now),
+            Trouble::TooLarge { remote, mtu, here } => self.node.handle_too_large(remote, mtu, here, now),
+        }
         true
     }
 
@@ -289,9 +305,14 @@ impl Daemon {
         }
         if let Poll::Ready(addrs) = self.interfaces.poll_changed(cx) {
             self.udp.set_interfaces(&addrs, self.interfaces.is_confined());
+            self.node.handle_left_out(self.interfaces.left_out());
             self.node.handle_interfaces(&addrs, now);
             self.with_mdns(Mdns::look);
             self.port_mapping.iter().for_each(|mapping| mapping.set_interfaces(&addrs));
+            busy = true;
+        }
+        if let Poll::Ready(health) = self.udp.poll_hellos(cx) {
+            self.node.handle_health(health);
             busy = true;
         }
         if let Poll::Ready(found) = self.static_peers.poll(cx) {
@@ -312,6 +333,26 @@ impl Daemon {
             }
         }
         busy
+    }
+
+    /// Looks at what changes without a word.
+    fn look(&mut self, now: Instant) {
+        if let Some(health) = self.local.look() {
+            self.node.handle_health(health);
+        }
+        self.follow_name(now);
+    }
+
+    /// Takes the host's name if it is ours and has changed; tells whether it has.
+    fn follow_name(&mut self, now: Instant) -> bool {
+        let Some(name) = self.configuration.current().followed_name() else { return false };
+        let changed = name != *self.node.name();
+        if changed {
+            tracing::info!("the host has another name, and this node with it");
+            tracing::debug!(before = %self.node.name(), now = %name, "another name");
+            self.node.handle_name(name, now);
+        }
+        changed
     }
 
     fn poll_files(&mut self, cx: &mut Context<'_>) -> bool {
@@ -360,8 +401,8 @@ impl Daemon {
             Event::OpenPort(port) => self.udp.open(port),
             Event::ClosePort(port) => self.udp.close(port),
             Event::Resolve(server) => self.server_names.look_up(server),
-            Event::Remember => {
-                self.remembering.changed();
+            Event::Remember => self.remembering.changed(),
+            Event::RememberServers => {
                 self.server_pins.keep(&self.node.known_servers(), self.node.proved_servers());
             }
             Event::Network { client, id, change } => {
@@ -380,6 +421,7 @@ impl Daemon {
             Event::Announce(advert) => self.with_mdns(|mdns| mdns.announce(advert)),
             Event::Withdraw => self.with_mdns(Mdns::withdraw),
             Event::Browse => self.with_mdns(Mdns::browse),
+            Event::Ask => self.with_mdns(Mdns::ask),
             Event::StopBrowse => self.with_mdns(Mdns::stop_browse),
         }
     }
@@ -404,6 +446,13 @@ impl Daemon {
     }
 }
 
+fn looks() -> Interval {
+    let mut look = interval(LOOK);
+    // What was missed while the machine slept is not made up for.
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look
+}
+
 impl Daemon {
     /// Reads the configuration again and follows it. With any mistake in it nothing changes.
     fn reload(&mut self, now: Instant) -> Result<Reloaded<'static>, String> {
@@ -423,6 +472,10 @@ impl Daemon {
     }
 
     fn try_reload(&mut self, now: Instant) -> Result<Reloaded<'static>, String> {
+        // Whatever the files say: it is asked for where apps find no socket.
+        if let Some(health) = self.local.look() {
+            self.node.handle_health(health);
+        }
         let settings = self.configuration.read().map_err(|mistakes| mistakes.to_string())?;
         let network = Network::read(&settings, &self.state).map_err(|error| error.to_string())?;
         for mistake in &settings.warnings {
@@ -443,6 +496,9 @@ impl Daemon {
         if (other_secret || other_servers) && !reloaded.changed.iter().any(|changed| changed == key) {
             // Its path is the same, what is in it is not.
             reloaded.changed.push(key.into());
+        }
+        if self.follow_name(now) {
+            reloaded.changed.push("name".into());
         }
         for key in &reloaded.restart {
             tracing::warn!("{key} has changed: the daemon must be restarted for it");

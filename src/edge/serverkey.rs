@@ -19,6 +19,7 @@ use crate::crypto::namespace::ServerSecret;
 use crate::edge::keyfile::{StateDir, StateError, failed};
 use crate::edge::{keytext, statefile};
 use crate::id::{base32, base32_32};
+use crate::pasted;
 use crate::server::Secrets;
 
 const FILE: &str = "rendezvous.key";
@@ -33,9 +34,15 @@ pub fn secrets(state: &StateDir) -> Result<Secrets, StateError> {
     let path = state.path().join(FILE);
     match statefile::read(&path) {
         Ok(Some(text)) => {
-            let secrets = parse(&Zeroizing::new(text)).ok_or_else(|| StateError::BadKey(path.clone()))?;
-            if statefile::tighten(&path).map_err(failed("protect", &path))? {
-                tracing::warn!(file = %path.display(), "others could read the server's key; now they cannot");
+            let secrets = parse(&text).ok_or_else(|| StateError::BadKey(path.clone()))?;
+            match statefile::tighten(&path) {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!(file = %path.display(), "others could read the server's key; now they cannot");
+                }
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), %error, "others can read the server's key");
+                }
             }
             Ok(secrets)
         }
@@ -45,7 +52,8 @@ pub fn secrets(state: &StateDir) -> Result<Secrets, StateError> {
                 SysRng.try_fill_bytes(&mut **bytes).map_err(StateError::Random)?;
             }
             let [key, tokens] = random;
-            statefile::write(&path, to_text(&key, &tokens).as_bytes()).map_err(failed("write", &path))?;
+            let why = format!("there is no key in {}", state.path().display());
+            statefile::write(&path, to_text(&key, &tokens).as_bytes()).map_err(state.no_key(&why))?;
             Ok(Secrets { key: ServerSecret::new(*key), tokens })
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(StateError::BadKey(path)),
@@ -60,6 +68,7 @@ fn to_text(key: &[u8; 32], tokens: &[u8; 32]) -> Zeroizing<String> {
 }
 
 fn parse(text: &str) -> Option<Secrets> {
+    let text = Zeroizing::new(pasted::lines(text).into_owned());
     let (body, sum) = text.strip_suffix('\n')?.rsplit_once('\n')?;
     let body = Zeroizing::new(format!("{body}\n"));
     let mut lines = body.lines();
@@ -94,10 +103,13 @@ mod tests {
     fn a_cut_or_edited_key_ends_the_start_and_stays_where_it_is() {
         let text = to_text(&[7; 32], &[8; 32]);
         assert_eq!(*parse(&text).unwrap().tokens, [8; 32]);
-        for end in 0..text.len() {
+        // Its last newline may be missing, as that of any text.
+        let copied = format!("\u{feff}{}", text.trim_end().replace('\n', "\r\n"));
+        assert_eq!(*parse(&copied).unwrap().tokens, [8; 32]);
+        for end in 0..text.len() - 1 {
             assert!(parse(&text[..end]).is_none(), "{end}");
         }
-        for at in 0..text.len() {
+        for at in 0..text.len() - 1 {
             let mut bytes = text.as_bytes().to_vec();
             bytes[at] ^= 1;
             assert!(parse(&String::from_utf8(bytes).unwrap()).is_none(), "{at}");

@@ -13,6 +13,8 @@ use crate::wire::local::{Health, HealthState};
 pub(super) struct ServerPins {
     path: PathBuf,
     kept: Vec<RendezvousServer>,
+    /// They could not be written, which was told.
+    is_failing: bool,
 }
 
 impl ServerPins {
@@ -20,9 +22,9 @@ impl ServerPins {
     pub(super) fn load(state_dir: &Path) -> (Self, Option<Health<'static>>) {
         let path = state_dir.join("rendezvous.pins");
         let reason = match statefile::read(&path) {
-            Ok(None) => return (Self { path, kept: Vec::new() }, None),
+            Ok(None) => return (Self { path, kept: Vec::new(), is_failing: false }, None),
             Ok(Some(text)) => match parse(&text) {
-                Some(kept) => return (Self { path, kept }, None),
+                Some(kept) => return (Self { path, kept, is_failing: false }, None),
                 None => "it is cut or foreign".to_owned(),
             },
             Err(error) => error.to_string(),
@@ -41,7 +43,7 @@ impl ServerPins {
             why: why.into(),
             fix: "name the servers with their keys: --rendezvous HOST:PORT#KEY".into(),
         };
-        (Self { path, kept: Vec::new() }, Some(health))
+        (Self { path, kept: Vec::new(), is_failing: false }, Some(health))
     }
 
     /// The servers, each with its key of before where none is named.
@@ -67,8 +69,13 @@ impl ServerPins {
         }
         let text: String = known.iter().map(|server| format!("{server}\n")).collect();
         match statefile::write(&self.path, text.as_bytes()) {
-            Ok(()) => self.kept = known,
+            Ok(()) => {
+                self.kept = known;
+                self.is_failing = false;
+            }
+            Err(_) if self.is_failing => {}
             Err(error) => {
+                self.is_failing = true;
                 tracing::warn!(file = %self.path.display(), %error, "the keys of rendezvous servers cannot be kept");
             }
         }

@@ -7,9 +7,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
+use zeroize::Zeroizing;
 
-/// Bytes of the largest file that we read: 4096 peers with ten addresses each stay below it.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+use crate::pasted;
+
+/// Bytes of the largest file that we read: 4096 peers with ten addresses each and the names of as many others stay below it.
+const FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// Room behind the end of a file: a reader that has none for another try grows.
+const READ_BYTES_MORE: usize = 64;
 
 const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
@@ -33,26 +39,39 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// The file's text; `None` if there is none. An error of kind `InvalidData` means that it is none of ours.
-pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
+/// The file's text without a byte order mark; `None` if there is none. An error of kind `InvalidData` means that it is
+/// none of ours.
+pub(super) fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
     // A pipe without a writer would keep us waiting, a device might never end.
     let file = match OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    if !file.metadata()?.is_file() {
-        return Err(io::ErrorKind::InvalidData.into());
+    let none_of_ours =
+        |why: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, why.to_string());
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(none_of_ours(&"it is no file"));
     }
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX { Err(io::ErrorKind::InvalidData.into()) } else { Ok(Some(text)) }
+    // As long as the file from the start: growing would leave a copy behind that is not wiped.
+    let expected = usize::try_from(metadata.len().min(FILE_BYTES_MAX)).unwrap_or_default() + READ_BYTES_MORE;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(expected));
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(none_of_ours(&format_args!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    let text = pasted::decoded(&bytes).map_err(|error| none_of_ours(&error))?;
+    Ok(Some(Zeroizing::new(text.to_owned())))
 }
 
 /// Removes the file if it is there.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        // Where nothing can be removed that is told first, also of what is not there.
+        Err(_) if matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound) => {
+            Ok(())
+        }
+        removed => removed,
     }
 }
 
@@ -74,10 +93,22 @@ pub(super) fn free_name(path: &Path, word: &str) -> io::Result<PathBuf> {
     free.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
 }
 
-/// Whether nobody but ourselves can put something else in the place of what is in this directory.
+/// Whether nobody but ourselves, and root who can do anything, can put something else in the place of what is in this
+/// directory.
 pub(super) fn is_ours_alone(dir: &Path) -> io::Result<bool> {
     let metadata = fs::metadata(dir)?;
-    Ok(metadata.is_dir() && metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o022 == 0)
+    let is_trusted = metadata.uid() == geteuid().as_raw() || metadata.uid() == 0;
+    Ok(metadata.is_dir() && is_trusted && metadata.mode() & 0o022 == 0)
+}
+
+/// Whether files can be made and filled in this directory now.
+pub(super) fn probe(dir: &Path) -> io::Result<()> {
+    let path = dir.join(".probe");
+    remove(&path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let written = file.write_all(b"\n");
+    remove(&path)?;
+    written
 }
 
 /// Takes away what others may do with the file; tells whether there was anything to take.
@@ -117,9 +148,9 @@ mod tests {
         write(&path, b"old").unwrap();
         fs::write(temporary(&path).unwrap(), b"ne").unwrap();
 
-        assert_eq!(read(&path).unwrap().as_deref(), Some("old"));
+        assert_eq!(read(&path).unwrap().as_deref().map(String::as_str), Some("old"));
         write(&path, b"new").unwrap();
-        assert_eq!(read(&path).unwrap().as_deref(), Some("new"));
+        assert_eq!(read(&path).unwrap().as_deref().map(String::as_str), Some("new"));
         assert!(!temporary(&path).unwrap().exists());
     }
 
@@ -143,7 +174,7 @@ mod tests {
             write(&path, format!("{number}").as_bytes()).unwrap();
             let aside = keep_aside(&path).unwrap();
             assert!(aside.to_str().unwrap().ends_with(&format!("file.bad-{number}")));
-            assert_eq!(read(&aside).unwrap(), Some(number.to_string()));
+            assert_eq!(read(&aside).unwrap().map(|text| text.to_string()), Some(number.to_string()));
         }
         assert_eq!(read(&path).unwrap(), None);
     }

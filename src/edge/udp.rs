@@ -6,14 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::task::{Context, Poll};
+use std::num::NonZeroU32;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use quinn_udp::RecvMeta;
 use rustix::io::Errno;
 use thiserror::Error;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::core::{Destination, HELLO_PORT, InterfaceAddr, OwnPort, Route, Transmit};
 use crate::edge::config::DEFAULT_PORT;
+pub use crate::edge::sender::Trouble;
 use crate::edge::socket::{Purpose, Socket, Train};
 use crate::wire::local::{Health, HealthState};
 
@@ -23,6 +27,8 @@ const RECV_BUFFERS: usize = 8;
 const RECV_BYTES: usize = 65_536;
 /// Free ports tried until one is free in both families.
 const PORTS_TRIED: usize = 16;
+/// From one attempt to have the port of hellos to the next, while another program holds it.
+const HELLOS_AGAIN: Duration = Duration::from_secs(10);
 /// All nodes of a link: every switch floods these two, and no membership is needed.
 const ALL_NODES_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
 const ALL_NODES_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -36,6 +42,8 @@ pub struct Udp {
     told_lack: bool,
     hellos: Vec<Socket>,
     hello_port: u16,
+    /// Tries again to have it, while it cannot be had in each family.
+    hellos_again: Option<Interval>,
     interfaces: Vec<InterfaceAddr>,
     own: BTreeSet<IpAddr>,
     /// The interfaces on which anything is heard, if the user named them.
@@ -88,6 +96,7 @@ impl Udp {
             told_lack: false,
             hellos: Vec::new(),
             hello_port: HELLO_PORT,
+            hellos_again: None,
             interfaces: Vec::new(),
             own: BTreeSet::new(),
             confined_to: None,
@@ -131,26 +140,58 @@ impl Udp {
 
     fn open_hellos_at(&mut self, port: u16) -> Health<'static> {
         self.hello_port = port;
-        let mut failure = None;
-        for addr in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-            match Socket::bind(SocketAddr::new(addr, port), Purpose::Hellos) {
-                Ok(socket) => self.hellos.push(socket),
-                Err(error) if is_missing_family(&error) => {}
-                Err(error) => failure = Some(error),
-            }
-        }
+        let failure = self.bind_hellos();
+        self.hellos_again = failure.is_some().then(|| {
+            let mut again = interval(HELLOS_AGAIN);
+            again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            again.reset();
+            again
+        });
         let (state, why, fix) = match failure {
-            None => (HealthState::Ok, format!("hellos are heard on UDP {port}"), String::new()),
+            None => (HealthState::Ok, format!("UDP {port} is open for hellos"), String::new()),
             Some(error) => (
                 HealthState::Warn,
                 format!("UDP {port} cannot be bound ({error}), so hellos of others are not heard"),
-                format!("see who has it with `ss -lunp sport = :{port}`; until then mDNS finds the others"),
+                format!(
+                    "see who has it with `ss -lunp sport = :{port}`; it is tried again every {} s, and mDNS finds the \
+                     others meanwhile",
+                    HELLOS_AGAIN.as_secs()
+                ),
             ),
         };
         if state != HealthState::Ok {
             tracing::warn!(reason = why, "hellos are not heard");
         }
         Health { check: "hello".into(), state, why: why.into(), fix: fix.into() }
+    }
+
+    /// Ready when the port of hellos is had that could not be had before.
+    pub fn poll_hellos(&mut self, cx: &mut Context<'_>) -> Poll<Health<'static>> {
+        loop {
+            let Some(again) = &mut self.hellos_again else { return Poll::Pending };
+            ready!(again.poll_tick(cx));
+            if self.bind_hellos().is_none() {
+                tracing::info!(port = self.hello_port, "hellos are heard");
+                return Poll::Ready(self.open_hellos_at(self.hello_port));
+            }
+        }
+    }
+
+    /// Binds what is not bound yet; says what is in the way.
+    fn bind_hellos(&mut self) -> Option<io::Error> {
+        let mut failure = None;
+        for addr in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+            if self.hellos.iter().any(|socket| socket.addr().is_ipv4() == addr.is_ipv4()) {
+                continue;
+            }
+            let port = self.hello_port;
+            match Socket::bind(SocketAddr::new(addr, port), Purpose::Hellos) {
+                Ok(socket) => self.hellos.push(socket),
+                Err(error) if is_missing_family(&error) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure
     }
 
     /// The machine's addresses that are used, complete; `confined`: what comes by other interfaces is not heard.
@@ -179,7 +220,8 @@ impl Udp {
                 }
                 // To a group or to all: then the answer's source is the kernel's choice.
                 let local = meta.dst_ip.filter(|addr| self.own.contains(addr));
-                let route = Route { local, port, ..Route::to(meta.addr) };
+                let interface = NonZeroU32::new(index);
+                let route = Route { remote: meta.addr, local, interface, port };
                 for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
                     each(route, datagram);
                 }
@@ -188,11 +230,11 @@ impl Udp {
         any
     }
 
-    /// An address of which the network said that nobody can be reached there.
-    pub fn poll_unreachable(&mut self, cx: &mut Context<'_>) -> Poll<SocketAddr> {
+    /// What the network or the kernel answered to something that was sent.
+    pub fn poll_trouble(&mut self, cx: &mut Context<'_>) -> Poll<Trouble> {
         for socket in self.sessions.iter_mut().chain(self.extra.values_mut()) {
-            if let Poll::Ready(addr) = socket.poll_unreachable(cx) {
-                return Poll::Ready(addr);
+            if let Poll::Ready(trouble) = socket.poll_trouble(cx) {
+                return Poll::Ready(trouble);
             }
         }
         Poll::Pending
@@ -211,27 +253,17 @@ impl Udp {
                     tracing::debug!(to = %route.remote, "no socket for this way");
                     return Poll::Ready(());
                 };
-                let train = Train {
-                    to: route.remote,
-                    from: route.local,
-                    bytes,
-                    segment_bytes: transmit.segment_bytes,
-                    hops: transmit.hops,
-                };
-                std::task::ready!(socket.poll_send(cx, train, &mut self.sent));
+                let train = train_of(route, transmit, bytes);
+                ready!(socket.poll_send(cx, train, &mut self.sent));
                 self.sent = 0;
             }
-            Destination::Everyone => {
+            Destination::Everyone | Destination::Groups => {
                 for interface in &self.interfaces {
-                    for route in everyone_on(interface, self.hello_port) {
+                    let everyone = everyone_on(interface, self.hello_port);
+                    let all = transmit.to == Destination::Everyone;
+                    for route in everyone.filter(|route| all || route.remote.ip().is_multicast()) {
                         let Some(socket) = socket_for(&mut self.sessions, &route) else { continue };
-                        let train = Train {
-                            to: route.remote,
-                            from: route.local,
-                            bytes,
-                            segment_bytes: transmit.segment_bytes,
-                            hops: transmit.hops,
-                        };
+                        let train = train_of(route, transmit, bytes);
                         // One that finds a full socket is lost; it is said several times anyway.
                         let _ = socket.poll_send(cx, train, &mut 0);
                     }
@@ -239,6 +271,18 @@ impl Udp {
             }
         }
         Poll::Ready(())
+    }
+}
+
+const fn train_of<'a>(route: Route, transmit: &Transmit, bytes: &'a [u8]) -> Train<'a> {
+    Train {
+        to: route.remote,
+        from: route.local,
+        interface: route.interface,
+        bytes,
+        segment_bytes: transmit.segment_bytes,
+        hops: transmit.hops,
+        cut: transmit.cut,
     }
 }
 
@@ -284,10 +328,9 @@ fn socket_for<'a>(sockets: &'a mut [Socket], route: &Route) -> Option<&'a mut So
     sockets.get_mut(index)
 }
 
-/// The ways by which all who are on an interface's link are reached. The source address makes Linux choose the
-/// interface; IPv6 names it in the destination.
+/// The ways by which all who are on an interface's link are reached.
 fn everyone_on(interface: &InterfaceAddr, port: u16) -> impl Iterator<Item = Route> {
-    let local = Some(interface.addr);
+    let (local, index) = (Some(interface.addr), NonZeroU32::new(interface.index));
     let (group, broadcast) = match interface.addr {
         // Loopback has no multicast, and only link-local IPv6 is needed for a link.
         IpAddr::V4(addr) => {
@@ -299,7 +342,11 @@ fn everyone_on(interface: &InterfaceAddr, port: u16) -> impl Iterator<Item = Rou
         IpAddr::V6(_) => (None, None),
     };
     let broadcast = broadcast.map(|addr| SocketAddr::new(addr, port));
-    group.into_iter().chain(broadcast).map(move |remote| Route { local, ..Route::to(remote) })
+    group.into_iter().chain(broadcast).map(move |remote| Route {
+        local,
+        interface: index,
+        ..Route::to(remote)
+    })
 }
 
 /// The address of all hosts of a subnet; there is none where a link has two ends only (RFC 3021).
@@ -328,7 +375,7 @@ mod tests {
     }
 
     async fn say(udp: &mut Udp, to: Destination, bytes: &[u8]) {
-        let transmit = Transmit { to, segment_bytes: bytes.len(), hops: None };
+        let transmit = Transmit { to, segment_bytes: bytes.len(), hops: None, cut: false };
         poll_fn(|cx| udp.poll_send(cx, &transmit, bytes)).await;
     }
 
@@ -341,6 +388,24 @@ mod tests {
     /// A port that no daemon of this machine uses for hellos.
     fn free_port() -> u16 {
         std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn the_port_of_hellos_that_another_program_held_is_had_when_that_ends() {
+        tokio::time::pause();
+        let alone = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = alone.local_addr().unwrap().port();
+        let mut udp = everywhere();
+        assert_eq!(udp.open_hellos_at(port).state, HealthState::Warn);
+        tokio::time::advance(HELLOS_AGAIN * 2).await;
+        assert!(poll_fn(|cx| Poll::Ready(udp.poll_hellos(cx))).await.is_pending());
+        drop(alone);
+        assert_eq!(poll_fn(|cx| udp.poll_hellos(cx)).await.state, HealthState::Ok);
+        assert_eq!(udp.hellos.len(), 2);
+        assert!(
+            poll_fn(|cx| Poll::Ready(udp.poll_hellos(cx))).await.is_pending(),
+            "and no more is to be had"
+        );
     }
 
     #[tokio::test]

@@ -30,7 +30,6 @@ pub(super) struct MemberIndex(pub(super) u32);
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) handle: Handle,
-    pub(super) boot: u64,
     /// Its last change; zero: it has told no blob since the server started, and nobody hears of it.
     pub(super) version: u64,
     pub(super) intros: Bucket,
@@ -96,7 +95,6 @@ impl Member {
     pub(super) fn new(handle: Handle, namespace: NamespaceIndex) -> Self {
         Self {
             handle,
-            boot: 0,
             version: 0,
             intros: Bucket::default(),
             knocks: Bucket::default(),
@@ -281,6 +279,6 @@ mod tests {
 
     #[test]
     fn a_member_is_small() {
-        assert!(size_of::<Member>() <= 120, "{}", size_of::<Member>());
+        assert!(size_of::<Member>() <= 112, "{}", size_of::<Member>());
     }
 }

@@ -373,7 +373,6 @@ impl Server {
         else {
             return;
         };
-        member.boot = register.boot;
         member.seq = register.seq;
         member.blob = register.blob.into();
         let before = member.version;

@@ -10,6 +10,7 @@ use super::members::{LEASE, MemberIndex};
 use super::namespaces::NamespaceIndex;
 use super::wheel::Second;
 use super::{Asker, Server};
+use crate::crypto::claim;
 use crate::crypto::namespace::NamespaceKeys;
 use crate::route::Route;
 use crate::source::Source;
@@ -48,7 +49,7 @@ impl Server {
         register: &Register<'_>,
         datagram: &[u8],
     ) -> Result<(), Dropped> {
-        let &Register { nonce, handle, boot, seq, known, .. } = register;
+        let &Register { nonce, handle, reveal, seq, known, .. } = register;
         if !self.proofs.check_cookie(register.cookie, asker.addr, self.now) {
             self.retry(asker, nonce)?;
             return Err(Dropped::Cookie);
@@ -59,10 +60,13 @@ impl Server {
             return self.refuse(asker, nonce, Refusal::Address);
         }
         let new_keys = self.keys_of_register(asker, register, there, datagram)?;
+        // Each member has the keys of all; its handle has it alone.
+        if !claim::is_of_owner(&register.namespace, handle, seq, reveal) {
+            return Err(Dropped::Forged);
+        }
         let member = there.and_then(|index| self.members.find(index, handle));
         if let Some(member) = member.and_then(|index| self.members.get(index))
             && member.is_listed()
-            && member.boot == boot
             && seq <= member.seq
         {
             return Err(Dropped::Repeated);

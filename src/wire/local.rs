@@ -18,9 +18,12 @@ pub use event::{
     RoundTrips, SecretLine,
 };
 pub use reply_to::{BadReplyTo, ReplyTo};
-pub use request::{BadLine, NetworkOp, Op, Opening, Outgoing, Payload, Request, Subject, Text, WhenFull};
+pub use request::{
+    BadLine, NetworkOp, Op, Opening, Outgoing, Payload, Request, Subject, Text, WhenFull, WhenNoListener,
+};
 pub use status::{
-    Health, HealthState, Hello, InterfaceInfo, NetworkInfo, PeerCounts, Reloaded, RendezvousInfo, Status,
+    Health, HealthState, Hello, InterfaceInfo, LookingInfo, NetworkInfo, PeerCounts, Reloaded,
+    RendezvousInfo, Status,
 };
 pub(crate) use text::text_or_data;
 

@@ -6,7 +6,8 @@ import { AtonceError, connect } from "../../examples/node/atonce.mjs";
 
 const tell = (answer) => process.stdout.write(`${JSON.stringify(answer)}\n`);
 const bytes = (command) => Buffer.from(command.data, "base64");
-const options = ({ timeout_ms: timeout = 5000, check = false }) => ({ timeout, check });
+const options = ({ timeout_ms: timeout = 5000, when_no_listener: whenNoListener, check = false }) =>
+  ({ timeout, whenNoListener, check });
 
 /** An event, with the names that all clients share. */
 function shown(event) {

@@ -30,7 +30,8 @@ def decoded(command: Json) -> bytes:
 
 def options(command: Json) -> Json:
     timeout = {"timeout": command["timeout_ms"] / 1000} if "timeout_ms" in command else {}
-    return {**timeout, **({"check": True} if "check" in command else {})}
+    when = {"when_no_listener": command["when_no_listener"]} if "when_no_listener" in command else {}
+    return {**timeout, **when, **({"check": True} if "check" in command else {})}
 
 
 def shown(event: Optional[atonce.Event]) -> Json:

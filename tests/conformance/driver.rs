@@ -26,7 +26,9 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use atonce::client::{Client, Error, Event, PingOptions, ReplyTo, RequestOptions, SendOptions};
+use atonce::client::{
+    Client, Error, Event, PingOptions, ReplyTo, RequestOptions, SendOptions, WhenNoListener,
+};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -169,6 +171,9 @@ async fn perform(client: &mut Client, command: &Value) -> Result<Value, Error> {
     if let Some(milliseconds) = command["timeout_ms"].as_u64() {
         options.timeout = Duration::from_millis(milliseconds);
     }
+    if field("when_no_listener") == "wait" {
+        options.when_no_listener = WhenNoListener::Wait;
+    }
     match field("do") {
         "listen" => client.listen(field("topic")).await?,
         "unlisten" => client.unlisten(field("topic")).await?,
@@ -199,7 +204,8 @@ async fn perform(client: &mut Client, command: &Value) -> Result<Value, Error> {
             return Ok(json!({"sent": published.sent, "outcomes": each}));
         }
         "request" => {
-            let options = RequestOptions { timeout: options.timeout, ..RequestOptions::default() };
+            let SendOptions { timeout, when_no_listener, .. } = options;
+            let options = RequestOptions { timeout, when_no_listener, ..RequestOptions::default() };
             let asked = client.request(field("to"), field("topic"), &payload, options).await?;
             let (reply, from) =
                 asked.reply.map(|reply| (BASE64.encode(&reply.payload), reply.from.name)).unzip();

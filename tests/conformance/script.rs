@@ -13,7 +13,7 @@ use crate::{Column, cell};
 /// A name, and what it does with a client.
 type Check = (&'static str, fn(Kind));
 
-pub(crate) const CHECKS: [Check; 23] = [
+pub(crate) const CHECKS: [Check; 24] = [
     ("fields and events that it does not know", ignores_the_unknown),
     ("a message byte for byte", reads_split_lines),
     ("the largest messages", carries_the_largest),
@@ -37,6 +37,7 @@ pub(crate) const CHECKS: [Check; 23] = [
     ("a request that nobody answers", gets_no_reply),
     ("a published request and its replies", gets_all_replies),
     ("a reply", replies),
+    ("messages that wait for a listener", waits_for_listeners),
 ];
 
 pub(crate) fn column(kind: Kind) -> Column {
@@ -475,5 +476,30 @@ fn replies(kind: Kind) {
         assert_eq!(client.next()["reply_to"], "token 7");
         let reply = json!({"do": "reply", "reply_to": "token 7", "data": "/w=="});
         assert_eq!(client.say(reply), json!({"outcome": "no-listener"}));
+    });
+}
+
+fn waits_for_listeners(kind: Kind) {
+    let script = |connection: &mut Connection| {
+        for op in ["send", "send", "publish"] {
+            let request = connection.expect(op);
+            assert_eq!(request["when_no_listener"], "wait");
+            if op == "send" {
+                connection.tell(&result(&request, "no-listener"));
+            } else {
+                connection.tell(&json!({"ev": "result", "id": request["id"], "sent": 0, "outcomes": []}));
+            }
+        }
+        let request = connection.expect("send");
+        assert!(request["when_no_listener"] != "wait", "who says nothing does not wait");
+        connection.tell(&result(&request, "delivered"));
+        connection.until_the_end();
+    };
+    with(kind, script, |client| {
+        let message = |what: &str| json!({"do": what, "to": "pi", "topic": "chat", "data": "aGk=", "ack": true, "when_no_listener": "wait"});
+        assert_eq!(client.say(message("send"))["outcome"], "no-listener");
+        assert_eq!(client.say(message("request"))["outcome"], "no-listener");
+        assert_eq!(client.say(message("publish"))["sent"], 0);
+        assert_eq!(send(client), json!({"outcome": "delivered"}));
     });
 }

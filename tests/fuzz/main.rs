@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 
 type Run = fn(&[u8]);
 
-const TARGETS: [(&str, Run); 13] = [
+const TARGETS: [(&str, Run); 14] = [
     ("packet", targets::packet::run),
+    ("promises", targets::promises::run),
     ("datagram", targets::datagram::run),
     ("records", targets::records::run),
     ("txt", targets::txt::run),
@@ -76,6 +77,7 @@ macro_rules! replays {
 
 replays! {
     a_datagram_of_any_bytes_is_one_packet_or_none: "packet";
+    whatever_befalls_a_network_its_promises_hold: "promises";
     datagrams_of_strangers_leave_a_node_within_its_limits: "datagram";
     a_peer_that_says_anything_leaves_a_node_within_its_limits: "records";
     an_advert_is_at_most_a_hint: "txt";

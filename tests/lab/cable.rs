@@ -92,6 +92,35 @@ impl Cable {
         run(&format!("ip link set {} mtu {mtu}", self.port()));
     }
 
+    /// The interface sends and takes no longer packets than these.
+    pub(crate) fn limit(self, mtu: u16) {
+        run(&format!("ip link set {} mtu {mtu}", self.port()));
+        self.ip(&format!("link set {} mtu {mtu}", self.device));
+    }
+
+    /// The switch takes nothing from the interface any more, which sees nothing of that.
+    pub(crate) fn mute(self) {
+        self.drop_at_switch("iifname");
+    }
+
+    /// The switch gives nothing to the interface any more, which sees nothing of that.
+    pub(crate) fn deafen(self) {
+        self.drop_at_switch("oifname");
+    }
+
+    /// The switch passes everything on again.
+    pub(crate) fn restore(self) {
+        run(&format!("nft delete table bridge {}", self.port()));
+    }
+
+    fn drop_at_switch(self, side: &str) {
+        let port = self.port();
+        let rule = format!("{side} {port} drop");
+        run(&format!("nft add table bridge {port}"));
+        run(&format!("nft add chain bridge {port} c {{ type filter hook forward priority 0 ; }}"));
+        run(&format!("nft add rule bridge {port} c {rule}"));
+    }
+
     fn ip(self, settings: &str) {
         run(&format!("ip -n {} {settings}", self.host.name));
     }

@@ -196,6 +196,15 @@ impl Host {
         );
     }
 
+    /// Waits until the kernel believes whoever says that a neighbour has another card now. For a second after the first
+    /// answer it does not (its `locktime`), so that whoever is cut off so early cannot be found by anything.
+    pub(crate) fn await_neighbours(self) {
+        self.sh(
+            "timeout 30 sh -c 'while ip -s -4 neighbour show | grep -Eq \"used [0-9]+/[0-9]+/[01][^0-9]\"; \
+             do sleep 0.05; done'",
+        );
+    }
+
     /// A program on this host.
     pub(crate) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");

@@ -1,5 +1,6 @@
 //! Multicast as it is: lost, in one direction only, or not at all; what finds peers then, and what `status` says.
 
+use crate::lab::cable::{Cable, Lan};
 use crate::lab::{Daemon, Host, Lab};
 use crate::talk::talk;
 
@@ -189,5 +190,75 @@ fn a_node_that_is_heard_but_does_not_answer_is_told() {
             assert_eq!(health["why"], "1 other node was heard of, and did not answer");
             assert!(health["fix"].as_str().unwrap().contains("UDP 28282"), "{health}");
         }
+    });
+}
+
+#[test]
+fn a_switch_that_begins_to_forward_late_is_no_trouble() {
+    Lab::run("multicast::a_switch_that_begins_to_forward_late_is_no_trouble", |lab| {
+        let hosts = ["attic", "kitchen"].map(|name| lab.bare_host(name));
+        let cables = hosts.map(|host| lab.plug(host, Lan::FIRST, "eth0"));
+        for (cable, host) in cables.into_iter().zip(hosts) {
+            cable.give(&host.ip());
+            cable.cut();
+        }
+        let [attic, kitchen] = hosts.map(|host| host.daemon(&[]));
+        for daemon in [&attic, &kitchen] {
+            // The calls of the start are long over.
+            await_tries(daemon, 2);
+        }
+        cables.into_iter().for_each(Cable::mend);
+        talk(&attic, &kitchen);
+        assert!(attic.json(&["status"])[0].get("looking").is_none());
+    });
+}
+
+/// Waits until a daemon that is alone has looked so often.
+fn await_tries(daemon: &Daemon, tries: u64) {
+    daemon.await_answer(&["status"], |answer| {
+        answer[0]["looking"]["tries"].as_u64().filter(|counted| *counted >= tries)
+    });
+}
+
+#[test]
+fn a_look_of_a_node_that_is_alone_is_five_packets() {
+    Lab::run("multicast::a_look_of_a_node_that_is_alone_is_five_packets", |lab| {
+        let host = lab.host("attic");
+        host.await_link_local();
+        let attic = host.daemon(&[]);
+        await_tries(&attic, 1);
+        let capture = lab.capture();
+        await_tries(&attic, 3);
+        let frames = capture.frames();
+        let count = |port| frames.iter().filter(|frame| frame.is_from(host) && frame.goes_to(port)).count();
+        // Both families, and the broadcast address. The first look may have been recorded in part, and the third.
+        let (hellos, questions) = (count(28281), count(5353));
+        assert!(
+            (6..=9).contains(&hellos) && (2..=6).contains(&questions),
+            "{hellos} hellos, {questions} questions"
+        );
+    });
+}
+
+#[test]
+fn a_link_without_neighbours_is_told_as_long_as_nobody_is_found() {
+    Lab::run("multicast::a_link_without_neighbours_is_told_as_long_as_nobody_is_found", |lab| {
+        let hosts = ["attic", "kitchen"].map(|name| lab.bare_host(name));
+        for host in hosts {
+            host.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+            lab.plug(host, Lan::FIRST, "eth0");
+            host.sh(&format!(
+                "ip address add {}/32 dev eth0 && ip route add 10.77.0.0/24 dev eth0",
+                host.ip()
+            ));
+        }
+        let kitchen = hosts[1].daemon(&[]);
+        let links = kitchen.await_health("links", |health| health["state"] == "warn");
+        assert!(links["why"].as_str().unwrap().contains("multicast on eth0"), "{links}");
+        assert!(links["fix"].as_str().unwrap().contains("--peer"), "{links}");
+        assert!(!kitchen.atonce(&["status"]).lines().any(|line| line == "health         ok"));
+        let attic = hosts[0].daemon(&["--peer", &format!("{}:{}", hosts[1].ip(), kitchen.port)]);
+        talk(&attic, &kitchen);
+        assert_eq!(troubles(&kitchen), [""; 0]);
     });
 }

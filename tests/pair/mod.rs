@@ -62,7 +62,18 @@ impl Pair {
         self.start_one();
     }
 
-    fn start_one(&mut self) {
+    /// Ends `one` as a service manager does; it says goodbye.
+    pub(crate) fn stop_one(&mut self) {
+        let Some(mut one) = self.one.take() else { return };
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&one.0),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        one.0.wait().unwrap();
+    }
+
+    pub(crate) fn start_one(&mut self) {
         let peer = format!("127.0.0.1:{}", self.two_port);
         self.one = Some(daemon(self.directory.path(), "one", &["--peer", &peer]).0);
     }
@@ -108,18 +119,24 @@ impl App {
     }
 
     /// Asks, and waits for the end of the answer; what happens meanwhile is kept.
-    pub(crate) fn ask(&mut self, mut request: Value) -> Value {
-        self.last_id += 1;
-        request["id"] = json!(self.last_id);
-        self.writer.write_all(format!("{request}\n").as_bytes()).unwrap();
+    pub(crate) fn ask(&mut self, request: Value) -> Value {
+        let id = self.begin(request);
         loop {
             let line = self.line();
             let ends = ["ok", "result", "error"].iter().any(|end| line["ev"] == *end);
-            if ends && line["id"] == request["id"] {
+            if ends && line["id"] == id {
                 return line;
             }
             self.events.push_back(line);
         }
+    }
+
+    /// Asks, and waits for nothing; returns the number of the request.
+    pub(crate) fn begin(&mut self, mut request: Value) -> u64 {
+        self.last_id += 1;
+        request["id"] = json!(self.last_id);
+        self.writer.write_all(format!("{request}\n").as_bytes()).unwrap();
+        self.last_id
     }
 
     pub(crate) fn listen(&mut self, topic: &str) {

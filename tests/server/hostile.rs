@@ -7,13 +7,15 @@ use allocation_counter::measure;
 use atonce::crypto::namespace::NamespaceKeys;
 use atonce::route::Route;
 use atonce::server::Dropped;
-use atonce::wire::rendezvous::{Cookie, FromNode, Kind, Namespace, address_bytes, size};
+use atonce::wire::rendezvous::{
+    Cookie, FromNode, Kind, Namespace, Nonce, Register, Reveal, address_bytes, size,
+};
 use chacha20::ChaCha20Rng;
 use proptest::prelude::*;
 use rand_core::{Rng, SeedableRng};
 
 use crate::member::{Member, network};
-use crate::world::{DAY, World, seconds, v4, v6};
+use crate::world::{DAY, World, ms, seconds, v4, v6};
 
 /// Three members of a network, and all that was said between them and the server, in both ways.
 fn recorded(world: &mut World) -> (Vec<Member>, Vec<Vec<u8>>) {
@@ -78,7 +80,7 @@ fn strangers(world: &mut World, recorded: &[Vec<u8>]) {
             _ => {
                 datagram.resize(rng.next_u32() as usize % 1300, 0);
                 rng.fill_bytes(&mut datagram);
-                let header = [0x40, 0x31, (round % 17) as u8, 1];
+                let header = [0x40, 0x31, (round % 18) as u8, 2];
                 let length = datagram.len().min(4);
                 datagram[..length].copy_from_slice(&header[..length]);
             }
@@ -264,12 +266,55 @@ fn a_register_that_is_repeated_from_elsewhere_or_again_is_worth_nothing() {
 }
 
 #[test]
+fn a_member_that_has_heard_all_that_another_one_told_cannot_register_by_its_handle() {
+    let mut world = World::new();
+    let network = network(1);
+    let (mut victim, mut thief) = (world.joined(&network, 1), world.joined(&network, 2));
+    let recorded = victim.register(size::MESSAGE_MAX);
+    assert_eq!(world.ask(&mut victim, &recorded), [Kind::Welcome]);
+    let Ok(FromNode::Register(said)) = FromNode::parse(&recorded) else { panic!("no register") };
+    let known = (thief.handle, thief.claim.clone());
+    for seq in [0, 1, said.seq, said.seq + 1, 100, 128, 129, u32::MAX] {
+        for reveal in [said.reveal, Reveal(victim.handle.0), Reveal::default()] {
+            let Member { cookie, addr, .. } = thief;
+            let Register { namespace, handle, .. } = said;
+            let nonce = Nonce([3; 8]);
+            let lie = Register { nonce, namespace, handle, cookie, reveal, seq, known: 0, blob: &[1; 128] };
+            let mut message = Vec::new();
+            FromNode::Register(lie).write(size::MESSAGE_MAX, &mut message);
+            thief.keys.finish_register(addr, &mut message);
+            let before = world.sent.len();
+            let _ = world.say(addr, &message);
+            assert_eq!(world.sent.len(), before, "{seq}");
+            world.wait(ms(200));
+        }
+    }
+    let keep = victim.keep(true);
+    assert_eq!(world.ask(&mut victim, &keep), [Kind::Kept]);
+    // Its own handle is as good as before, and the victim goes on.
+    (thief.handle, thief.claim) = known;
+    for member in [&mut thief, &mut victim] {
+        let register = member.register(size::MESSAGE_MAX);
+        assert_eq!(world.ask(member, &register), [Kind::Welcome]);
+    }
+    // Not even what was revealed helps a thief once the server has forgotten all: the owner takes it back.
+    world.restart();
+    thief.handle = victim.handle;
+    thief.seq = victim.seq - 1;
+    thief.claim = victim.claim.clone();
+    world.join(&mut thief);
+    world.join(&mut victim);
+    let keep = thief.keep(true);
+    assert_eq!(world.ask(&mut thief, &keep), [Kind::Retry]);
+}
+
+#[test]
 fn the_address_of_one_member_is_in_no_byte_that_another_one_gets() {
     let mut world = World::new();
     let network = network(1);
     let mut members: Vec<Member> = (0..20).map(|number| world.joined(&network, number)).collect();
-    for member in &mut members[..5] {
-        member.addr = v6(member.handle.0[0].into());
+    for (number, member) in (0..5).zip(&mut members) {
+        member.addr = v6(number);
         world.join(member);
     }
     world.wait(seconds(1));
@@ -304,7 +349,7 @@ proptest! {
     ) {
         let mut world = World::new();
         let from = if six { v6(1) } else { v4(1) };
-        body.splice(0..0, [0x40, 0x31, kind, 1]);
+        body.splice(0..0, [0x40, 0x31, kind, 2]);
         // `say` asserts the length.
         let _ = world.say(from, &body);
         prop_assert_eq!(world.server.members(), 0);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
+use atonce::crypto::claim::Claim;
 use atonce::crypto::namespace::NamespaceKeys;
 use atonce::crypto::network::{NetworkKeys, NetworkSecret};
 use atonce::id::ServerKey;
@@ -21,7 +22,7 @@ pub struct Member {
     pub addr: SocketAddr,
     pub keys: NamespaceKeys,
     pub handle: Handle,
-    pub boot: u64,
+    pub claim: Claim,
     pub seq: u32,
     pub cookie: Cookie,
     pub token: Token,
@@ -52,13 +53,14 @@ impl Member {
     }
 
     pub fn with_keys(keys: NamespaceKeys, number: u32, addr: SocketAddr) -> Self {
-        let mut handle = [0xa5; 16];
-        handle[..4].copy_from_slice(&number.to_le_bytes());
+        let mut seed = [0xa5; 16];
+        seed[..4].copy_from_slice(&number.to_le_bytes());
+        let claim = Claim::from_seed(keys.namespace(), seed);
         Self {
             addr,
             keys,
-            handle: Handle(handle),
-            boot: 1,
+            handle: claim.handle(),
+            claim,
             seq: 0,
             cookie: Cookie::default(),
             token: Token::default(),
@@ -87,14 +89,20 @@ impl Member {
     /// With room for an answer of `room` bytes.
     pub fn register(&mut self, room: usize) -> Vec<u8> {
         self.seq += 1;
+        if self.claim.reveal(self.seq).is_none() {
+            // A handle is good for so many.
+            self.claim = Claim::from_seed(self.keys.namespace(), self.handle.0);
+            (self.handle, self.seq) = (self.claim.handle(), 1);
+        }
         self.register_again(room)
     }
 
     pub fn register_again(&mut self, room: usize) -> Vec<u8> {
         let (nonce, namespace) = (self.nonce(), *self.keys.namespace());
-        let Self { handle, cookie, boot, seq, known, .. } = *self;
+        let Self { handle, cookie, seq, known, .. } = *self;
+        let reveal = self.claim.reveal(seq).unwrap();
         let blob = &vec![FILLING; self.blob_bytes];
-        let register = Register { nonce, namespace, handle, cookie, boot, seq, known, blob };
+        let register = Register { nonce, namespace, handle, cookie, reveal, seq, known, blob };
         let mut message = written(&FromNode::Register(register), room);
         self.keys.finish_register(self.addr, &mut message);
         message

@@ -10,8 +10,11 @@ use atonce::wire::rendezvous::{FromServer, Kind, size};
 use crate::member::{Member, network};
 use crate::world::{LOCAL, World, seconds, v4, v6};
 
+/// What left, and where from and to.
+type Sent = Vec<(Route, Vec<u8>)>;
+
 /// Sends a datagram to the second port; tells what came back, with where it left from.
-fn ask(world: &mut World, from: SocketAddr, datagram: &[u8]) -> (Result<(), Dropped>, Vec<(Route, Vec<u8>)>) {
+fn ask(world: &mut World, from: SocketAddr, datagram: &[u8]) -> (Result<(), Dropped>, Sent) {
     let route = Route { local: Some(LOCAL.into()), port: SECOND_PORT, ..Route::to(from) };
     let outcome = world.server.handle_datagram(route, datagram, world.now);
     let (mut sent, mut buffer) = (Vec::new(), Vec::new());

@@ -182,6 +182,42 @@ fn killed_hung_or_upgraded_it_comes_back_and_nobody_is_turned_away_meanwhile() {
 }
 
 #[test]
+fn however_often_it_is_killed_it_comes_back_and_follows_the_name_of_its_host() {
+    Lab::run("however_often_it_is_killed_it_comes_back_and_follows_the_name_of_its_host", |lab| {
+        let machine = Machine::boot(lab, lab.host("attic"));
+        machine.install();
+        // As fast as a full memory would: systemd gives up after five times in ten seconds, unless it is told not to.
+        machine.sh("mkdir -p /run/systemd/system/atonced.service.d && \
+             printf \"[Service]\\nRestartSec=100ms\\n\" >/run/systemd/system/atonced.service.d/fast.conf && \
+             systemctl daemon-reload && systemctl restart atonced.service");
+        let id = machine.sh("atonce --timeout 60s id --json");
+        for _ in 0..12 {
+            let before = machine.property("MainPID");
+            machine.sh("systemctl kill --signal KILL atonced.service");
+            machine.until(&format!(
+                "pid=$(systemctl show --value --property MainPID atonced.service) && test $pid != 0 && test $pid != {before}"
+            ));
+        }
+        assert_eq!(machine.sh("atonce --timeout 60s id --json"), id);
+        assert_eq!(machine.property("ActiveState"), "active");
+        // An end that looks like one on purpose and was none.
+        let before = machine.property("MainPID");
+        machine.sh("kill -TERM $(systemctl show --value --property MainPID atonced.service)");
+        machine.until(&format!(
+            "pid=$(systemctl show --value --property MainPID atonced.service) && test $pid != 0 && test $pid != {before}"
+        ));
+        let limits =
+            machine.sh("cat /proc/$(systemctl show --value --property MainPID atonced.service)/limits");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+        assert_eq!(machine.property("MemorySwapMax"), "0");
+
+        machine.sh("hostname loft && atonce reload");
+        assert_eq!(json(&machine.sh("atonce id --json"))["name"], "loft");
+    });
+}
+
+#[test]
 fn it_reads_its_credential_and_its_configuration_and_reads_that_again_when_told() {
     Lab::run("it_reads_its_credential_and_its_configuration_and_reads_that_again_when_told", |lab| {
         let machine = Machine::boot(lab, lab.host("attic"));

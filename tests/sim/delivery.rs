@@ -75,7 +75,7 @@ fn acknowledged_messages_of_one_stream_arrive_in_order_in_a_storm() {
 #[test]
 fn a_send_to_a_topic_that_nobody_listens_to_says_so() {
     let mut world = World::lan(1, 2);
-    world.run(seconds(1));
+    world.run(seconds(3));
     let app = world.connect(0);
     world.send(0, app, 1, "pi-1", "nobody", "x");
     world.run(milliseconds(100));
@@ -116,6 +116,7 @@ fn a_peer_that_is_off_is_waited_for_until_the_deadline() {
 #[test]
 fn a_name_that_nobody_ever_had_is_an_error_at_once() {
     let mut world = World::lan(4, 2);
+    world.run(seconds(3));
     let app = world.connect(0);
     world.send(0, app, 1, "ghost", "t", "x");
     assert_eq!(world.heard(0, app, "error")[0]["code"], "no-peer");

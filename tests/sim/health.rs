@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use atonce::core::InterfaceAddr;
 use atonce::wire::local::{Health, HealthState};
 
 use crate::world::{World, seconds};
@@ -87,4 +88,78 @@ fn who_was_heard_of_and_does_not_answer_is_told_until_it_does() {
     world.run(seconds(1));
     assert_eq!(world.online(0), 1);
     assert_eq!(check(&mut world, 0, "answers"), None);
+}
+
+/// A node that two others tell of each other, and its neighbour, which it does not reach: an access point isolates them.
+#[test]
+fn who_is_told_of_and_never_reached_is_told_after_one_series_though_hints_go_on() {
+    for before in [false, true] {
+        let mut world = World::new(4);
+        for host in 0..3 {
+            world.add(&format!("pi-{host}"), 0);
+        }
+        if before {
+            (0..3).for_each(|host| world.start(host));
+            world.run(seconds(30));
+            (0..3).for_each(|host| world.stop(host));
+        }
+        world.cut.extend([(0, 1), (1, 0)]);
+        for host in 0..3 {
+            // So that no relay makes up for it.
+            world.hosts[host].relay = false;
+            world.start(host);
+        }
+        world.run(seconds(20));
+        assert_eq!(world.online(0), 1);
+        assert_eq!(
+            why(&mut world, 0, "answers"),
+            "1 other node was heard of, and did not answer",
+            "{before}"
+        );
+    }
+}
+
+#[test]
+fn a_peer_that_crashed_is_not_told_as_one_that_is_there_and_silent() {
+    for seed in 0..10 {
+        let mut world = World::lan(seed, 4);
+        world.run(seconds(30));
+        world.crash(3);
+        world.run(seconds(60));
+        assert_eq!(check(&mut world, 0, "answers"), None, "seed {seed}");
+    }
+}
+
+#[test]
+fn who_is_alone_says_since_when_and_how_often_it_looked_and_who_is_not_says_nothing() {
+    let mut world = World::lan(5, 1);
+    world.run(seconds(40));
+    let looking = world.status(0)["looking"].clone();
+    assert_eq!(looking["for_s"], 40);
+    assert!((4..=6).contains(&looking["tries"].as_u64().unwrap()), "{looking}");
+    let other = world.add("other", 0);
+    world.start(other);
+    world.run(seconds(1));
+    assert_eq!(world.status(0).get("looking"), None);
+}
+
+#[test]
+fn a_link_for_one_host_is_told_while_nobody_is_found() {
+    let mut world = World::lan(6, 1);
+    let link = |prefix, point_to_point| InterfaceAddr {
+        name: "eth0".into(),
+        index: 2,
+        addr: "10.0.0.1".parse().unwrap(),
+        prefix,
+        point_to_point,
+        wireless: false,
+        mtu: None,
+    };
+    for (prefix, point_to_point, told) in
+        [(24, false, false), (32, false, true), (24, true, true), (31, false, false)]
+    {
+        let now = world.now;
+        world.with(0, |node| node.handle_interfaces(&[link(prefix, point_to_point)], now));
+        assert_eq!(check(&mut world, 0, "links").is_some(), told, "/{prefix}, {point_to_point}");
+    }
 }

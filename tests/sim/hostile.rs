@@ -146,3 +146,40 @@ fn a_peer_that_sends_garbage_after_a_valid_handshake_is_counted_and_survived() {
     }
     assert_eq!(world.online(0), 1);
 }
+
+#[test]
+fn a_recorded_hello_played_back_from_many_addresses_makes_nobody_forget_where_a_peer_is() {
+    for private in [false, true] {
+        let mut world = World::new(7);
+        for name in ["alice", "bob"] {
+            let host = world.add(name, 0);
+            world.hosts[host].secret = private.then_some([7; 32]);
+        }
+        world.capture = Some(Vec::new());
+        world.start(0);
+        world.start(1);
+        world.run(seconds(20));
+        let bob = world.hosts[1].addr;
+        let hello = world.capture.take().unwrap().into_iter();
+        let is_hello = |bytes: &[u8]| bytes[0] == atonce::wire::packet::Kind::Hello as u8;
+        let hello = hello.filter(|(from, ..)| *from == bob).find(|(.., bytes)| is_hello(bytes)).unwrap().2;
+        world.stop(1);
+        world.run(seconds(1));
+        for n in 0..32 {
+            let at = world.now + milliseconds(n);
+            world.inject(at, 0, SocketAddr::from(([10, 0, 0, 100 + n as u8], bob.port())), &hello);
+        }
+        world.run(seconds(30));
+        let known = world.with(0, |node| node.known_peers()).unwrap();
+        assert_eq!(known.iter().map(|peer| peer.addrs.clone()).collect::<Vec<_>>(), [vec![bob]]);
+        // It is found there again by a host that hears no multicast, also after a restart.
+        world.stop(0);
+        for host in [0, 1] {
+            let known = &mut world.hosts[host];
+            (known.hears, known.mdns, known.hello) = (false, false, false);
+        }
+        world.start(1);
+        world.start(0);
+        assert!(world.run_for(seconds(20), |world| world.all_have(1)), "private: {private}");
+    }
+}

@@ -88,12 +88,11 @@ impl Internet {
 impl ServerHost {
     /// Which of its ports this address is.
     fn port_at(&self, addr: SocketAddr) -> Option<OwnPort> {
-        let second = self.second.filter(|second| second.get() == addr.port() && !self.second_is_shut);
-        match addr {
-            _ if addr == self.addr => Some(OwnPort::USUAL),
-            _ if addr.ip() == self.addr.ip() => second.map(|_| SECOND_PORT),
-            _ => None,
+        if addr == self.addr {
+            return Some(OwnPort::USUAL);
         }
+        let is_there = |second: &NonZeroU16| SocketAddr::new(self.addr.ip(), second.get()) == addr;
+        self.second.filter(is_there).filter(|_| !self.second_is_shut).map(|_| SECOND_PORT)
     }
 }
 
@@ -163,6 +162,8 @@ impl World {
             parcels.push(Parcel { from, to: route.remote, hops: 64, bytes: buffer.clone() });
         }
         for parcel in parcels {
+            let to = atonce::core::Destination::One(atonce::core::Route::to(parcel.to));
+            self.note_sent(parcel.from, to, &parcel.bytes);
             self.across(parcel);
         }
         self.plan_server(server);

@@ -199,8 +199,14 @@ impl Ghost {
 
     /// The first data packet of the session that this response makes: an introduction.
     fn first_data(&self, response: &[u8]) -> Vec<u8> {
-        let introduction = Record::About { name: "ghost", peers: 0, topics: 0 };
-        said(&mut self.session(response), &introduction)
+        said(&mut self.session(response), &introduction("ghost"))
+    }
+
+    /// Proves by a cookie that a first message comes from where it was sent to.
+    pub fn prove(&self, first: &mut [u8; size::INITIATION], to: NodeId, cookie: &[u8]) {
+        let mac1 = first[field::INITIATION_MAC1].try_into().unwrap();
+        let cookie = open_cookie(&self.network, &to, cookie.try_into().unwrap(), &mac1);
+        set_mac2(first, &cookie.unwrap());
     }
 
     /// The session that this response makes.
@@ -212,10 +218,67 @@ impl Ghost {
     }
 }
 
+/// What is said first in a session.
+pub fn introduction(name: &str) -> Record<'_> {
+    Record::About { name, peers: 0, topics: 0 }
+}
+
 /// A data packet with one record.
 pub fn said(session: &mut Session, record: &Record<'_>) -> Vec<u8> {
     let mut packet = vec![0; size::DATA_HEADER];
     assert!(push(&mut packet, 1000, record));
     session.seal(&mut packet, 0).unwrap();
     packet
+}
+
+#[test]
+fn a_newcomer_is_answered_at_once_or_at_its_next_try_while_seventy_addresses_that_proved_themselves_flood() {
+    let mut world = World::new(6);
+    for name in ["asked", "newcomer"] {
+        let host = world.add(name, 0);
+        (world.hosts[host].mdns, world.hosts[host].hello) = (false, false);
+    }
+    world.start(0);
+    let to = world.id(0);
+    let source = |n: u32| SocketAddr::from(([10, 0, 1, (n % 70) as u8], 1000 + (n / 70) as u16));
+    // Load, so that the rest of them are asked for a proof: each port has its cookie, and floods with it from then on.
+    let mut cookies = Vec::new();
+    for n in 0..700 {
+        let mut ghost = Ghost::new(n);
+        let mut first = ghost.first_message(to);
+        let answer = answers(&mut world, source(n), &first);
+        if answer.first().is_some_and(|answer| answer[0] == Kind::Cookie as u8) {
+            ghost.prove(&mut first, to, &answer[0]);
+            let mac1 = first[field::INITIATION_MAC1].try_into().unwrap();
+            let cookie = open_cookie(&ghost.network, &to, answer[0][..].try_into().unwrap(), &mac1);
+            cookies.push((source(n), cookie.unwrap()));
+        }
+    }
+    world.capture = None;
+    let mut next = 1000;
+    let mut flood = |world: &mut World| {
+        // Ten in a millisecond.
+        for _ in 0..10 {
+            let (from, cookie) = &cookies[next as usize % cookies.len()];
+            let mut first = Ghost::new(next).first_message(to);
+            set_mac2(&mut first, cookie);
+            let at = world.now;
+            world.inject(at, 0, *from, &first);
+            next += 1;
+        }
+        world.run(milliseconds(1));
+        assert!(world.counter(0, "half-open-handshakes") <= limits::HALF_OPEN as u64);
+    };
+    (0..1000).for_each(|_| flood(&mut world));
+    assert!(world.counter(0, "half-open-handshakes") > 900, "the table is full");
+    world.start(1);
+    let (asked, now) = (world.hosts[0].addr, world.now);
+    world.with(1, |node| node.handle_static_peers(&[asked], now));
+    for _ in 0..1000 {
+        flood(&mut world);
+        if world.hosts[1].node.as_ref().unwrap().online() == 1 {
+            return;
+        }
+    }
+    panic!("not within a second");
 }

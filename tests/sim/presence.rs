@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use atonce::core::Owner;
 use atonce::id::ClientId;
 use atonce::wire::local::frame::kind;
 use serde_json::Value;
@@ -46,6 +47,47 @@ fn changes_are_merged_for_an_app_that_does_not_read() {
     }
     assert_eq!(world.online(0), 1);
     assert_eq!(waiting(&mut world), before);
+}
+
+#[test]
+fn a_node_that_is_called_otherwise_is_so_for_all_at_once_and_its_old_name_is_free() {
+    let mut world = World::lan(5, 3);
+    world.run(seconds(2));
+    let (watcher, own) = (world.watcher(0), world.connect(1));
+    world.say(1, own, r#"{"op":"hello","id":1}"#);
+    world.run(milliseconds(10));
+    let now = world.now;
+    world.with(1, |node| node.handle_name("attic".parse().unwrap(), now));
+    world.run(seconds(1));
+    let told: Vec<_> =
+        world.lines(0, watcher).iter().filter(|line| line["peer"]["name"] == "attic").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["ev"], &told[0]["path"]), (&"path".into(), &"lan".into()));
+    let listener = world.listener(1, "t");
+    let app = world.connect(0);
+    world.run(seconds(1));
+    world.send(0, app, 1, "attic", "t", "by its new name");
+    world.send(0, app, 2, "pi-1", "t", "by its old one");
+    world.run(seconds(1));
+    assert_eq!(world.outcome(0, app, 1), Some("delivered"));
+    assert_eq!(world.outcome(0, app, 2), None);
+    assert_eq!(world.heard(1, listener, "message").len(), 1);
+    // Who comes later hears it too, and so does who restarts.
+    world.crash(2);
+    world.run(seconds(1));
+    world.start(2);
+    world.run(seconds(3));
+    let app = world.connect(2);
+    world.say(2, app, r#"{"op":"peers","id":1}"#);
+    world.run(milliseconds(10));
+    let names: Vec<_> = world.heard(2, app, "peer").iter().map(|peer| peer["name"].clone()).collect();
+    assert!(names.contains(&"attic".into()) && !names.contains(&"pi-1".into()), "{names:?}");
+    // The same name once more is no news.
+    let now = world.now;
+    world.with(1, |node| node.handle_name("attic".parse().unwrap(), now));
+    world.run(seconds(1));
+    let is_news = |line: &&Value| line["ev"] == "path" && line["peer"]["name"] == "attic";
+    assert_eq!(world.lines(0, watcher).iter().filter(is_news).count(), 1);
 }
 
 /// Who is there, how it is reached, and what it listens to: as an app believes from what it was told.
@@ -290,7 +332,7 @@ fn forgetting_is_for_administrators_and_never_this_node() {
     let now = world.now;
     let anybody = atonce::id::ClientId(99);
     world.hosts[0].apps.insert(anybody, Default::default());
-    world.with(0, |node| node.handle_connect(anybody, false, now).unwrap());
+    world.with(0, |node| node.handle_connect(anybody, Owner { uid: 1000, admin: false }, now).unwrap());
     forget(&mut world, anybody, "pi");
     let codes: Vec<_> = world.heard(0, admin, "error").iter().map(|line| line["code"].clone()).collect();
     assert_eq!(codes, ["bad-request", "no-peer"]);

@@ -10,7 +10,7 @@ use crate::world::{HostId, World, milliseconds, seconds};
 /// Hosts that know each other, each with an app that listens to `t`.
 fn listening(seed: u64, count: usize) -> (World, Vec<ClientId>) {
     let mut world = World::lan(seed, count);
-    world.run(seconds(1));
+    world.run(seconds(3));
     let listeners = (0..count).map(|host| world.listener(host, "t")).collect();
     world.run(seconds(1));
     (world, listeners)

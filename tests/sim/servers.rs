@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use atonce::crypto::claim::Claim;
 use atonce::crypto::identity::Identity;
 use atonce::crypto::namespace::NamespaceKeys;
 use atonce::crypto::network::NetworkKeys;
 use atonce::id::{BootId, ServerKey};
 use atonce::wire::presence::{Candidate, CandidateKind, Flags, Presence};
-use atonce::wire::rendezvous::{Echo, FromNode, FromServer, Handle, Kind as Message, Nonce, Register};
+use atonce::wire::rendezvous::{Echo, FromNode, FromServer, Kind as Message, Nonce, Register};
 
 use serde_json::{Value, json};
 
@@ -70,7 +71,7 @@ fn a_server_with_another_key_than_the_configured_one_is_left_alone() {
 }
 
 /// A member of the network of `host` registers again and again by one handle, each second as whom it says.
-fn lie(world: &mut World, host: HostId, presences: impl IntoIterator<Item = Presence>) {
+fn lie(world: &mut World, host: HostId, presences: impl IntoIterator<Item = (Identity, Presence)>) {
     let keys = NetworkKeys::private(&secret_of(world.hosts[host].secret.unwrap()));
     let server = world.hosts[host].rendezvous[0].key.unwrap();
     let address = SocketAddr::from(([203, 0, 113, 200], 1));
@@ -84,15 +85,16 @@ fn lie(world: &mut World, host: HostId, presences: impl IntoIterator<Item = Pres
     let answer = say(world, bytes.clone());
     let Ok(FromServer::Retry(retry)) = FromServer::parse(&answer) else { panic!("no retry") };
     let namespace = NamespaceKeys::of_day(&keys, &server, retry.time.day).unwrap();
-    for (seq, presence) in (1..).zip(presences) {
-        let handle = Handle([5; 16]);
-        let blob = keys.seal_presence(&presence, namespace.namespace(), handle, seq, [7; 24]);
+    let claim = Claim::from_seed(namespace.namespace(), [5; 16]);
+    for (seq, (identity, presence)) in (1..).zip(presences) {
+        let (handle, reveal) = (claim.handle(), claim.reveal(seq).unwrap());
+        let blob = keys.seal_presence(&identity, &presence, namespace.namespace(), handle, seq, [7; 24]);
         let register = Register {
             nonce: Nonce([2; 8]),
             namespace: *namespace.namespace(),
             handle,
             cookie: retry.cookie,
-            boot: 1,
+            reveal,
             seq,
             known: 0,
             blob: &blob,
@@ -105,14 +107,11 @@ fn lie(world: &mut World, host: HostId, presences: impl IntoIterator<Item = Pres
 }
 
 /// Who is at these addresses, it says.
-fn presence(id: u8, boot: u64, addrs: &[SocketAddr]) -> Presence {
+fn presence(id: u8, boot: u64, addrs: &[SocketAddr]) -> (Identity, Presence) {
+    let identity = Identity::from_secret([id; 32]);
     let candidates = addrs.iter().map(|addr| Candidate { kind: CandidateKind::Server, addr: *addr });
-    Presence {
-        id: Identity::from_secret([id; 32]).id(),
-        boot: BootId(boot),
-        flags: Flags::default(),
-        candidates: candidates.collect(),
-    }
+    let (id, flags, candidates) = (identity.id(), Flags::default(), candidates.collect());
+    (identity, Presence { id, boot: BootId(boot), flags, candidates })
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //!
 //! Nothing here reads a clock or the operating system: a run is a function of its seed, so a failure replays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use atonce::core::{
-    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, OwnPort,
+    Advert, Config, Destination, Event, InterfaceAddr, IpAddrScoped, KnownPeer, Node, OwnPort, Owner,
     RendezvousServer, Route, Sighting, Transmit,
 };
 use atonce::crypto::identity::Identity;
@@ -78,6 +79,8 @@ pub struct Host {
     pub birthday_punch: bool,
     advert: Option<Advert>,
     browsing: bool,
+    /// How often it began to browse.
+    pub browses: u64,
     known: Vec<KnownPeer>,
     wake: Option<Instant>,
     next_client: u64,
@@ -87,6 +90,8 @@ pub struct Host {
     pub sent_bytes: u64,
     /// How often it woke because something was due.
     pub woken: u64,
+    /// How often it had its peers written on disk.
+    pub remembered: u64,
     /// It sleeps: nothing reaches it, and it does nothing.
     pub asleep: bool,
 }
@@ -110,9 +115,17 @@ impl Host {
         self.cards().any(usual).then_some(OwnPort::USUAL).or_else(|| extra().copied())
     }
 
-    /// Its address in a segment.
-    fn addr_in(&self, segment: usize) -> Option<SocketAddr> {
-        self.cards().find(|card| card.1 == segment).map(|card| card.0)
+    /// Its address in a segment: of the card that is named, or of the first one there.
+    fn addr_in(&self, segment: usize, card: Option<usize>) -> Option<SocketAddr> {
+        let wanted = |(number, known): &(usize, (SocketAddr, usize))| {
+            known.1 == segment && card.is_none_or(|card| card == *number)
+        };
+        self.cards().enumerate().find(wanted).map(|(_, card)| card.0)
+    }
+
+    /// The number of the card that has an address.
+    fn card_at(&self, addr: SocketAddr) -> usize {
+        self.cards().position(|card| card.0 == addr).unwrap_or(0)
     }
 }
 
@@ -133,6 +146,18 @@ struct Flying {
     parcel: Parcel,
 }
 
+/// A datagram as it left.
+#[derive(Clone)]
+pub struct Sent {
+    pub at: Instant,
+    pub from: SocketAddr,
+    pub to: Destination,
+    pub bytes: Vec<u8>,
+}
+
+/// How many of them are remembered.
+const RECENT: usize = 400;
+
 /// Whose deadline it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Sleeper {
@@ -146,6 +171,13 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub weather: Weather,
     pub cut: BTreeSet<(HostId, HostId)>,
+    /// Network cards that nothing leaves, and those that nothing gets to; their hosts see nothing of that.
+    pub mute: BTreeSet<(HostId, usize)>,
+    pub deaf: BTreeSet<(HostId, usize)>,
+    /// Bytes of the largest datagram that passes from one host to another; longer ones vanish without a word.
+    pub narrow: BTreeMap<(HostId, HostId), usize>,
+    /// Those without a cable: their hosts know.
+    pulled: BTreeSet<(HostId, usize)>,
     rng: ChaCha20Rng,
     seed: u64,
     flying: BTreeMap<(Instant, u64), Flying>,
@@ -153,6 +185,10 @@ pub struct World {
     sequence: u64,
     boots: u64,
     trace: DefaultHasher,
+    /// The last datagrams that hosts and servers sent.
+    pub recent: VecDeque<Sent>,
+    /// Bytes that hosts sent to addresses that are watched.
+    pub watched: BTreeMap<IpAddr, u64>,
     /// Every datagram that was sent, if it is wanted.
     pub capture: Option<Vec<(SocketAddr, Destination, Vec<u8>)>>,
     /// Drive all nodes every 10 ms too, though nothing is due.
@@ -171,6 +207,10 @@ impl World {
             hosts: Vec::new(),
             weather: Weather::FINE,
             cut: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            deaf: BTreeSet::new(),
+            narrow: BTreeMap::new(),
+            pulled: BTreeSet::new(),
             rng: ChaCha20Rng::seed_from_u64(seed),
             seed,
             flying: BTreeMap::new(),
@@ -178,6 +218,8 @@ impl World {
             sequence: 0,
             boots: 0,
             trace: DefaultHasher::new(),
+            recent: VecDeque::new(),
+            watched: BTreeMap::new(),
             capture: None,
             restless: false,
             internet: Internet::default(),
@@ -217,6 +259,7 @@ impl World {
             birthday_punch: true,
             advert: None,
             browsing: false,
+            browses: 0,
             known: Vec::new(),
             wake: None,
             next_client: 1,
@@ -224,6 +267,7 @@ impl World {
             sent_packets: 0,
             sent_bytes: 0,
             woken: 0,
+            remembered: 0,
             asleep: false,
         });
         id
@@ -280,25 +324,44 @@ impl World {
     }
 
     fn links(&self, host: HostId) -> Vec<InterfaceAddr> {
-        let card = |(addr, segment): (SocketAddr, usize)| {
-            let main = segment == self.hosts[host].segment;
-            let (name, index) = if main { ("eth0", 2) } else { ("eth1", 3) };
+        let card = |(number, (addr, _)): (usize, (SocketAddr, usize))| {
+            let (name, index) = if number == 0 { ("eth0", 2) } else { ("eth1", 3) };
             InterfaceAddr {
                 name: name.into(),
                 index,
                 addr: addr.ip(),
                 prefix: 22,
+                point_to_point: false,
                 wireless: false,
                 mtu: None,
             }
         };
-        self.hosts[host].cards().map(card).collect()
+        let cards = self.hosts[host].cards().enumerate();
+        cards.filter(|(number, _)| !self.pulled.contains(&(host, *number))).map(card).collect()
     }
 
     /// `host` gets a second network card.
     pub fn plug(&mut self, host: HostId, segment: u8) {
         let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, segment, 0, 0)) + host as u32 + 1);
         self.hosts[host].second = Some((SocketAddr::new(ip.into(), 28282), segment.into()));
+        self.tell_links(host);
+    }
+
+    /// `host` gets a second network card in the network of the first one.
+    pub fn plug_beside(&mut self, host: HostId) {
+        let segment = self.hosts[host].segment;
+        let ip = Ipv4Addr::new(10, segment as u8, 2, host as u8 + 1);
+        self.hosts[host].second = Some((SocketAddr::new(ip.into(), 28282), segment));
+        self.tell_links(host);
+    }
+
+    /// The cable of a card is pulled, or put back: its host is told.
+    pub fn pull(&mut self, host: HostId, card: usize, pulled: bool) {
+        if pulled {
+            self.pulled.insert((host, card));
+        } else {
+            self.pulled.remove(&(host, card));
+        }
         self.tell_links(host);
     }
 
@@ -311,6 +374,27 @@ impl World {
     fn tell_links(&mut self, host: HostId) {
         let (links, now) = (self.links(host), self.now);
         self.with(host, |node| node.handle_interfaces(&links, now));
+    }
+
+    /// When `host` starts next it remembers so many who were never there.
+    pub fn remember_strangers(&mut self, host: HostId, count: u32) {
+        let now = self.now;
+        let strangers = (0..count).map(|n| {
+            let mut key = [0; 32];
+            self.rng.fill_bytes(&mut key);
+            KnownPeer {
+                id: Identity::from_secret(key).id(),
+                name: format!("gone-{n}").parse().unwrap(),
+                pinned: true,
+                addrs: vec![SocketAddr::new(Ipv4Addr::from(0x0a00_0100 + n % 0x200).into(), 28282)],
+                last_seen: Some(Duration::from_secs(1_700_000_000 + u64::from(n))),
+            }
+        });
+        let strangers: Vec<_> = strangers.collect();
+        self.with(host, |node| node.handle_shutdown(now));
+        self.put_off(host);
+        self.hosts[host].known = strangers;
+        self.start(host);
     }
 
     /// Power off: no goodbye.
@@ -338,6 +422,11 @@ impl World {
         self.hosts[host].advert = None;
     }
 
+    /// The file in which a host that is off remembers its peers is lost.
+    pub fn forget_known(&mut self, host: HostId) {
+        self.hosts[host].known.clear();
+    }
+
     /// The lid is closed, for that long, and opened again.
     pub fn suspend(&mut self, host: HostId, duration: Duration) {
         self.hosts[host].asleep = true;
@@ -358,7 +447,7 @@ impl World {
         self.hosts[host].next_client += 1;
         self.hosts[host].apps.insert(client, App::default());
         let now = self.now;
-        self.with(host, |node| node.handle_connect(client, true, now).unwrap());
+        self.with(host, |node| node.handle_connect(client, Owner { uid: 0, admin: true }, now).unwrap());
         client
     }
 
@@ -497,8 +586,9 @@ impl World {
                 }
             }
             Event::Withdraw => self.hosts[host].advert = None,
-            Event::Browse => {
+            Event::Browse | Event::Ask => {
                 self.hosts[host].browsing = true;
+                self.hosts[host].browses += 1;
                 for other in 0..self.hosts.len() {
                     self.sight(host, other);
                 }
@@ -516,7 +606,8 @@ impl World {
                 let on_battery = self.hosts[host].on_battery;
                 self.hosts[host].node.as_mut().unwrap().handle_battery(on_battery, now);
             }
-            Event::Remember | Event::Network { .. } | Event::Invite { .. } | Event::Reload { .. } => {}
+            Event::Remember => self.hosts[host].remembered += 1,
+            Event::RememberServers | Event::Network { .. } | Event::Invite { .. } | Event::Reload { .. } => {}
         }
     }
 
@@ -547,7 +638,7 @@ impl World {
         if host == other || !seer.hears || self.cut.contains(&(other, host)) {
             return;
         }
-        let near = seen.cards().filter(|card| seer.addr_in(card.1).is_some());
+        let near = seen.cards().filter(|card| seer.addr_in(card.1, None).is_some());
         let addrs: Vec<_> = near.map(|card| IpAddrScoped { addr: card.0.ip(), scope: 0 }).collect();
         if addrs.is_empty() {
             return;
@@ -568,15 +659,16 @@ impl World {
         for datagram in bytes.chunks(transmit.segment_bytes) {
             self.hosts[host].sent_packets += 1;
             self.hosts[host].sent_bytes += datagram.len() as u64;
+            self.note_sent(self.hosts[host].addr, transmit.to, datagram);
             if let Some(capture) = &mut self.capture {
                 capture.push((self.hosts[host].addr, transmit.to, datagram.to_vec()));
             }
             match transmit.to {
                 Destination::One(route) => self.transmit_one(host, route, transmit.hops, datagram),
-                Destination::Everyone => {
+                Destination::Everyone | Destination::Groups => {
                     for to in 0..self.hosts.len() {
                         if to != host && self.hosts[to].hears {
-                            self.fly(host, to, None, datagram, true);
+                            self.spread(host, to, datagram);
                         }
                     }
                 }
@@ -584,21 +676,51 @@ impl World {
         }
     }
 
+    pub(crate) fn note_sent(&mut self, from: SocketAddr, to: Destination, datagram: &[u8]) {
+        if let Destination::One(route) = to
+            && let Some(bytes) = self.watched.get_mut(&route.remote.ip())
+        {
+            *bytes += datagram.len() as u64;
+        }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Sent { at: self.now, from, to, bytes: datagram.to_vec() });
+    }
+
     fn transmit_one(&mut self, host: HostId, route: Route, hops: Option<u8>, datagram: &[u8]) {
         let is_there = |known: &Host| known.cards().any(|card| card.0 == route.remote);
         let to = self.hosts.iter().position(is_there);
         let segment = self.hosts[host].segment;
+        let card = route.interface.map(|index| index.get() as usize - 2);
         let near = |to: &HostId| {
             let there = self.hosts[*to].cards().find(|card| card.0 == route.remote);
-            there.is_some_and(|there| self.hosts[host].addr_in(there.1).is_some())
+            there.is_some_and(|there| self.hosts[host].addr_in(there.1, card).is_some())
         };
+        if to == Some(host) {
+            // From one of our own addresses: no kernel takes that from a network.
+            return;
+        }
         if let Some(to) = to.filter(near) {
-            self.fly(host, to, Some(route.remote), datagram, false);
+            self.fly(host, to, card, Some(route.remote), datagram, false);
         } else if let Some(router) = self.internet.out_of(segment) {
             let hops = hops.unwrap_or(64);
             let known = &self.hosts[host];
             let Some(from) = known.addr_of_port(route.port) else { return };
             self.fly_out(host, router, Parcel { from, to: route.remote, hops, bytes: datagram.to_vec() });
+        }
+    }
+
+    /// To each card of another host by each of ours that is in its network.
+    fn spread(&mut self, host: HostId, to: HostId, datagram: &[u8]) {
+        if self.hosts[host].second.is_none() && self.hosts[to].second.is_none() {
+            return self.fly(host, to, None, None, datagram, true);
+        }
+        let there: Vec<_> = self.hosts[to].cards().map(|card| card.0).collect();
+        for card in 0..self.hosts[host].cards().count() {
+            for addr in &there {
+                self.fly(host, to, Some(card), Some(*addr), datagram, true);
+            }
         }
     }
 
@@ -616,6 +738,7 @@ impl World {
         &mut self,
         host: HostId,
         to: HostId,
+        card: Option<usize>,
         remote: Option<SocketAddr>,
         datagram: &[u8],
         multicast: bool,
@@ -624,8 +747,15 @@ impl World {
         let here = &self.hosts[host];
         let wanted = |card: &(SocketAddr, usize)| remote.is_none_or(|remote| remote == card.0);
         let there: Vec<_> = self.hosts[to].cards().filter(wanted).collect();
-        let shared = there.into_iter().find_map(|(addr, segment)| Some((here.addr_in(segment)?, addr)));
-        let cut = self.cut.contains(&(host, to));
+        let shared = there.into_iter().find_map(|(addr, segment)| Some((here.addr_in(segment, card)?, addr)));
+        let cut = self.cut.contains(&(host, to))
+            || self.narrow.get(&(host, to)).is_some_and(|most| datagram.len() > *most)
+            || shared.is_some_and(|(from, addr)| {
+                let (from, to) = ((host, here.card_at(from)), (to, self.hosts[to].card_at(addr)));
+                self.mute.contains(&from)
+                    || self.deaf.contains(&to)
+                    || [from, to].iter().any(|end| self.pulled.contains(end))
+            });
         let lost = self.chance(weather.loss) || multicast && self.chance(weather.multicast_loss);
         let copies = if self.chance(weather.duplicate) { 2 } else { 1 };
         let Some((from, addr)) = shared.filter(|_| !cut && !lost) else { return };
@@ -740,9 +870,11 @@ impl World {
             return;
         }
         let (now, local) = (self.now, Some(addr.ip()));
+        let interface = NonZeroU32::new(self.hosts[to].card_at(addr) as u32 + 2);
         let Some(port) = self.hosts[to].port_at(addr) else { return };
         self.with(to, |node| {
-            let _ = node.handle_datagram(Route { local, port, ..Route::to(from) }, &mut bytes, now);
+            let _ =
+                node.handle_datagram(Route { local, interface, port, ..Route::to(from) }, &mut bytes, now);
         });
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atonce::Client;
-use atonce::client::{Outcome, PeerRef, SendOptions, Sent};
+use atonce::client::{Outcome, PeerRef, SendOptions, Sent, WhenNoListener};
 use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -56,7 +56,8 @@ pub(crate) async fn run(
             .try_this(format!("--size {most}")));
     }
     let duration = options.duration.unwrap_or(Duration::from_secs(SECONDS));
-    let sending = Sending { found: &found, topic: TOPIC, ack: true, timeout };
+    let when_no_listener = WhenNoListener::End;
+    let sending = Sending { found: &found, topic: TOPIC, ack: true, timeout, when_no_listener };
     for size in sizes {
         let bench = Bench { sending: &sending, size, duration, window: options.window };
         let measured = bench.run(client).await?;

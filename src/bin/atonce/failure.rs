@@ -1,16 +1,22 @@
 //! Why a command ends without what was asked for: what failed, why, and what to try.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use atonce::client::{Error, ErrorCode};
 use atonce::crypto::invitation::without_secrets;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::output::Output;
+
+/// Bytes that are read of a file with the number of a process.
+const PID_BYTES: u64 = 32;
 
 /// What is told on standard error, and the exit code.
 #[derive(Debug)]
@@ -154,6 +160,14 @@ fn unreachable(path: &Path, source: &io::Error) -> Failure {
                 None => "the user who started atonced, or sudo",
             });
     }
+    if let (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, Some(pid)) = (kind, running()) {
+        return unreached(&at, &source.to_string())
+            .because(format!("an atonced runs (pid {pid}) and serves at another path, or its socket was removed: then it makes it again within seconds"))
+            .try_this(format!("kill -HUP {pid}   (makes the socket again at once); or --socket with the path of that one"));
+    }
+    if kind == io::ErrorKind::InvalidInput {
+        return unreached(&at, &source.to_string()).try_this("a shorter --socket, here and for atonced");
+    }
     if kind == io::ErrorKind::NotFound {
         let how = if service().is_some() {
             "the service is installed but not running"
@@ -181,6 +195,23 @@ fn how_to_start() -> &'static str {
         Some(_) => "sudo systemctl start atonced",
         None => "atonced &   (with the same --socket, if you gave one)",
     }
+}
+
+/// The process that has the usual state directory of this user, or of the host, to itself: starting another one would
+/// fail.
+fn running() -> Option<u32> {
+    let home = |name: &str, below: &str| {
+        std::env::var_os(name).filter(|value| !value.is_empty()).map(|value| Path::new(&value).join(below))
+    };
+    let own = home("XDG_STATE_HOME", "atonce").or_else(|| home("HOME", ".local/state/atonce"));
+    own.into_iter().chain([PathBuf::from("/var/lib/atonce")]).find_map(|state| {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let lock = File::from(open(state.join("lock"), flags, Mode::empty()).ok()?);
+        let held = flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+        let mut text = String::new();
+        lock.take(PID_BYTES).read_to_string(&mut text).ok().filter(|_| held)?;
+        text.trim().parse().ok()
+    })
 }
 
 /// The service's unit file, if the daemon is installed as one.

@@ -1,5 +1,7 @@
-//! Times as people write and read them.
+//! Times and addresses as people write and read them.
 
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,6 +25,21 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(0) => Err("it must be longer than nothing".to_owned()),
         Some(milliseconds) if milliseconds < 3_155_760_000_000 => Ok(Duration::from_millis(milliseconds)),
         _ => Err("it is too long".to_owned()),
+    }
+}
+
+/// An address, a link-local one with the name of its interface on this machine, as `--peer` takes it.
+pub(crate) fn address(addr: SocketAddr) -> String {
+    let name_of = |index| {
+        let socket = UnixDatagram::unbound().ok()?;
+        rustix::net::netdevice::index_to_name(socket, index).ok()
+    };
+    match addr {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => match name_of(v6.scope_id()) {
+            Some(name) => format!("[{}%{name}]:{}", v6.ip(), v6.port()),
+            None => addr.to_string(),
+        },
+        SocketAddr::V4(_) | SocketAddr::V6(_) => addr.to_string(),
     }
 }
 
@@ -118,6 +135,15 @@ pub(crate) fn rate(bits_per_s: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_local_address_shows_the_name_of_its_interface() {
+        let shown = |text: &str| address(text.parse().unwrap());
+        assert_eq!(shown("[fe80::2%1]:28282"), "[fe80::2%lo]:28282");
+        assert_eq!(shown("[fe80::2%54321]:28282"), "[fe80::2%54321]:28282");
+        assert_eq!(shown("[fd00::2]:28282"), "[fd00::2]:28282");
+        assert_eq!(shown("10.0.0.2:28282"), "10.0.0.2:28282");
+    }
 
     #[test]
     fn a_duration_has_a_unit_or_is_seconds_and_is_never_nothing() {

@@ -38,16 +38,34 @@ impl Found {
     }
 }
 
-/// Asks the daemon for its peers and finds the one that `text` means, this node included.
+/// Asks the daemon for its peers and finds the one that `text` means, this node included. A daemon that has just started
+/// may meet it yet, and is given the time for that.
 pub(crate) async fn find(client: &mut Client, text: &str) -> Result<Found, Failure> {
+    match find_now(client, text).await {
+        Err(failure) if failure.code == Some(ErrorCode::NoPeer) => {
+            let peers = client.peers_settled().await?;
+            found(client, text, &peers)
+        }
+        found => found,
+    }
+}
+
+/// The same among those who are known now.
+pub(crate) async fn find_now(client: &mut Client, text: &str) -> Result<Found, Failure> {
     let peers = client.peers().await?;
-    let all: Vec<Candidate> = std::iter::once(Candidate::own(&client.hello().node))
-        .chain(peers.iter().map(|peer| Candidate { peer: reference(peer), pretender: peer.conflict }))
-        .collect();
-    let peer = choose(text, &all)?;
+    found(client, text, &peers)
+}
+
+fn found(client: &Client, text: &str, peers: &[PeerInfo<'_>]) -> Result<Found, Failure> {
+    let peer = choose(text, &candidates(client, peers))?;
     let info = peers.iter().find(|info| info.id == peer.id);
-    let namesake = info.filter(|info| !info.conflict).and_then(|info| namesake(info, &peers));
+    let namesake = info.filter(|info| !info.conflict).and_then(|info| namesake(info, peers));
     Ok(Found { peer, absence: info.and_then(absence), namesake })
+}
+
+fn candidates(client: &Client, peers: &[PeerInfo<'_>]) -> Vec<Candidate> {
+    let peer = |peer: &PeerInfo<'_>| Candidate { peer: reference(peer), pretender: peer.conflict };
+    std::iter::once(Candidate::own(&client.hello().node)).chain(peers.iter().map(peer)).collect()
 }
 
 /// Whether `text` may mean this peer: its name or id, or the beginning of one.
@@ -67,13 +85,19 @@ impl Candidate {
     fn own(node: &PeerRef<'static>) -> Self {
         Self { peer: node.clone(), pretender: false }
     }
+
+    /// Whether it calls itself so, and the name is another one's.
+    fn takes(&self, name: &str) -> bool {
+        self.pretender && self.peer.name == name
+    }
 }
 
 fn choose(text: &str, all: &[Candidate]) -> Result<PeerRef<'static>, Failure> {
     let ways: [&dyn Fn(&Candidate) -> bool; 4] = [
         &|known| known.peer.name == text && !known.pretender,
         &|known| known.peer.id.to_string() == text.to_ascii_lowercase(),
-        &|known| begins_name(text, &known.peer) && !text.is_empty(),
+        // Who took the whole name later is never meant by it.
+        &|known| begins_name(text, &known.peer) && !text.is_empty() && !known.takes(text),
         &|known| begins_id(text, &known.peer),
     ];
     for way in ways {
@@ -85,6 +109,15 @@ fn choose(text: &str, all: &[Candidate]) -> Result<PeerRef<'static>, Failure> {
             [own, ..] if own.peer.name == text => return Ok(own.peer.clone()),
             _ => return Err(ambiguous(text, &matches)),
         }
+    }
+    if let Some(pretender) = all.iter().find(|known| known.takes(text)) {
+        return Err(Failure::new(
+            Exit::NoPeer,
+            format!("{text} is the name of another peer, which is not known any more"),
+        )
+        .because(format!("messages by that name do not go to who has it now, {}", pretender.peer.id.short()))
+        .try_this("its id, if that one is meant")
+        .with_code(ErrorCode::NoPeer));
     }
     Err(Failure::new(Exit::NoPeer, format!("no peer is called {text}"))
         .because("nobody with such a name or id has been seen by this node")
@@ -190,6 +223,15 @@ mod tests {
         let all = [Candidate { peer: unmet, pretender: false }];
         assert!(choose(&id.to_string()[..1], &all).is_err());
         assert_eq!(choose(&id.to_string()[..4], &all).unwrap().id, id);
+    }
+
+    #[test]
+    fn who_took_a_name_is_not_meant_by_it_even_if_its_owner_is_not_listed() {
+        let mut all = known();
+        all.remove(2);
+        let failure = choose("pi-attic", &all).unwrap_err();
+        assert_eq!(failure.code, Some(ErrorCode::NoPeer));
+        assert_eq!(choose(&NodeId([4; 32]).to_string(), &all).unwrap().id, NodeId([4; 32]));
     }
 
     #[test]

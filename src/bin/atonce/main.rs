@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use atonce::Client;
 use atonce::client::default_socket;
+use atonce::edge::process::keep_secrets;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
@@ -153,6 +154,9 @@ fn start(globals: &Globals, command: Option<Command>, output: &Output) -> Result
 }
 
 async fn run(globals: &Globals, command: Option<Command>, output: &Output) -> Result<Exit, Failure> {
+    if matches!(command, Some(Command::Network(_) | Command::Invite(_))) {
+        keep_secrets();
+    }
     if let Some(Command::Network(network::Command::Create)) = command {
         return network::create(output);
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use atonce::Client;
 use atonce::client::{NetworkInfo, PeerInfo};
 use atonce::crypto::network::NetworkSecret;
+use atonce::pasted;
 use clap::{Args, Subcommand};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
@@ -186,17 +187,20 @@ fn is_secret(path: &Path) -> bool {
     (is_bare || is_line) && !path.exists()
 }
 
-/// The first line that is not empty, without white space around it.
+/// The first line that is not empty, without what may stand around it.
 fn first_line(input: impl BufRead) -> io::Result<Zeroizing<String>> {
     let mut input = input.take(SECRET_FILE_BYTES);
-    let mut line = Zeroizing::new(String::with_capacity(SECRET_FILE_BYTES as usize));
-    while line.trim().is_empty() {
+    let mut line = Zeroizing::new(Vec::with_capacity(SECRET_FILE_BYTES as usize));
+    loop {
         line.clear();
-        if input.read_line(&mut line)? == 0 {
-            break;
+        let is_end = input.read_until(b'\n', &mut line)? == 0;
+        let text =
+            pasted::decoded(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let text = pasted::cleaned(text);
+        if is_end || !text.is_empty() {
+            return Ok(Zeroizing::new(text.to_owned()));
         }
     }
-    Ok(Zeroizing::new(line.trim().to_owned()))
 }
 
 /// While it lives, the terminal does not show what is typed.
@@ -228,6 +232,12 @@ mod tests {
     fn a_secret_is_the_first_line_with_something_on_it() {
         assert_eq!(*first_line(&b"\n  atonce-secret-abc \r\nrest"[..]).unwrap(), "atonce-secret-abc");
         assert_eq!(*first_line(&b""[..]).unwrap(), "");
+        assert_eq!(
+            *first_line(&b"\xef\xbb\xbf\r\n\"atonce-secret-abc\"\r\n"[..]).unwrap(),
+            "atonce-secret-abc"
+        );
+        let error = first_line(&b"\xff\xfea\0\n\0"[..]).unwrap_err().to_string();
+        assert!(error.starts_with("it is UTF-16"), "{error}");
     }
 
     #[test]

@@ -104,9 +104,9 @@ fn path(path: &PathInfo, all: &[PeerInfo<'_>]) -> String {
     match &path.via {
         Some(via) => {
             let relay = named(via).unwrap_or_else(|| via.chars().take(8).collect());
-            format!("{kind} {} via {relay}", path.addr)
+            format!("{kind} {} via {relay}", human::address(path.addr))
         }
-        None => format!("{kind} {}", path.addr),
+        None => format!("{kind} {}", human::address(path.addr)),
     }
 }
 

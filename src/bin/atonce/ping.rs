@@ -132,7 +132,7 @@ fn line(pong: &Pong, name: &str, timeout: Duration) -> String {
         return format!("{name}: {why} within {}", human::duration(timeout));
     };
     let path = pong.path.map_or("-", path_word);
-    let addr = pong.addr.map(|addr| format!(" {addr}")).unwrap_or_default();
+    let addr = pong.addr.map(|addr| format!(" {}", human::address(addr))).unwrap_or_default();
     format!("{name}: {} via {path}{addr}", human::fine_round_trip(microseconds))
 }
 

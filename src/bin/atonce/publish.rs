@@ -9,6 +9,7 @@ use clap::Args;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::send::when_no_listener;
 use crate::{human, input};
 
 #[derive(Debug, Args)]
@@ -26,6 +27,9 @@ pub(crate) struct Options {
     /// --ack it is sent to whoever listens, and that nobody does is a note and exit code 0
     #[arg(long)]
     ack: bool,
+    /// While nobody listens at all, wait for the first who does until --timeout is over
+    #[arg(long)]
+    wait: bool,
 }
 
 pub(crate) async fn run(
@@ -34,7 +38,8 @@ pub(crate) async fn run(
     timeout: Duration,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let how = SendOptions { ack: options.ack, timeout, ..SendOptions::default() };
+    let when_no_listener = when_no_listener(options.wait);
+    let how = SendOptions { ack: options.ack, timeout, when_no_listener, ..SendOptions::default() };
     let publishing =
         Publishing { topic: &options.topic, how, is_told: !options.lines || output.is_verbose() };
     if options.lines {

@@ -13,7 +13,7 @@ use crate::Arguments;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Output, escape, escape_bytes};
-use crate::send::{Sending, exit_of};
+use crate::send::{Sending, exit_of, when_no_listener};
 use crate::{human, input, lookup};
 
 /// The two ways to call it.
@@ -42,6 +42,10 @@ pub(crate) struct Options {
     /// With --all, how long replies are waited for [default: as --timeout]
     #[arg(long = "for", value_name = "DUR", requires = "all", value_parser = human::parse_duration)]
     duration: Option<Duration>,
+    /// While nobody listens, wait for an app that does until --timeout is over, and not only as long as one may just be
+    /// restarting
+    #[arg(long)]
+    wait: bool,
     /// Write what the replies carry and nothing else, byte for byte
     #[arg(long, conflicts_with = "json")]
     raw: bool,
@@ -69,7 +73,11 @@ pub(crate) async fn run(
     let found = lookup::find(client, peer).await?;
     let most = client.hello().payload_bytes;
     let message = input::message(question.text, most, output).await?;
-    let how = RequestOptions { timeout, ..RequestOptions::default() };
+    let how = RequestOptions {
+        timeout,
+        when_no_listener: when_no_listener(options.wait),
+        ..RequestOptions::default()
+    };
     let asked = client.request(&found.peer.id.to_string(), question.topic, &message, how).await?;
     if let Some(reply) = &asked.reply {
         write(reply, false, options, output)?;
@@ -90,7 +98,8 @@ pub(crate) async fn run(
             .because(format!("an app there has the question, and may not answer to {}", question.topic))
             .try_this("a longer --timeout"));
     }
-    let sending = Sending { found: &found, topic: question.topic, ack: true, timeout };
+    let when_no_listener = when_no_listener(options.wait);
+    let sending = Sending { found: &found, topic: question.topic, ack: true, timeout, when_no_listener };
     Err(sending.failure(outcome, most))
 }
 
@@ -102,7 +111,11 @@ async fn all(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let message = input::message(question.text, client.hello().payload_bytes, output).await?;
-    let how = RequestOptions { timeout, ..RequestOptions::default() };
+    let how = RequestOptions {
+        timeout,
+        when_no_listener: when_no_listener(options.wait),
+        ..RequestOptions::default()
+    };
     let started = Instant::now();
     let mut written: io::Result<()> = Ok(());
     let mut replies = 0;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atonce::Client;
-use atonce::client::{Error, Outcome, SendId, SendOptions, Sent};
+use atonce::client::{Error, Outcome, SendId, SendOptions, Sent, WhenNoListener};
 use clap::Args;
 
 use crate::exit::Exit;
@@ -30,6 +30,10 @@ pub(crate) struct Options {
     /// Do not wait for what becomes of it
     #[arg(long)]
     no_ack: bool,
+    /// While nobody listens, wait for an app that does until --timeout is over, and not only as long as one may just be
+    /// restarting
+    #[arg(long)]
+    wait: bool,
 }
 
 pub(crate) async fn run(
@@ -42,7 +46,9 @@ pub(crate) async fn run(
         return Err(input::lines_and_text());
     }
     let found = lookup::find(client, &options.peer).await?;
-    let send = Sending { found: &found, topic: &options.topic, ack: !options.no_ack, timeout };
+    let when_no_listener = when_no_listener(options.wait);
+    let send =
+        Sending { found: &found, topic: &options.topic, ack: !options.no_ack, timeout, when_no_listener };
     if options.lines {
         return Stream { send, numbers: BTreeMap::new(), done: 0, failed: None }.run(client, output).await;
     }
@@ -56,6 +62,12 @@ pub(crate) struct Sending<'a> {
     pub(crate) topic: &'a str,
     pub(crate) ack: bool,
     pub(crate) timeout: Duration,
+    pub(crate) when_no_listener: WhenNoListener,
+}
+
+/// What `--wait` says.
+pub(crate) const fn when_no_listener(wait: bool) -> WhenNoListener {
+    if wait { WhenNoListener::Wait } else { WhenNoListener::End }
 }
 
 impl Sending<'_> {
@@ -67,7 +79,8 @@ impl Sending<'_> {
     }
 
     pub(crate) fn options(&self) -> SendOptions {
-        SendOptions { ack: self.ack, timeout: self.timeout, ..SendOptions::default() }
+        let when_no_listener = self.when_no_listener;
+        SendOptions { ack: self.ack, timeout: self.timeout, when_no_listener, ..SendOptions::default() }
     }
 
     /// What became of a message, for programs also as an object, of a failed one too.

@@ -3,7 +3,7 @@
 use std::io;
 
 use atonce::Client;
-use atonce::client::{Health, HealthState, Status};
+use atonce::client::{HealthState, Status};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -66,12 +66,12 @@ fn show(status: &Status<'_>, output: &Output) -> io::Result<()> {
         row(output, "key", &key.why)?;
     }
     row(output, "apps", &format!("{} connected, this command included", status.apps))?;
-    health(&status.health, output)
+    health(status, output)
 }
 
-fn health(checks: &[Health<'_>], output: &Output) -> io::Result<()> {
-    let mut trouble = checks.iter().filter(|check| check.state != HealthState::Ok).peekable();
-    if trouble.peek().is_none() {
+fn health(status: &Status<'_>, output: &Output) -> io::Result<()> {
+    let mut trouble = status.health.iter().filter(|check| check.state != HealthState::Ok).peekable();
+    if trouble.peek().is_none() && status.looking.is_none() {
         return row(output, "health", "ok");
     }
     for check in trouble {
@@ -85,8 +85,24 @@ fn health(checks: &[Health<'_>], output: &Output) -> io::Result<()> {
             row(output, "", &format!("try: {}", check.fix))?;
         }
     }
-    Ok(())
+    // What was not found says nothing of what is there: that is not called ok.
+    let Some(looking) = status.looking else { return Ok(()) };
+    if looking.for_s < FIRST_CALLS_S {
+        return row(output, "health", "looking for other nodes");
+    }
+    let tries = human::counted(looking.tries, "call");
+    let time = human::uptime(looking.for_s);
+    row(output, "health", &format!("nobody answers: {tries} to everybody in {time}, and it goes on"))?;
+    row(output, "", &format!("try: {LOOK_FOR}"))
 }
+
+/// By then a start, or a change of the network, has called everybody several times, and a whole series of tries at an
+/// address is over.
+const FIRST_CALLS_S: u64 = 13;
+/// What is usual where there should be somebody.
+const LOOK_FOR: &str = "where there should be somebody, see that the network and secret are the same there (atonce \
+    network), that no access point isolates its clients, and that UDP 5353, 28281 and 28282 pass the firewalls; or name \
+    a peer with --peer";
 
 fn row(output: &Output, label: &str, text: &str) -> io::Result<()> {
     output.line(&format!("{label:<14} {}", escape(text)))

@@ -41,7 +41,7 @@ pub(crate) async fn run(client: &mut Client, options: &Options, patience: Durati
 impl Target<'_> {
     async fn arrival(&mut self, client: &mut Client) -> Result<(), Failure> {
         client.watch_all().await?;
-        match lookup::find(client, self.peer).await {
+        match lookup::find_now(client, self.peer).await {
             Ok(found) => self.id = Some(found.peer.id),
             // It may come yet.
             Err(failure) if failure.code == Some(ErrorCode::NoPeer) => {}

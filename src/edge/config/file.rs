@@ -9,8 +9,9 @@ use serde::Deserialize;
 use toml::de::{DeTable, Error};
 use toml::{Table, Value};
 
-use super::given::{Files, OptionSet, service_directory, variable};
+use super::given::{Files, OptionSet, cleaned, service_directory, variable};
 use super::{Mistake, Origin};
+use crate::pasted;
 use crate::wire::complaint;
 
 const SYSTEM_DIRECTORY: &str = "/etc/atonce";
@@ -88,6 +89,7 @@ pub(super) fn parse<O: OptionSet>(
             continue;
         }
         let read = Value::deserialize(toml::de::ValueDeserializer::from(value)).and_then(|value| {
+            let value = cleaned(value);
             let alone = Table::from_iter([(key.to_owned(), value.clone())]);
             O::deserialize(alone).map(|_| value)
         });
@@ -129,12 +131,12 @@ fn text_of(path: &Path) -> io::Result<String> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
-    let mut text = String::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
-    Ok(text)
+    pasted::decoded(&bytes).map(str::to_owned).map_err(io::Error::other)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Mistake {

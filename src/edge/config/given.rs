@@ -1,6 +1,6 @@
 //! What was said, and where: the same for every program that has options.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::fmt::{self, Write};
@@ -16,6 +16,7 @@ use toml::{Table, Value};
 
 use super::{Mistake, Mistakes, Options, Origin, file};
 use crate::edge::log;
+use crate::pasted;
 
 const DEFAULT_LOG: &str = "info";
 
@@ -91,20 +92,22 @@ impl<O: OptionSet> Given<O> {
         args: impl IntoIterator<Item = A>,
     ) -> Result<Self, clap::Error> {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        let mut command = O::command();
+        let plain = O::command();
+        let Tidy { mut command, args: tidy, from_variables } = tidied(O::command(), &args);
         let matches =
-            command.try_get_matches_from_mut(&args).map_err(|error| with_variable(error, &command, &args))?;
+            command.try_get_matches_from_mut(tidy).map_err(|error| with_variable(error, &plain, &args))?;
         let options = O::from_arg_matches(&matches)?;
         let table = Table::try_from(&options)
             .map_err(|error| command.error(clap::error::ErrorKind::InvalidUtf8, error))?;
         let said = table.into_iter().map(|(key, value)| {
-            let origin = match matches.value_source(&key) {
-                Some(ValueSource::EnvVariable) => {
-                    Origin::Variable(format!("{}{}", O::VARIABLES, key.to_uppercase()))
-                }
-                _ => Origin::Flag(key.clone()),
+            let is_variable = from_variables.contains(&key)
+                || matches!(matches.value_source(&key), Some(ValueSource::EnvVariable));
+            let origin = if is_variable {
+                Origin::Variable(format!("{}{}", O::VARIABLES, key.to_uppercase()))
+            } else {
+                Origin::Flag(key.clone())
             };
-            (key, (value, origin))
+            (key, (cleaned(value), origin))
         });
         let (said, config) = (said.collect(), options.config().map(Path::to_owned));
         Ok(Self { said, config, check: options.is_check(), options: PhantomData })
@@ -142,6 +145,12 @@ impl<O: OptionSet> Given<O> {
     }
 
     fn finish(self, mut mistakes: Vec<Mistake>) -> Result<O::Settings, Mistakes> {
+        for key in ["state_dir", "socket", "network_secret_file"] {
+            if self.value(key).and_then(Value::as_str) == Some("") {
+                let what = format!("`{key}` is empty");
+                mistakes.push(Mistake::serious(self.origin(key), what, "a path, or leave it out"));
+            }
+        }
         let settings = O::settings(self, &mut mistakes);
         let (serious, warnings): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(|mistake| mistake.serious);
         match settings {
@@ -208,6 +217,76 @@ impl<O> fmt::Debug for Given<O> {
     }
 }
 
+/// A command line that says the same as it and the environment did, with lists and variables as they were meant.
+struct Tidy {
+    command: Command,
+    args: Vec<OsString>,
+    /// The ids of the options in `args` that were variables.
+    from_variables: BTreeSet<String>,
+}
+
+/// A variable with nothing in it counts as unset, since many tools can only set one; of any other what is around its
+/// value does not count, such as the quotes that a container's `--env-file` passes on.
+fn tidied(command: Command, args: &[OsString]) -> Tidy {
+    let lists: Vec<String> = command
+        .get_arguments()
+        .filter(|arg| arg.get_value_delimiter().is_some())
+        .filter_map(|arg| Some(format!("--{}", arg.get_long()?)))
+        .collect();
+    let mut tidy: Vec<OsString> = Vec::with_capacity(args.len());
+    for arg in args {
+        let text = arg.to_string_lossy();
+        let value_of = |list: &String| text.strip_prefix(list.as_str())?.strip_prefix('=').map(join);
+        let split = lists.iter().find_map(|list| Some((list, value_of(list)?)));
+        let follows = tidy.last().is_some_and(|before| lists.iter().any(|list| *before == **list));
+        tidy.push(match split {
+            Some((list, value)) => format!("{list}={value}").into(),
+            None if follows => join(&text).into(),
+            None => arg.clone(),
+        });
+    }
+    let is_given = |long: &str| {
+        args.iter().any(|arg| arg.to_string_lossy().split('=').next() == Some(&format!("--{long}")))
+    };
+    let mut from_variables = BTreeSet::new();
+    let command = command.mut_args(|arg| {
+        let value = arg.get_env().and_then(env::var_os);
+        let (Some(long), Some(value)) = (arg.get_long(), value.as_ref().and_then(|value| value.to_str()))
+        else {
+            return arg;
+        };
+        let meant =
+            if arg.get_value_delimiter().is_some() { join(value) } else { pasted::cleaned(value).to_owned() };
+        if meant == value && !meant.is_empty() {
+            return arg;
+        }
+        if !meant.is_empty() && !is_given(long) {
+            tidy.push(format!("--{long}={meant}").into());
+            from_variables.insert(arg.get_id().to_string());
+        }
+        arg.env(None::<&'static str>)
+    });
+    Tidy { command, args: tidy, from_variables }
+}
+
+fn join(list: &str) -> String {
+    pasted::listed(list).collect::<Vec<_>>().join(",")
+}
+
+/// The value without what people put around texts; of a list without entries that are none.
+pub(super) fn cleaned(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(pasted::cleaned(&text).to_owned()),
+        Value::Array(entries) => {
+            let entries = entries.into_iter().map(cleaned);
+            Value::Array(entries.filter(|entry| entry.as_str() != Some("")).collect())
+        }
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Table(_) => {
+            value
+        }
+    }
+}
+
 /// The error, with the name of the variable in the place of the flag's where the value came from one.
 fn with_variable(mut error: clap::Error, command: &Command, args: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error };
@@ -230,7 +309,9 @@ fn unknown_variables<O: OptionSet>() -> Vec<Mistake> {
         let of_others = O::VARIABLES_OF_OTHERS.is_some_and(|start| name.starts_with(start));
         !of_others && name.strip_prefix(O::VARIABLES).is_some_and(|word| !is_known(word))
     };
-    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let is_set = |value: &OsString| value.to_str().is_none_or(|value| !pasted::cleaned(value).is_empty());
+    let names =
+        env::vars_os().filter(|(_, value)| is_set(value)).filter_map(|(name, _)| name.into_string().ok());
     let mut unknown: Vec<String> = names.filter(is_unknown).collect();
     unknown.sort();
     let told = |name: &String| Mistake::unknown_variable(name, O::VARIABLES, O::KEYS, O::PROGRAM);
@@ -277,9 +358,13 @@ pub(super) fn state_dir(
 
 /// A directory that the service manager made for us. It joins several with colons; the first is ours.
 pub(super) fn service_directory(name: &str) -> Option<PathBuf> {
-    variable(name).and_then(|dirs| Some(PathBuf::from(dirs.to_str()?.split(':').next()?)))
+    variable(name)
+        .and_then(|dirs| Some(PathBuf::from(dirs.to_str()?.split(':').find(|dir| !dir.is_empty())?)))
 }
 
-pub(super) fn variable(name: &str) -> Option<PathBuf> {
-    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+/// The path in a variable; none if there is nothing in it.
+pub(in crate::edge) fn variable(name: &str) -> Option<PathBuf> {
+    let value = env::var_os(name)?;
+    let cleaned = value.to_str().map(|text| OsString::from(pasted::cleaned(text)));
+    cleaned.or(Some(value)).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

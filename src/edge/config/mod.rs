@@ -19,10 +19,11 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
+pub(super) use self::given::variable;
 pub use self::given::{Files, Given, OptionSet, Said};
-use self::given::{log_filter, state_dir, variable};
+use self::given::{log_filter, state_dir};
 pub use self::mistake::{Mistake, Mistakes, Origin};
-use crate::core::{RendezvousServer, is_host_port};
+use crate::core::{BadHostPort, RendezvousServer, check_host_port};
 use crate::edge::interfaces::InterfaceFilter;
 use crate::edge::keyfile;
 use crate::id::{NodeName, unprintable};
@@ -76,8 +77,8 @@ pub struct Options {
     /// Use only interfaces that match; may be repeated
     #[arg(long, env = "ATONCE_INTERFACE", value_name = "GLOB", value_delimiter = ',')]
     pub interface: Option<Vec<String>>,
-    /// Use no interfaces that match; may be repeated [default: docker*, br-*, veth*, virbr*, vmnet*, tun*, tap*, wg*,
-    /// tailscale*, zt*]
+    /// Use no interfaces that match; may be repeated [default: those of containers, virtual machines, tunnels and
+    /// mobile carriers, as docker0, virbr0, wg0, wwan0]
     #[arg(long, env = "ATONCE_IGNORE_INTERFACE", value_name = "GLOB", value_delimiter = ',')]
     pub ignore_interface: Option<Vec<String>>,
     /// Neither advertise nor browse by multicast DNS
@@ -200,10 +201,14 @@ impl Given {
         };
         let everywhere = || vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let bind = options.bind.filter(|addrs| !addrs.is_empty()).unwrap_or_else(everywhere);
+        for addr in bind.iter().filter(|addr| addr.is_multicast()) {
+            wrong("bind", format!("{addr} is an address of no machine"), "an address of this machine");
+        }
         let peers = options.peer.unwrap_or_default();
-        for peer in peers.iter().filter(|peer| !is_host_port(peer)) {
+        for (peer, bad) in peers.iter().filter_map(|peer| Some((peer, check_host_port(peer).err()?))) {
             let tries = "HOST:PORT, such as pi.example.org:28282, 192.168.1.7:28282 or [fd00::7]:28282";
-            wrong("peer", format!("`{}` is no address of a peer", peer.escape_debug()), tries);
+            let why = if bad == BadHostPort::Form { String::new() } else { format!(": {bad}") };
+            wrong("peer", format!("`{}` is no address of a peer{why}", peer.escape_debug()), tries);
         }
         let mut rendezvous: Vec<RendezvousServer> = Vec::new();
         for text in options.rendezvous.unwrap_or_default() {
@@ -230,6 +235,16 @@ impl Given {
                 host_name()
             })
         });
+        if let Some(bytes) = options.socket.as_ref().map(|path| path.as_os_str().len())
+            && bytes > limits::SOCKET_PATH_BYTES
+        {
+            let most = limits::SOCKET_PATH_BYTES;
+            wrong(
+                "socket",
+                format!("the path has {bytes} bytes, and the system takes at most {most}"),
+                "a shorter one",
+            );
+        }
         let log = log_filter(options.log, &mut wrong);
         let state_dir = state_dir(options.state_dir, "atonce", &mut wrong);
         Ok(Settings {
@@ -275,6 +290,11 @@ impl Settings {
             return Err(Mistakes(self.warnings));
         }
         Ok(self.given.describe(|key| self.default_of(key)))
+    }
+
+    /// The name that the host has now, if this node is called like it.
+    pub fn followed_name(&self) -> Option<NodeName> {
+        (self.given.origin("name") == Origin::Default).then(host_name)
     }
 
     /// Whether the service manager passed the network secret: its file is a copy that nobody can change.
@@ -414,8 +434,36 @@ mod tests {
         for (line, what) in [(1, "`` cannot be"), (2, ""), (4, "`pi` is no"), (5, "`a=b=c` is no"), (6, "")] {
             assert!(error.contains(&format!("a.toml:{line}: {what}")), "{line}: {error}");
         }
+        for (peer, why) in
+            [("a b:1", "its host"), ("0.0.0.0:1", "no single host"), ("[fe80::1]:1", "a link-local")]
+        {
+            let error = settled(&[], &format!("\npeers = [{peer:?}]")).unwrap_err().to_string();
+            assert!(error.contains(&format!("a.toml:2: `{peer}` is no address of a peer: {why}")), "{error}");
+        }
+        let error = settled(&[], "socket = \"\"\nbind = [\"224.0.0.1\"]").unwrap_err().to_string();
+        assert!(
+            error.contains("a.toml:1: `socket` is empty") && error.contains("a.toml:2: 224.0.0.1 is"),
+            "{error}"
+        );
         assert!(Given::<Options>::from_args(["atonced", "--name", ""]).is_err());
         assert!(Given::<Options>::from_args(["atonced", "--bind", "eth0"]).is_err());
+    }
+
+    #[test]
+    fn lists_and_texts_are_what_stands_between_blanks_and_commas_wherever_they_were_said() {
+        let text =
+            "peers = [\" a:1 \", \"\", \"b:2\\r\"]\nbind = [\" ::1 \"]\nname = \" pi \"\ninterface = []\n";
+        let from_file = settled(&[], text).unwrap();
+        assert_eq!(
+            (from_file.peers, from_file.name.as_str()),
+            (vec!["a:1".to_owned(), "b:2".to_owned()], "pi")
+        );
+        assert_eq!(from_file.bind, [IpAddr::V6(Ipv6Addr::LOCALHOST)]);
+        let args = ["--peer", " a:1 , b:2,", "--peer= c:3", "--bind= 127.0.0.1, ::1 ,", "--name", "\tpi\r"];
+        let from_flags = settled(&args, "").unwrap();
+        assert_eq!(from_flags.peers, ["a:1", "b:2", "c:3"]);
+        assert_eq!((from_flags.bind.len(), from_flags.name.as_str()), (2, "pi"));
+        assert_eq!(settled(&[], "\u{feff}port = 7\r\n").unwrap().port, Some(7));
     }
 
     #[test]

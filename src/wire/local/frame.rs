@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::request::bad;
 use super::{
     BadLine, Ending, ErrorCode, Event, Opening, Outcome, Outgoing, PathKind, Payload, ReplyTo, Request,
-    WhenFull,
+    WhenFull, WhenNoListener,
 };
 use crate::id::{AppChannel, NodeId, RequestId};
 use crate::limits;
@@ -129,9 +129,16 @@ pub enum Frame<'a> {
         id: Option<RequestId>,
         /// Which channel.
         chan: AppChannel,
-        /// What, and how; its deadline is the channel's.
+        /// What, and how; its deadline, and whether it waits for a listener, are the channel's.
         message: Outgoing<'a>,
     },
+}
+
+impl Frame<'_> {
+    /// Whether the frame has a network secret in it, which is not to stay in memory.
+    pub const fn has_secret(&self) -> bool {
+        matches!(self, Self::Request(request) if request.has_secret())
+    }
 }
 
 impl<'a> Frame<'a> {
@@ -184,7 +191,13 @@ impl BadLine {
 
 fn message_of(header: Header, timeout: Duration, payload: &[u8]) -> Outgoing<'_> {
     let when_full = if header.flags & flag::DROP != 0 { WhenFull::Drop } else { WhenFull::Wait };
-    Outgoing { payload: Payload::Raw(payload), ack: header.flags & flag::ACK != 0, timeout, when_full }
+    Outgoing {
+        payload: Payload::Raw(payload),
+        ack: header.flags & flag::ACK != 0,
+        timeout,
+        when_full,
+        when_no_listener: WhenNoListener::End,
+    }
 }
 
 /// `reply_to`, the deadline in milliseconds or zero for the usual one, and the payload.

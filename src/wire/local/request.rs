@@ -69,7 +69,10 @@ pub enum Op<'a> {
         own: bool,
     },
     /// List the peers.
-    Peers,
+    Peers {
+        /// Not before this node has looked around for the first time.
+        settled: bool,
+    },
     /// Tell me how you are.
     Status,
     /// Measure the way to a peer.
@@ -134,6 +137,8 @@ pub struct Outgoing<'a> {
     pub timeout: Duration,
     /// What to do when it cannot leave at once.
     pub when_full: WhenFull,
+    /// What to do while nobody listens.
+    pub when_no_listener: WhenNoListener,
 }
 
 /// What to do with a message that cannot leave at once.
@@ -145,6 +150,17 @@ pub enum WhenFull {
     Wait,
     /// Drop it and say so: for data that ages.
     Drop,
+}
+
+/// What to do with a message while nobody listens to its topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenNoListener {
+    /// Keep it for as long as the app there may just be restarting ([`limits::LISTENER_GRACE`]), then say so.
+    #[default]
+    End,
+    /// Keep it until somebody listens, or until its deadline.
+    Wait,
 }
 
 /// A piece of JSON text, borrowed from the line where it needed no unescaping.
@@ -200,10 +216,29 @@ impl BadLine {
         Self { id: None, code: ErrorCode::TooLong, message }
     }
 
+    /// The writing side was closed behind the beginning of a line.
+    pub fn unfinished() -> Self {
+        let message = "the last line has no newline, so it may be cut and was not read";
+        Self { id: None, code: ErrorCode::BadJson, message: message.to_owned() }
+    }
+
+    /// The writing side was closed behind the beginning of a frame.
+    pub fn unfinished_frame() -> Self {
+        let message = "the last frame is not whole, so it was not read";
+        Self { id: None, code: ErrorCode::BadRequest, message: message.to_owned() }
+    }
+
     /// A preface of the binary mode that is not ours.
     pub fn other_preface() -> Self {
         let message = "this daemon speaks version 1 of the binary mode: its preface is @ONCE\\0\\0\\1";
         Self { id: None, code: ErrorCode::BadRequest, message: message.to_owned() }
+    }
+}
+
+impl Request<'_> {
+    /// Whether the line has a network secret in it, which is not to stay in memory.
+    pub const fn has_secret(&self) -> bool {
+        matches!(self.op, Op::Network(NetworkOp::Join { .. }))
     }
 }
 
@@ -234,7 +269,8 @@ impl<'a> Request<'a> {
         let opening = (|| {
             let (to, timeout) = (fields.to.take(), fields.timeout()?);
             fields.id = Some(RequestId(0));
-            Ok(Opening { to, subject: fields.subject()?, timeout })
+            let when_no_listener = fields.when_no_listener.unwrap_or_default();
+            Ok(Opening { to, subject: fields.subject()?, timeout, when_no_listener })
         })();
         opening.map_err(|(code, message)| BadLine { id, code, message })
     }
@@ -249,6 +285,8 @@ pub struct Opening<'a> {
     pub subject: Subject<'a>,
     /// When to give up, for each message.
     pub timeout: Duration,
+    /// What to do with each while nobody listens.
+    pub when_no_listener: WhenNoListener,
 }
 
 fn bad_json(line: &[u8], error: &serde_json::Error) -> BadLine {
@@ -293,6 +331,8 @@ struct Fields<'a> {
     own: Option<bool>,
     timeout_ms: Option<u64>,
     when_full: Option<WhenFull>,
+    when_no_listener: Option<WhenNoListener>,
+    settled: Option<bool>,
     count: Option<u32>,
     interval_ms: Option<u64>,
     action: Option<Text<'a>>,
@@ -321,7 +361,7 @@ impl<'a> Fields<'a> {
                 Ok(Op::Reply { reply_to, message: self.outgoing(true)? })
             }
             "watch" => Ok(Op::Watch { own: self.own.unwrap_or(false) }),
-            "peers" => Ok(Op::Peers),
+            "peers" => Ok(Op::Peers { settled: self.settled.unwrap_or(false) }),
             "status" => Ok(Op::Status),
             "ping" => self.ping(),
             "forget" => {
@@ -359,7 +399,11 @@ impl<'a> Fields<'a> {
             (Some(_), Some(_)) => return Err(bad("it has both \"text\" and \"data\"")),
         };
         let when_full = self.when_full.unwrap_or_default();
-        Ok(Outgoing { payload, ack: self.ack.unwrap_or(ack), timeout, when_full })
+        let when_no_listener = self.when_no_listener.unwrap_or_default();
+        if (when_full, when_no_listener) == (WhenFull::Drop, WhenNoListener::Wait) {
+            return Err(bad("what is dropped \"when_full\" cannot wait \"when_no_listener\""));
+        }
+        Ok(Outgoing { payload, ack: self.ack.unwrap_or(ack), timeout, when_full, when_no_listener })
     }
 
     fn ping(self) -> Result<Op<'a>, Mistake> {
@@ -463,6 +507,8 @@ mod tests {
             r#"{"op":"send","to":"pi","topic":"a","data":"%"}"#,
             r#"{"op":"send","to":"pi","topic":"a","text":"x","timeout_ms":0}"#,
             r#"{"op":"send","to":"pi","topic":"a","text":"x","when_full":"burn"}"#,
+            r#"{"op":"send","to":"pi","topic":"a","text":"x","when_no_listener":"burn"}"#,
+            r#"{"op":"send","to":"pi","topic":"a","text":"x","when_full":"drop","when_no_listener":"wait"}"#,
             r#"{"op":"ping","to":"pi","count":0}"#,
             r#"{"op":"forget"}"#,
             r#"{"op":"network"}"#,

@@ -78,6 +78,9 @@ pub struct Status<'a> {
     pub rendezvous: Vec<RendezvousInfo<'a>>,
     /// How many peers.
     pub peers: PeerCounts,
+    /// While nobody is online: how we look for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looking: Option<LookingInfo>,
     /// How many apps are connected, the asker included.
     pub apps: u64,
     /// Everything that was dropped or refused, by reason.
@@ -118,6 +121,15 @@ pub struct PeerCounts {
     pub connecting: u64,
     /// Without one.
     pub offline: u64,
+}
+
+/// Looking for others in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookingInfo {
+    /// For how many seconds: since the start, or since the network changed or somebody was lost.
+    pub for_s: u64,
+    /// How often everybody was called in that time, after the first seconds.
+    pub tries: u64,
 }
 
 /// One check of the daemon's health.

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    BadMessage, Cookie, Day, Handle, Kind, MAGIC, Namespace, NamespaceTag, Nonce, ServerTime, Token, VERSION,
-    address_bytes, address_from, hide,
+    BadMessage, Cookie, Day, Handle, Kind, MAGIC, Namespace, NamespaceTag, Nonce, Reveal, ServerTime, Token,
+    VERSION, address_bytes, address_from, hide,
 };
 
 /// What is left of a message.
@@ -72,6 +72,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn cookie(&mut self) -> Result<Cookie, BadMessage> {
         self.array().map(Cookie)
+    }
+
+    pub(super) fn reveal(&mut self) -> Result<Reveal, BadMessage> {
+        self.array().map(Reveal)
     }
 
     pub(super) fn token(&mut self) -> Result<Token, BadMessage> {

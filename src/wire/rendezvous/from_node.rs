@@ -1,7 +1,7 @@
 //! What a node says to the server.
 
 use super::fields::{Reader, Writer};
-use super::{BadMessage, Cookie, Handle, Kind, Namespace, Nonce, Token, size};
+use super::{BadMessage, Cookie, Handle, Kind, Namespace, Nonce, Reveal, Token, size};
 
 /// A message of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub struct Register<'a> {
     pub handle: Handle,
     /// From a retry.
     pub cookie: Cookie,
-    /// The life of the node.
-    pub boot: u64,
-    /// Higher with each register of one boot.
+    /// That it is its owner who says so.
+    pub reveal: Reveal,
+    /// Higher with each register of one handle, from 1.
     pub seq: u32,
     /// How far the node knows the others; zero: not at all.
     pub known: u64,
@@ -137,7 +137,7 @@ impl<'a> FromNode<'a> {
                     namespace: reader.namespace()?,
                     handle: reader.handle()?,
                     cookie: reader.cookie()?,
-                    boot: reader.u64()?,
+                    reveal: reader.reveal()?,
                     seq: reader.u32()?,
                     known: reader.u64()?,
                     blob: {
@@ -238,7 +238,7 @@ impl<'a> FromNode<'a> {
             Self::Where(nonce) => writer.put(&nonce.0).pad(size::WHERE),
             Self::Register(it) => {
                 let writer = writer.put(&it.nonce.0).put(&it.namespace.0).put(&it.handle.0).put(&it.cookie.0);
-                let writer = writer.u64(it.boot).u32(it.seq).u64(it.known);
+                let writer = writer.put(&it.reveal.0).u32(it.seq).u64(it.known);
                 writer.counted(it.blob, size::BLOB_MAX).pad(answer_bytes.saturating_sub(size::MAC));
             }
             Self::Keep(it) => {
@@ -271,6 +271,7 @@ fn is(right: bool) -> Result<(), BadMessage> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::VERSION;
     use super::*;
 
     fn messages<'a>(bytes: [u8; 40], number: u64, blob: &'a [u8]) -> [FromNode<'a>; 8] {
@@ -279,10 +280,10 @@ mod tests {
         let (handle, token) = (Handle(*bytes.first_chunk().unwrap()), Token(*bytes.last_chunk().unwrap()));
         let (known, target) = (number, Handle([a; 16]));
         let payload = &blob[..blob.len().min(size::PAYLOAD_MAX)];
-        let (cookie, boot, seq) = (Cookie(token.0), number, number as u32);
+        let (cookie, reveal, seq) = (Cookie(token.0), Reveal(token.0), number as u32);
         [
             FromNode::Hail(nonce),
-            FromNode::Register(Register { nonce, namespace, handle, cookie, boot, seq, known, blob }),
+            FromNode::Register(Register { nonce, namespace, handle, cookie, reveal, seq, known, blob }),
             FromNode::Keep(Keep { nonce, namespace, handle, token, known, answer: number & 1 == 0 }),
             FromNode::List(List { nonce, namespace, handle, token, known }),
             FromNode::Intro(Intro { nonce, namespace, handle, token, target, payload }),
@@ -330,7 +331,7 @@ mod tests {
         fn garbage_behind_a_header_is_a_message_or_an_error(
             kind in 0_u8..20, garbage in prop::collection::vec(0_u8.., 0..1300),
         ) {
-            let datagram = [&[0x40, 0x31, kind, 1], &garbage[..]].concat();
+            let datagram = [&[0x40, 0x31, kind, VERSION], &garbage[..]].concat();
             if let Ok(message) = FromNode::parse(&datagram) {
                 prop_assert_eq!(message.kind() as u8, kind);
             }
@@ -344,7 +345,7 @@ mod tests {
             message.write(0, &mut out);
             out.len()
         });
-        assert_eq!(lengths, [88, 114 - 16, 88, 88, 94, 76, 32, 30]);
+        assert_eq!(lengths, [88, 122 - 16, 88, 88, 94, 76, 32, 30]);
     }
 
     #[test]

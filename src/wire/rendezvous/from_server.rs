@@ -373,7 +373,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Day;
-    use super::super::Entry;
+    use super::super::{Entry, VERSION};
     use super::*;
 
     fn messages<'a>(byte: u8, number: u64, seen: SocketAddr, entries: &'a [u8]) -> [FromServer<'a>; 9] {
@@ -462,7 +462,7 @@ mod tests {
         fn garbage_behind_a_header_is_a_message_or_an_error(
             kind in 0_u8..20, garbage in prop::collection::vec(0_u8.., 0..1300),
         ) {
-            let datagram = [&[0x40, 0x31, kind, 1], &garbage[..]].concat();
+            let datagram = [&[0x40, 0x31, kind, VERSION], &garbage[..]].concat();
             if let Ok(message) = FromServer::parse(&datagram) {
                 prop_assert_eq!(message.kind() as u8, kind);
                 prop_assert!(datagram.len() <= size::MESSAGE_MAX);

@@ -25,12 +25,12 @@ pub use self::from_node::{Bye, FromNode, Intro, Keep, List, Probe, Register};
 pub use self::from_server::{
     Echo, Event, FromServer, Here, Kept, Knock, Nope, Page, Refusal, Retry, Welcome,
 };
-pub use self::named::{BadServer, RendezvousServer, is_host_port};
+pub use self::named::{BadHostPort, BadServer, RendezvousServer, check_host_port};
 
 /// What every message begins with; no packet between nodes does.
 pub const MAGIC: [u8; 2] = [0x40, 0x31];
 /// The version of the messages, their fourth byte.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// The port of a server whose address names none.
 pub const PORT: u16 = 28283;
 /// The longest time after which a probe is answered: few translators keep a mapping longer, and nobody waits longer.
@@ -51,7 +51,7 @@ pub mod size {
     /// Retry.
     pub const RETRY: usize = 86;
     /// Register, without its blob.
-    pub const REGISTER: usize = 114;
+    pub const REGISTER: usize = 122;
     /// Welcome, without its entries.
     pub const WELCOME: usize = 94;
     /// Keep.
@@ -85,7 +85,7 @@ pub mod size {
     /// The longest presence blob.
     pub const BLOB_MAX: usize = 384;
     /// The longest payload of intro and knock.
-    pub const PAYLOAD_MAX: usize = 288;
+    pub const PAYLOAD_MAX: usize = 352;
 }
 
 /// What kind a message is; the value is its third byte.
@@ -194,6 +194,10 @@ pub struct Nonce(pub [u8; 8]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(pub [u8; 16]);
 
+/// What only the owner of a handle can show, another one with each register ([`crate::crypto::claim`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reveal(pub [u8; 16]);
+
 /// What the server calls a network for one day: a public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(pub [u8; 32]);
@@ -297,12 +301,12 @@ mod tests {
             assert!(!is_rendezvous(&[kind, 0x31]), "{kind}");
         }
         assert!(!is_rendezvous(&[0x40]) && !is_rendezvous(&[]));
-        assert_eq!(Kind::of(&[0x40, 0x31, 15, 1]), Some(Kind::Echo));
-        for other in [[0x40, 0x31, 18, 1], [0x40, 0x31, 0, 1], [0x40, 0x31, 1, 2], [0x41, 0x31, 1, 1]] {
+        assert_eq!(Kind::of(&[0x40, 0x31, 15, 2]), Some(Kind::Echo));
+        for other in [[0x40, 0x31, 18, 2], [0x40, 0x31, 0, 2], [0x40, 0x31, 1, 1], [0x41, 0x31, 1, 2]] {
             assert_eq!(Kind::of(&other), None, "{other:?}");
         }
         for kind in Kind::ALL {
-            assert_eq!(Kind::of(&[0x40, 0x31, kind as u8, 1]), Some(kind));
+            assert_eq!(Kind::of(&[0x40, 0x31, kind as u8, 2]), Some(kind));
         }
     }
 

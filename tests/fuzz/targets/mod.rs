@@ -14,6 +14,7 @@ pub mod local_lines;
 #[path = "../../server/member.rs"]
 pub mod member;
 pub mod packet;
+pub mod promises;
 pub mod records;
 pub mod rendezvous_client;
 pub mod rendezvous_messages;

@@ -9,8 +9,9 @@ use std::sync::LazyLock;
 
 use arbitrary::Unstructured;
 use atonce::core::{Destination, OwnPort, RendezvousServer, Route};
+use atonce::crypto::identity::Identity;
 use atonce::crypto::namespace::{Meeting, NamespaceKeys, ServerSecret};
-use atonce::id::{BootId, NodeId};
+use atonce::id::BootId;
 use atonce::wire::presence::{Candidate, CandidateKind, Flags, Introduction, Presence, Step};
 use atonce::wire::rendezvous::{
     Cookie, Day, Echo, Entries, Entry, Event, FromNode, FromServer, Handle, Here, Kept, Kind, Knock,
@@ -198,8 +199,9 @@ impl World {
                 let (namespace, target) = self.registered[which]?;
                 let (nonce, from) = (Nonce(number(input)), Handle([number::<u8>(input) % 8; 16]));
                 let step = if number(input) { Step::Meet } else { Step::Sending };
+                let sender = who(input);
                 let introduction = Introduction {
-                    id: who(input),
+                    id: sender.id(),
                     to: IDENTITIES[OWN].id(),
                     boot: BootId(number::<u8>(input).into()),
                     step,
@@ -207,7 +209,7 @@ impl World {
                     candidates: candidates(input),
                 };
                 let meeting = Meeting { namespace, from, target, nonce };
-                let payload = private().seal_introduction(&introduction, &meeting, [9; 24]);
+                let payload = private().seal_introduction(sender, &introduction, &meeting, [9; 24]);
                 let knock = Knock { namespace: namespace.tag(), nonce, from, payload: &payload };
                 FromServer::Knock(knock).write(&mut out);
                 self.finish(&mut out, which, namespace);
@@ -253,13 +255,14 @@ impl World {
         let namespace = self.registered[which].map_or(Namespace([0; 32]), |(namespace, _)| namespace);
         for _ in 0..number::<u8>(input) % 4 {
             let (handle, seq) = (Handle([number::<u8>(input) % 8; 16]), 1);
+            let sender = who(input);
             let presence = Presence {
-                id: who(input),
+                id: sender.id(),
                 boot: BootId(number::<u8>(input).into()),
                 flags: Flags(number(input)),
                 candidates: candidates(input),
             };
-            let blob = private().seal_presence(&presence, &namespace, handle, seq, [8; 24]);
+            let blob = private().seal_presence(sender, &presence, &namespace, handle, seq, [8; 24]);
             let left = number::<u8>(input).is_multiple_of(8);
             Entry { handle, seq, blob: Some(&blob[..]).filter(|_| !left) }.push(&mut out);
         }
@@ -310,8 +313,8 @@ impl World {
     }
 }
 
-fn who(input: &mut Unstructured<'_>) -> NodeId {
-    IDENTITIES[usize::from(number::<u8>(input)) % IDENTITIES.len()].id()
+fn who(input: &mut Unstructured<'_>) -> &'static Identity {
+    &IDENTITIES[usize::from(number::<u8>(input)) % IDENTITIES.len()]
 }
 
 fn candidates(input: &mut Unstructured<'_>) -> Vec<Candidate> {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use atonce::core::{Config, Destination, Event, InterfaceAddr, KnownPeer, Node, OwnPort, Route};
+use atonce::core::{Config, Destination, Event, InterfaceAddr, KnownPeer, Node, OwnPort, Owner, Route};
 use atonce::crypto::identity::Identity;
 use atonce::crypto::network::NetworkKeys;
 use atonce::id::ClientId;
@@ -83,6 +83,7 @@ impl Rig {
             index: 2,
             addr: ADDR.into(),
             prefix: 24,
+            point_to_point: false,
             wireless: false,
             mtu: None,
         };
@@ -104,7 +105,7 @@ impl Rig {
     }
 
     pub fn connect(&mut self, client: ClientId) {
-        self.node.handle_connect(client, true, self.now).unwrap();
+        self.node.handle_connect(client, Owner { uid: 0, admin: true }, self.now).unwrap();
         self.apps.insert(client, Vec::new());
     }
 
@@ -149,7 +150,7 @@ impl Rig {
         while let Some(event) = self.node.poll_event() {
             self.on_event(event);
         }
-        assert!(self.node.known_peers().len() <= limits::PEERS);
+        assert!(self.node.known_peers().len() <= limits::PEERS + limits::PINS_APART);
         sent
     }
 
@@ -178,7 +179,13 @@ impl Rig {
                 let addr = name.parse().unwrap();
                 self.node.handle_server_addrs(&name, &[addr], self.now);
             }
-            Event::Withdraw | Event::Browse | Event::StopBrowse | Event::Remember | Event::AskBattery => {}
+            Event::Withdraw
+            | Event::Browse
+            | Event::Ask
+            | Event::StopBrowse
+            | Event::Remember
+            | Event::RememberServers
+            | Event::AskBattery => {}
             Event::OpenPort(port) => assert!(self.ports.insert(port)),
             Event::ClosePort(port) => assert!(self.ports.remove(&port)),
         }
