@@ -1369,7 +1369,7 @@ class BlockingClient:
         try:
             while True:
                 for payload in rest:
-                    op = _send(to, topic, payload, True, timeout, None, check)
+                    op = _send(to, topic, payload, True, timeout, None, None, check)
                     asks.append((op, *self._write(op)))
                     if len(asks) >= WINDOW:
                         break
